@@ -1,0 +1,6 @@
+//! The contract that the operator and the sidecar share: what `config.toml` says, what a storage URL is, what a quantity
+//! is and, behind the feature `k8s`, the resource types. No I/O.
+
+pub mod config;
+pub mod quantity;
+pub mod url;
