@@ -107,7 +107,13 @@ impl Engine {
     ///
     /// # Errors
     /// Whatever refuses a request; nothing was written then.
-    pub async fn submit(&self, _request: Append, _token: u64, _answers: &Arc<CompletionQueue>, _deadline: Option<Instant>) -> Result<(), ApiError> {
+    pub async fn submit(
+        &self,
+        _request: Append,
+        _token: u64,
+        _answers: &Arc<CompletionQueue>,
+        _deadline: Option<Instant>,
+    ) -> Result<(), ApiError> {
         not_yet()
     }
 
@@ -123,7 +129,13 @@ impl Engine {
     ///
     /// # Errors
     /// NOT_READY, COLLECTION_NOT_FOUND, OUT_OF_RANGE, AHEAD_OF_LOG.
-    pub fn read(&self, _collection: &CollectionName, _from: Lsn, _limit: u64, _follow: bool) -> Result<Reader, ApiError> {
+    pub fn read(
+        &self,
+        _collection: &CollectionName,
+        _from: Lsn,
+        _limit: u64,
+        _follow: bool,
+    ) -> Result<Reader, ApiError> {
         not_yet()
     }
 
