@@ -1,6 +1,8 @@
 //! The contract that the operator and the sidecar share: what `config.toml` says, what a storage URL is, what a quantity
 //! is and, behind the feature `k8s`, the resource types. No I/O.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod config;
 pub mod quantity;
 pub mod url;
