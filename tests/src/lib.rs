@@ -1,1 +1,5 @@
-//! Skeleton.
+//! Black-box suites of WalStorage and what they need: an oracle of the format, a harness for real processes, load
+//! drivers and benchmarks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
+
+pub mod oracle;
