@@ -2,4 +2,5 @@
 //! drivers and benchmarks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
 
+pub mod harness;
 pub mod oracle;
