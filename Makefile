@@ -1,0 +1,38 @@
+# Every target that a person types; `make` alone prints them. What they do is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint fmt generate bench soak advisories
+
+# One profile for quickstart, tests and lints: nothing compiles twice.
+CI_BUILD = cargo build --locked --profile ci --workspace
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: ## the main job on local folders: build, append real lines, kill, recover, compare (about 5 minutes, then seconds)
+	@$(CI_BUILD) --bins
+	@target/ci/quickstart
+
+test: ## build and run every suite; the last line counts
+	@scripts/run_tests.py
+
+lint: ## formats, linters, generated files, dependencies
+	@scripts/lint.sh
+
+fmt: ## format everything
+	cargo fmt --all
+	@python=$$(scripts/setup-python.sh) && $$python -m ruff format --quiet . && $$python -m ruff check --quiet --fix .
+	gofmt -w examples/clients/go
+
+generate: ## write the committed generated files anew
+	scripts/generate-clients.sh
+
+bench: ## measure on this machine; docs/benchmarks.md says what and how (BENCH_ARGS=...)
+	cargo build --locked --release --workspace --bins
+	target/release/bench $(BENCH_ARGS)
+
+soak: ## kill and recover over and over (SOAK_ARGS=...)
+	@$(CI_BUILD) --bins
+	@target/ci/soak $(SOAK_ARGS)
+
+advisories: ## check dependencies against the advisory database, which is fetched from the internet
+	"$$(scripts/setup-cargo-deny.sh)" check advisories
