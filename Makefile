@@ -10,7 +10,7 @@ help: ## print this
 
 quickstart: ## the main job on local folders: build, append real lines, kill, recover, compare (about 5 minutes, then seconds)
 	@$(CI_BUILD) --bins
-	@target/ci/quickstart
+	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/quickstart
 
 test: ## build and run every suite; the last line counts
 	@scripts/run_tests.py
@@ -28,11 +28,11 @@ generate: ## write the committed generated files anew
 
 bench: ## measure on this machine; docs/benchmarks.md says what and how (BENCH_ARGS=...)
 	cargo build --locked --release --workspace --bins
-	target/release/bench $(BENCH_ARGS)
+	WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/bench $(BENCH_ARGS)
 
 soak: ## kill and recover over and over (SOAK_ARGS=...)
 	@$(CI_BUILD) --bins
-	@target/ci/soak $(SOAK_ARGS)
+	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/soak $(SOAK_ARGS)
 
 advisories: ## check dependencies against the advisory database, which is fetched from the internet
 	"$$(scripts/setup-cargo-deny.sh)" check advisories
