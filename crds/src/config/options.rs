@@ -62,7 +62,10 @@ fn known_urls(places: &Places) -> String {
 
 fn read_one(findings: &mut Findings<'_>, section: &Section<'_>, url: &WalUrl) -> UrlOptions {
     if !url.scheme().is_bucket() {
-        section.refuse_unknown_keys(findings, &["drain"]);
+        for key in section.keys().into_iter().filter(|key| *key != "drain") {
+            let problem = if KEYS.contains(&key) { "an option of buckets only" } else { "unknown key" };
+            findings.error(section.line(findings, key), &section.path(key), None, problem, "drain");
+        }
         return UrlOptions { drain: section.boolean(findings, "drain").unwrap_or(false), ..UrlOptions::default() };
     }
     section.refuse_unknown_keys(findings, &KEYS);

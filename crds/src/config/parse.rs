@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml_edit::Document;
 
 use super::error::{ConfigErrors, Warning, WarningKind};
-use super::read::{At, Findings, Section};
+use super::read::{At, Findings, Section, shown};
 use super::{Config, SidecarConfig, WalConfig, check_writer_id, hash_of, options, urls};
 use crate::quantity::ByteSize;
 
@@ -136,12 +136,12 @@ fn read_thresholds(findings: &mut Findings<'_>, wal: &Section<'_>, default: &Wal
         let default = if global.is_none() { ", the default" } else { "" };
         let problem = format!("above {GLOBAL} = {}{default}", sizes.1.0);
         let allowed = format!("at most {}", sizes.1.0);
-        findings.error(memory.line, &wal.path(MEMORY), Some(sizes.0.0.to_string()), problem, allowed);
+        findings.error(memory.line, &wal.path(MEMORY), wal.get(MEMORY).and_then(shown), problem, allowed);
     } else {
         let problem = format!("below {MEMORY} = {}, the default", sizes.0.0);
         let allowed = format!("at least {}", sizes.0.0);
         let line = global.and_then(|global| global.line);
-        findings.error(line, &wal.path(GLOBAL), Some(sizes.1.0.to_string()), problem, allowed);
+        findings.error(line, &wal.path(GLOBAL), wal.get(GLOBAL).and_then(shown), problem, allowed);
     }
     sizes
 }
@@ -151,7 +151,7 @@ fn read_writer_id(findings: &mut Findings<'_>, wal: &Section<'_>) -> Option<Stri
     match check_writer_id(id.value) {
         Ok(()) => Some(id.value.to_owned()),
         Err(error) => {
-            let value = wal.get("writer_id").and_then(super::read::shown);
+            let value = wal.get("writer_id").and_then(shown);
             findings.error(id.line, &wal.path("writer_id"), value, error.to_string(), error.allowed());
             None
         }
@@ -163,7 +163,7 @@ fn read_sidecar(findings: &mut Findings<'_>, sidecar: &Section<'_>) -> SidecarCo
     let socket = sidecar.absolute_path(findings, "socket").map_or(default.socket, |socket| {
         if socket.value.len() > SOCKET_PATH_MAX {
             let (problem, allowed) = ("too long for a unix socket", format!("at most {SOCKET_PATH_MAX} bytes"));
-            let value = sidecar.get("socket").and_then(super::read::shown);
+            let value = sidecar.get("socket").and_then(shown);
             findings.error(socket.line, &sidecar.path("socket"), value, problem, allowed);
         }
         PathBuf::from(socket.value)

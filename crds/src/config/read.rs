@@ -79,7 +79,7 @@ impl<'d> Section<'d> {
     /// The whole path of a key of this section.
     pub(super) fn path(&self, key: &str) -> String {
         let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let key = if plain { key.to_owned() } else { format!("{:?}", mask_user_info(key)) };
+        let key = if plain { key.to_owned() } else { cut(&format!("{:?}", mask_user_info(key))) };
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 
@@ -231,10 +231,14 @@ pub(super) fn shown(item: &Item) -> Option<String> {
         Value::Array(_) => "[…]".to_owned(),
         Value::InlineTable(_) => "{…}".to_owned(),
     };
-    if text.chars().count() <= SHOWN {
-        return Some(text);
+    Some(cut(&text))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    Some(text.chars().take(SHOWN).chain(['…']).collect())
 }
 
 /// The known key that differs by at most two letters.

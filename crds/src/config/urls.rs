@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use toml_edit::Item;
+
 use super::DEFAULT_WAL_URL;
 use super::error::WarningKind;
 use super::read::{Findings, Section, shown};
@@ -24,11 +26,12 @@ impl Places {
     }
 }
 
-/// A URL, the whole path of its key and its line.
+/// A URL and where it was written.
 struct Named {
     url: WalUrl,
     key: String,
     line: Option<usize>,
+    written: Option<String>,
 }
 
 /// Reads and checks all of them.
@@ -44,6 +47,10 @@ pub(super) fn read(findings: &mut Findings<'_>, storage: &Section<'_>, wal: &Sec
         } else {
             named.extend(migrated_wal_dir(findings, storage));
         }
+    } else if !given && wal.get("wal_urls").is_some() {
+        let line = wal.line(findings, "wal_urls");
+        let allowed = "at least one URL, or no wal_urls for file:///workspace/data/wal";
+        findings.error(line, &wal.path("wal_urls"), Some("[]".to_owned()), "no URL", allowed);
     }
     let complete = findings.errors.len() == errors;
     refuse_twice_and_nested(findings, &named, journal.as_ref());
@@ -81,27 +88,24 @@ fn read_wal_urls(findings: &mut Findings<'_>, wal: &Section<'_>, named: &mut Vec
         named.extend(read_url(findings, wal, "wal_url"));
         return true;
     }
-    for (index, item) in items.into_iter().flatten().enumerate() {
+    for (index, value) in items.into_iter().flatten().enumerate() {
         let key = format!("{}[{index}]", wal.path("wal_urls"));
-        let line = findings.line(item.span());
-        match item.as_str().map(WalUrl::parse) {
-            Some(Ok(url)) => named.push(Named { url, key, line }),
-            Some(Err(error)) => {
-                findings.error(line, &key, shown(&item.clone().into()), error.to_string(), error.allowed());
-            }
-            None => findings.error(line, &key, shown(&item.clone().into()), "not a string", "a storage URL"),
-        }
+        let line = findings.line(value.span());
+        named.extend(url_of(findings, &Item::from(value.clone()), key, line));
     }
     listed
 }
 
 fn read_url(findings: &mut Findings<'_>, section: &Section<'_>, key: &str) -> Option<Named> {
-    let item = section.get(key)?;
-    let (path, line) = (section.path(key), section.line(findings, key));
+    let line = section.line(findings, key);
+    url_of(findings, section.get(key)?, section.path(key), line)
+}
+
+fn url_of(findings: &mut Findings<'_>, item: &Item, key: String, line: Option<usize>) -> Option<Named> {
     match item.as_str().map(WalUrl::parse) {
-        Some(Ok(url)) => return Some(Named { url, key: path, line }),
-        Some(Err(error)) => findings.error(line, &path, shown(item), error.to_string(), error.allowed()),
-        None => findings.error(line, &path, shown(item), "not a string", "a storage URL"),
+        Some(Ok(url)) => return Some(Named { url, key, line, written: shown(item) }),
+        Some(Err(error)) => findings.error(line, &key, shown(item), error.to_string(), error.allowed()),
+        None => findings.error(line, &key, shown(item), "not a string", "a storage URL"),
     }
     None
 }
@@ -116,7 +120,7 @@ fn wal_dir_url(text: &str) -> Result<WalUrl, (String, String)> {
         return WalUrl::parse_file_path(Path::new(text)).map_err(wrong);
     }
     if text.is_empty() {
-        return Err(wrong(UrlError::Empty));
+        return Err(("empty".to_owned(), "an absolute path or a storage URL".to_owned()));
     }
     let plain = text.trim_start_matches("./");
     let allowed = if plain.split('/').any(|segment| segment == "." || segment == "..") {
@@ -139,7 +143,7 @@ fn migrated_wal_dir(findings: &mut Findings<'_>, storage: &Section<'_>) -> Optio
             let message =
                 format!("the old setting, read as wal_urls = [\"{url}\"] of [storage.wal_config]; write that");
             findings.warn(WarningKind::Migration, line, &key, message);
-            Some(Named { url, key, line })
+            Some(Named { url, key, line, written: shown(item) })
         }
         Err((problem, allowed)) => {
             findings.error(line, &key, shown(item), problem, allowed);
@@ -170,7 +174,7 @@ fn refuse_twice_and_nested(findings: &mut Findings<'_>, named: &[Named], journal
     for at in named {
         if let Some(first) = seen.get(&at.url) {
             let problem = format!("the same place as {first}");
-            findings.error(at.line, &at.key, quoted(&at.url), problem, "each URL once");
+            findings.error(at.line, &at.key, at.written.clone(), problem, "each URL once");
         } else {
             seen.insert(at.url.clone(), &at.key);
         }
@@ -179,7 +183,7 @@ fn refuse_twice_and_nested(findings: &mut Findings<'_>, named: &[Named], journal
         if let Some(first) = seen.get(&at.url) {
             let problem = format!("the same place as {first}");
             let allowed = "a URL of its own, or no journal_url: then every directory has its own journal";
-            findings.error(at.line, &at.key, quoted(&at.url), problem, allowed);
+            findings.error(at.line, &at.key, at.written.clone(), problem, allowed);
         } else {
             seen.insert(at.url.clone(), &at.key);
         }
@@ -188,11 +192,7 @@ fn refuse_twice_and_nested(findings: &mut Findings<'_>, named: &[Named], journal
         let outer = at.url.ancestors().find_map(|above| seen.get_key_value(above));
         if let Some((outer, key)) = outer {
             let problem = format!("inside of {key} = \"{outer}\"");
-            findings.error(at.line, &at.key, quoted(&at.url), problem, "places beside each other");
+            findings.error(at.line, &at.key, at.written.clone(), problem, "places beside each other");
         }
     }
-}
-
-fn quoted(url: &WalUrl) -> Option<String> {
-    Some(format!("\"{url}\""))
 }
