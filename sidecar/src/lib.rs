@@ -1,6 +1,9 @@
 //! WalStorage's sidecar: a multi-directory write-ahead log behind a unix socket.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod engine;
 pub mod error;
+pub mod format;
 pub mod proto;
 pub mod types;
