@@ -88,7 +88,7 @@ fn json_attributes(descriptors: &FileDescriptorSet) -> Vec<(String, Attribute)> 
 fn adapter(field: &prost_types::FieldDescriptorProto) -> Option<String> {
     use prost_types::field_descriptor_proto::{Label, Type};
     if field.label() == Label::Repeated {
-        return Some("nullable".into());
+        return Some(if field.r#type() == Type::Message { "objects" } else { "nullable" }.into());
     }
     let type_name = field.type_name();
     match field.r#type() {

@@ -5,5 +5,7 @@
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod metrics;
 pub mod proto;
+pub mod server;
 pub mod types;

@@ -5,6 +5,7 @@
 //! snake_case, and `null` for the default as in proto3 JSON. Unknown fields are refused by the derive.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use ::bytes::Bytes;
 use base64::alphabet;
@@ -48,12 +49,64 @@ pub mod nullable {
     }
 }
 
+/// A message, given as a JSON object: serde's own structs would take an array too.
+#[derive(Clone, Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        from.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Lists of messages; `null` is the empty one.
+pub mod objects {
+    use super::{Deserialize, Deserializer, Object, Serializer};
+
+    pub(in crate::proto) fn serialize<T: serde::Serialize, S: Serializer>(
+        value: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value)
+    }
+
+    pub(in crate::proto) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let objects = Option::<Vec<Object<T>>>::deserialize(from)?.unwrap_or_default();
+        Ok(objects.into_iter().map(|object| object.0).collect())
+    }
+}
+
 /// 64-bit numbers: strings out; strings, and numbers below 2^53, in.
 pub mod number {
     use super::{Deserializer, EXACT, Serializer, Visitor, de, fmt};
 
     pub(in crate::proto) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
+    }
+
+    /// Decimal digits, nothing else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<u64> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits { text.parse().ok() } else { None }
     }
 
     struct Number;
@@ -78,11 +131,7 @@ pub mod number {
         }
 
         fn visit_str<E: de::Error>(self, value: &str) -> Result<u64, E> {
-            let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-            match value.parse() {
-                Ok(number) if digits => Ok(number),
-                _ => Err(E::invalid_value(de::Unexpected::Str(value), &self)),
-            }
+            parse(value).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
         }
 
         fn visit_unit<E: de::Error>(self) -> Result<u64, E> {

@@ -2,6 +2,7 @@
 //! JSON mapping of api.md as serde implementations of the same messages.
 
 pub mod codec;
+pub mod errors;
 pub mod json;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

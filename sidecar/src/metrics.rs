@@ -1,0 +1,290 @@
+//! What Prometheus sees: counters and histograms that the hot path updates, and gauges filled from the engine's status
+//! when somebody scrapes. No label names a collection.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use walstorage_crds::url::WalUrl;
+
+use crate::engine::Observer;
+use crate::engine::api::{Ack, DirectoryState, EngineStatus, Phase};
+use crate::error::Reason;
+
+/// The content type of [`Metrics::scrape`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AppendLabels {
+    level: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabel {
+    level: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectoryLabel {
+    directory: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    directory: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PutLabels {
+    directory: String,
+    outcome: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    /// Shown instead of URLs, where the operator gave names.
+    names: BTreeMap<String, String>,
+    appends: Family<AppendLabels, Counter>,
+    /// The hot ones, without a look-up.
+    durable: Level,
+    buffered: Level,
+    sync_seconds: Family<DirectoryLabel, Histogram>,
+    group_entries: Histogram,
+    gap_entries: Counter,
+    gauges: Gauges,
+    /// Filling the gauges and printing them is one step.
+    scraping: Mutex<()>,
+    waiting: Mutex<BTreeMap<u64, Arc<AtomicU64>>>,
+    waiting_next: AtomicU64,
+    started: Instant,
+}
+
+struct Level {
+    name: &'static str,
+    ok: Counter,
+    seconds: Histogram,
+}
+
+#[derive(Default)]
+struct Gauges {
+    queue_bytes: Gauge,
+    queue_oldest_seconds: Gauge<f64, AtomicU64>,
+    directory_state: Family<StateLabels, Gauge>,
+    directory_free_bytes: Family<DirectoryLabel, Gauge>,
+    directory_used_bytes: Family<DirectoryLabel, Gauge>,
+    directory_pending_bytes: Family<DirectoryLabel, Gauge>,
+    replay_remaining_bytes: Gauge,
+    damaged_entries: Counter,
+    journal_used_ratio: Family<DirectoryLabel, Gauge<f64, AtomicU64>>,
+    memory_used_bytes: Gauge,
+    memory_limit_bytes: Gauge,
+    unapplied_entries: Gauge,
+    fenced: Gauge,
+}
+
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 2.0, 18))
+}
+
+impl Metrics {
+    /// All metrics at zero. `names` gives the URLs that have one a name.
+    #[must_use]
+    pub fn new(names: BTreeMap<String, String>) -> Arc<Self> {
+        let mut registry = Registry::with_prefix("walstorage");
+        let appends = Family::<AppendLabels, Counter>::default();
+        registry.register("appends", "Append requests answered, by level and result", appends.clone());
+        let ack_seconds = Family::<LevelLabel, Histogram>::new_with_constructor(latency);
+        registry.register("ack_seconds", "From a request's arrival to its acknowledgement", ack_seconds.clone());
+        let sync_seconds = Family::<DirectoryLabel, Histogram>::new_with_constructor(latency);
+        registry.register("sync_seconds", "Write and sync of one commit", sync_seconds.clone());
+        let group_entries = Histogram::new(exponential_buckets(1.0, 4.0, 9));
+        registry.register("group_entries", "Entries of one commit", group_entries.clone());
+        let puts = Family::<PutLabels, Counter>::default();
+        registry.register("puts", "PUT requests to buckets, by outcome", puts);
+        let gap_entries = Counter::default();
+        registry.register("gap_entries", "LSNs of gaps handed to readers", gap_entries.clone());
+        let gauges = Gauges::default();
+        gauges.register(&mut registry);
+        let level = |name| {
+            let seconds = ack_seconds.get_or_create(&LevelLabel { level: name }).clone();
+            let ok = appends.get_or_create(&AppendLabels { level: name, result: "ok" }).clone();
+            Level { name, ok, seconds }
+        };
+        Arc::new(Self {
+            durable: level("durable"),
+            buffered: level("buffered"),
+            registry,
+            names,
+            appends,
+            sync_seconds,
+            group_entries,
+            gap_entries,
+            gauges,
+            scraping: Mutex::new(()),
+            waiting: Mutex::new(BTreeMap::new()),
+            waiting_next: AtomicU64::new(0),
+            started: Instant::now(),
+        })
+    }
+
+    /// An append was answered.
+    pub fn appended(&self, level: Ack, result: Result<(), Reason>, arrived: Instant) {
+        let level = match level {
+            Ack::Durable => &self.durable,
+            Ack::Buffered => &self.buffered,
+        };
+        match result {
+            Ok(()) => {
+                level.ok.inc();
+                level.seconds.observe(arrived.elapsed().as_secs_f64());
+            }
+            Err(reason) => {
+                self.appends.get_or_create(&AppendLabels { level: level.name, result: reason.as_str() }).inc();
+            }
+        }
+    }
+
+    /// A gap was handed to a reader.
+    pub fn gap(&self, lsns: u64) {
+        self.gap_entries.inc_by(lsns);
+    }
+
+    /// A place to note since when a client waits for its oldest append.
+    pub fn waiting(self: &Arc<Self>) -> Waiting {
+        let id = self.waiting_next.fetch_add(1, Ordering::Relaxed);
+        let since = Arc::new(AtomicU64::new(u64::MAX));
+        self.waiting.lock().insert(id, since.clone());
+        Waiting { id, since, metrics: self.clone() }
+    }
+
+    fn directory(&self, url: &WalUrl) -> String {
+        self.names.get(url.as_str()).cloned().unwrap_or_else(|| url.as_str().to_owned())
+    }
+
+    /// Everything as text.
+    #[must_use]
+    pub fn scrape(&self, status: &EngineStatus) -> String {
+        let _one_at_a_time = self.scraping.lock();
+        self.fill(status);
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+            let _ = writeln!(text, "# EOF");
+        }
+        text
+    }
+
+    fn fill(&self, status: &EngineStatus) {
+        let gauges = &self.gauges;
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let oldest = self.waiting.lock().values().map(|since| since.load(Ordering::Relaxed)).min();
+        let now = self.micros(Instant::now());
+        let waited = oldest.filter(|since| *since != u64::MAX).map_or(0, |since| now.saturating_sub(since));
+        gauges.queue_oldest_seconds.set(Duration::from_micros(waited).as_secs_f64());
+        gauges.queue_bytes.set(signed(status.directories.iter().map(|d| d.pending_bytes).sum()));
+        gauges.replay_remaining_bytes.set(signed(status.replay_total_bytes.saturating_sub(status.replay_done_bytes)));
+        gauges.memory_used_bytes.set(signed(status.memory_used_bytes));
+        gauges.memory_limit_bytes.set(signed(status.memory_limit_bytes));
+        gauges.unapplied_entries.set(signed(status.unapplied_entries));
+        gauges.fenced.set((status.phase == Phase::Fenced).into());
+        let lost = |range: &Option<_>| {
+            range.map_or(0, |(first, last): (crate::types::Lsn, crate::types::Lsn)| last.0.saturating_sub(first.0) + 1)
+        };
+        let damaged: u64 = status.damage.iter().flat_map(|report| &report.lost).map(|(_, range)| lost(range)).sum();
+        gauges.damaged_entries.inc_by(damaged.saturating_sub(gauges.damaged_entries.get()));
+        gauges.directory_state.clear();
+        gauges.directory_free_bytes.clear();
+        gauges.directory_used_bytes.clear();
+        gauges.directory_pending_bytes.clear();
+        gauges.journal_used_ratio.clear();
+        for status in &status.directories {
+            let directory = self.directory(&status.url);
+            for state in DirectoryState::ALL {
+                let labels = StateLabels { directory: directory.clone(), state: state.as_str() };
+                gauges.directory_state.get_or_create(&labels).set((state == status.state).into());
+            }
+            let label = DirectoryLabel { directory };
+            gauges.directory_free_bytes.get_or_create(&label).set(signed(status.free_bytes));
+            let used = status.capacity_bytes.saturating_sub(status.free_bytes);
+            gauges.directory_used_bytes.get_or_create(&label).set(signed(used));
+            gauges.directory_pending_bytes.get_or_create(&label).set(signed(status.pending_bytes));
+            let bound = status.journal_max_bytes.max(1) as f64;
+            gauges.journal_used_ratio.get_or_create(&label).set(status.journal_bytes as f64 / bound);
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("queue_bytes", "Bytes assigned and not yet durable", self.queue_bytes.clone());
+        registry.register(
+            "queue_oldest_seconds",
+            "Age of the oldest append that is not answered",
+            self.queue_oldest_seconds.clone(),
+        );
+        registry.register("directory_state", "1 for the state of a directory", self.directory_state.clone());
+        registry.register("directory_free_bytes", "Free on the file system", self.directory_free_bytes.clone());
+        registry.register("directory_used_bytes", "Used on the file system", self.directory_used_bytes.clone());
+        registry.register(
+            "directory_pending_bytes",
+            "Bytes assigned to a directory and not yet durable",
+            self.directory_pending_bytes.clone(),
+        );
+        registry.register(
+            "replay_remaining_bytes",
+            "Journal bytes that recovery has still to read",
+            self.replay_remaining_bytes.clone(),
+        );
+        registry.register("damaged_entries", "Entries found damaged", self.damaged_entries.clone());
+        registry.register("journal_used_ratio", "Journal bytes by their bound", self.journal_used_ratio.clone());
+        registry.register("memory_used_bytes", "Memory that entries hold", self.memory_used_bytes.clone());
+        registry.register("memory_limit_bytes", "The bound of that memory", self.memory_limit_bytes.clone());
+        registry.register("unapplied_entries", "Entries not truncated", self.unapplied_entries.clone());
+        registry.register("fenced", "1 when another process has taken over", self.fenced.clone());
+    }
+}
+
+impl Observer for Metrics {
+    fn committed(&self, directory: &WalUrl, took: Duration, entries: u64, _acks: u64) {
+        let label = DirectoryLabel { directory: self.directory(directory) };
+        self.sync_seconds.get_or_create(&label).observe(took.as_secs_f64());
+        self.group_entries.observe(entries as f64);
+    }
+}
+
+/// Since when one client waits for its oldest append; forgotten when dropped.
+pub struct Waiting {
+    id: u64,
+    since: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+}
+
+impl Waiting {
+    /// Since then; `None`: it does not wait.
+    pub fn since(&self, at: Option<Instant>) {
+        self.since.store(at.map_or(u64::MAX, |at| self.metrics.micros(at)), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.metrics.waiting.lock().remove(&self.id);
+    }
+}
