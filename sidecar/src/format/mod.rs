@@ -10,6 +10,8 @@
 
 pub mod cursor;
 pub mod facts;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod frame;
 pub mod header;
 pub mod limits;
