@@ -55,7 +55,7 @@ step "no paths of one machine" no_paths_of_one_machine
 step "no kubernetes in the sidecar" no_kubernetes_in_the_sidecar
 step "setup: cargo-deny" scripts/setup-cargo-deny.sh
 step "dependencies" dependencies
-step "clippy" cargo clippy "${profile[@]}" --all-targets --all-features -- -D warnings
+step "clippy" cargo clippy "${profile[@]}" --keep-going --all-targets --all-features -- -D warnings
 step "rustdoc" rustdoc
 
 if ((${#failed[@]})); then

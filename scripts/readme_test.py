@@ -38,7 +38,7 @@ def examples(text: str) -> list[Example]:
             inside = not inside and line == "```console"
         elif inside and line.startswith("$ "):
             found.append(Example(number, line[2:]))
-        elif inside and line.startswith("> ") and not found[-1].expected:
+        elif inside and (line + " ").startswith("> ") and not found[-1].expected:
             found[-1].command += "\n" + line[2:]
         elif inside:
             found[-1].expected.append(line)

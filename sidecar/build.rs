@@ -95,7 +95,7 @@ fn adapter(field: &prost_types::FieldDescriptorProto) -> Option<String> {
         Type::Uint64 | Type::Int64 => Some("number".into()),
         Type::Bytes if field.proto3_optional() => Some("optional_bytes".into()),
         Type::Bytes => Some("bytes".into()),
-        Type::Enum => Some(format!("{}", type_name.rsplit('.').next().unwrap_or_default().to_lowercase())),
+        Type::Enum => Some(type_name.rsplit('.').next().unwrap_or_default().to_lowercase()),
         Type::Message if type_name == ".google.protobuf.Timestamp" => Some("timestamp".into()),
         Type::Message => None,
         _ => Some("nullable".into()),
