@@ -58,6 +58,9 @@ pub enum HeaderError {
         /// File number in the header.
         file: u64,
     },
+    /// It is valid, and other files of the same epoch and session belong to another stream.
+    #[error("it belongs to the stream {0}, and the files beside it do not")]
+    Stream(StreamId),
     /// A later format. The reader must stop.
     #[error("it is of format {0:?}, and this version reads format 1 only")]
     Format(String),

@@ -14,6 +14,7 @@ pub mod facts;
 pub(crate) mod fixture;
 pub mod frame;
 pub mod header;
+pub mod identity;
 pub mod limits;
 pub mod names;
 pub mod record;

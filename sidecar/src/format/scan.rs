@@ -9,7 +9,7 @@ use super::frame::{
     CONSTANT, FRAME_MAGIC, FRAME_RECORD, FrameHeader, KNOWN_FLAGS, MAX_HEAD, STRUCT_LEN, block_crc, head_crc,
 };
 use super::header::{HeaderError, SlotHeader};
-use super::limits::{MAX_FRAME, PAGE};
+use super::limits::{MAX_FRAME, MAX_SLOT, PAGE};
 use super::names::SlotName;
 use super::record::{self, Kind, RecordRef};
 use super::{Marker, StreamId, varint};
@@ -110,7 +110,7 @@ fn head(bytes: &[u8]) -> Option<Head> {
         return None;
     }
     let fields: &[u8; STRUCT_LEN] = bytes.get(struct_at..struct_at + STRUCT_LEN)?.try_into().ok()?;
-    if fields[..8] != *FRAME_MAGIC || u32_at(fields, 16) != head_crc(fields) {
+    if fields[..8] != *FRAME_MAGIC || u32_at(fields, 16) != head_crc(fields) || u32_at(fields, 108) != 0 {
         return None;
     }
     let mut stream = StreamId::default();
@@ -342,7 +342,7 @@ pub struct Place {
 pub struct SlotScan {
     /// The number in the file's name.
     pub file: u64,
-    /// Bytes in the file.
+    /// Bytes in the file; what lies beyond the longest slot is not looked at.
     pub len: u64,
     /// The header, valid and of this name, or why it is not.
     pub header: Result<SlotHeader, HeaderError>,
@@ -382,7 +382,7 @@ pub fn read_header(source: &mut impl Source, name: SlotName) -> Result<Result<Sl
 
 /// Scans a slot: its header, then every page for heads, skipping what whole frames cover. `visit` sees each whole frame
 /// as it is found; whether it counts is known only after [`super::stream::classify`]. `stream` is what other files of the
-/// same epoch and session say, where this one's header may be bad. Reads each byte once, and holds one frame at a time.
+/// same epoch and session (or the successor's `closes`) say, where that is known. Reads each byte once, and holds one frame at a time.
 ///
 /// # Errors
 /// When a later version wrote the file.
@@ -392,9 +392,12 @@ pub fn scan_slot(
     stream: Option<StreamId>,
     mut visit: impl FnMut(&Frame<'_>),
 ) -> Result<SlotScan, MustStop> {
-    let len = source.len();
+    let len = source.len().min(MAX_SLOT);
     let mut unreadable = Vec::new();
     let header = match read_header(source, name) {
+        Ok(Ok(header)) if stream.is_some_and(|stream| stream != header.stream) => {
+            Err(HeaderError::Stream(header.stream))
+        }
         Ok(header) => header,
         Err(ReadFailed(_)) => {
             unreadable.push((0, PAGE as u64));

@@ -66,7 +66,7 @@ pub enum What {
 pub struct Damage {
     /// Number of the file.
     pub file: u64,
-    /// Where in it.
+    /// Where in it; 0 where the file is missing or its header is bad.
     pub offset: u64,
     /// What is wrong there.
     pub what: What,
@@ -261,9 +261,14 @@ impl<'a> Judge<'a> {
             }
             self.prev_crc = None;
             if let (Some((at, place)), Some(Some(what))) = (here, fault) {
+                let scan = &self.scans[at.scan];
+                let (offset, what) = match &scan.header {
+                    Err(error) => (0, What::FileHeader(error.clone())),
+                    Ok(_) => (place.offset, what),
+                };
                 damage.push(Damage {
-                    file: self.scans[at.scan].file,
-                    offset: place.offset,
+                    file: scan.file,
+                    offset,
                     what,
                     first_seq: expected,
                     last_seq: Some(expected),

@@ -287,8 +287,8 @@ fn a_bad_header_over_frames_is_damage_even_unproven() {
     let scans = stream.scan();
     let verdict = classify(&scans, None);
     assert_eq!(seqs(&scans, &verdict), [1, 2, 3]);
-    let fault = What::Frame(FrameError::FileHeader);
-    assert_eq!(found(&verdict), [4, 5, 6].map(|seq| (2, (seq - 3) * P, fault.clone(), seq, Some(seq), true, P)),);
+    let fault = What::FileHeader(HeaderError::Crc);
+    assert_eq!(found(&verdict), [4, 5, 6].map(|seq| (2, 0, fault.clone(), seq, Some(seq), true, P)));
     let mut only = Stream::new(1, 0);
     only.begin(Vec::new());
     flip(&mut only, 1, 100);
