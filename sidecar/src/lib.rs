@@ -7,5 +7,6 @@ pub mod error;
 pub mod format;
 pub mod metrics;
 pub mod proto;
+pub mod serve;
 pub mod server;
 pub mod types;

@@ -1,9 +1,10 @@
 //! Errors over HTTP: one JSON object, whatever went wrong.
 
+use std::collections::BTreeMap;
+
 use ::http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::Full;
-use serde_json::{Value, json};
 use tonic::body::Body;
 
 use crate::error::{ApiError, Durability, Reason};
@@ -28,16 +29,28 @@ pub const fn http_status(reason: Reason) -> StatusCode {
 }
 
 /// The JSON of an error.
-#[must_use]
-pub fn to_json(error: &ApiError) -> Value {
-    json!({
-        "code": code_name(code(error.reason)),
-        "reason": error.reason.as_str(),
-        "message": error.message,
-        "durability": error.reason.durability().map(Durability::as_str),
-        "retryable": error.reason.retryable(),
-        "details": error.details,
-    })
+#[derive(Debug, serde::Serialize)]
+pub struct ErrorBody<'a> {
+    code: &'static str,
+    reason: &'static str,
+    message: &'a str,
+    durability: Option<&'static str>,
+    retryable: bool,
+    details: &'a BTreeMap<&'static str, String>,
+}
+
+impl<'a> From<&'a ApiError> for ErrorBody<'a> {
+    fn from(error: &'a ApiError) -> Self {
+        let ApiError { reason, message, details } = error;
+        Self {
+            code: code_name(code(*reason)),
+            reason: reason.as_str(),
+            message,
+            durability: reason.durability().map(Durability::as_str),
+            retryable: reason.retryable(),
+            details,
+        }
+    }
 }
 
 /// An error as HTTP answers it. The status is the reason's but for errors of HTTP itself: 404, 405, 413, 415.
@@ -66,7 +79,7 @@ impl Problem {
     /// The answer.
     #[must_use]
     pub fn into_response(self) -> Response<Body> {
-        let mut response = json_response(self.status, &to_json(&self.error));
+        let mut response = json_response(self.status, &ErrorBody::from(&self.error));
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -99,6 +112,7 @@ pub fn panicked() -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tonic::Code;
     use tonic_types::StatusExt as _;
 
@@ -141,7 +155,7 @@ mod tests {
             assert_eq!(response.status().as_u16(), http, "{reason:?}");
             assert_eq!(response.headers().contains_key("retry-after"), retryable, "{reason:?}");
             assert_eq!(
-                to_json(&error),
+                serde_json::to_value(ErrorBody::from(&error)).unwrap(),
                 json!({"code": code_name(grpc), "reason": reason.as_str(), "message": "m", "durability": durability,
                        "retryable": retryable, "details": {"requestId": "7"}}),
             );

@@ -15,7 +15,7 @@ use crate::engine::Reader;
 use crate::engine::api::Item;
 use crate::error::{ApiError, Reason};
 use crate::proto;
-use crate::server::problem::{Problem, panicked, to_json};
+use crate::server::problem::{ErrorBody, Problem, panicked};
 use crate::server::{Shared, calls, convert};
 
 /// How entries are written.
@@ -82,7 +82,7 @@ impl Format {
     /// The text of an error after the first byte.
     fn write_error(self, error: ApiError) -> Result<Bytes, StdError> {
         match self {
-            Self::Json => Ok(format!("{}\n", json!({ "error": to_json(&error) })).into()),
+            Self::Json => Ok(format!("{}\n", json!({ "error": ErrorBody::from(&error) })).into()),
             Self::Raw => Err(error.into()),
         }
     }
