@@ -3,159 +3,30 @@
 //! seed, which is printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use walstorage_tests::load::kill_loop::{Shape, kill_loop};
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use walstorage_sidecar::proto::{GetCollectionRequest, TruncateRequest};
-use walstorage_tests::harness::{Setup, Sidecar, grpc};
-use walstorage_tests::load::{Client, Kind, Ledger, verify};
-
-const CLIENTS: [(Kind, bool); 8] = [
-    (Kind::Stream(32), false),
-    (Kind::Stream(8), true),
-    (Kind::Stream(1), false),
-    (Kind::Unary, true),
-    (Kind::Unary, false),
-    (Kind::Json, true),
-    (Kind::Json, false),
-    (Kind::Lines, true),
-];
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
-/// Truncates random collections to random LSNs until the connection breaks.
-async fn truncate_at_random(mut client: grpc::Client, ledger: Arc<Ledger>, names: Arc<[String]>, seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        ticks.tick().await;
-        let collection = names[rng.random_range(0..names.len())].clone();
-        let info = match client.get_collection(GetCollectionRequest { collection: collection.clone() }).await {
-            Ok(info) => info.into_inner(),
-            Err(status) if status.code() == tonic::Code::NotFound => continue,
-            Err(_) => return,
-        };
-        let span = info.durable_head - info.truncated_to;
-        let up_to = info.truncated_to + rng.random_range(0..=span / 2);
-        ledger.truncating(&collection, up_to);
-        match client.truncate(TruncateRequest { collection: collection.clone(), up_to }).await {
-            Ok(reply) => ledger.truncated(&collection, reply.into_inner().truncated_to),
-            Err(_) => return,
-        }
-    }
-}
-
-async fn kill_loop(setup: Setup, directories: usize, collections: usize) {
-    let seed = number("WALSTORAGE_SEED", rand::random());
-    let kills = number("WALSTORAGE_KILLS", 8);
-    println!("WALSTORAGE_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
-    let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
-    let ledger = Arc::new(Ledger::default());
-    let mut clients: Vec<Client> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(n, (kind, producer))| Client::new(n as u32, *kind, *producer, &names, &ledger, seed))
-        .collect();
-    let journals: Vec<_> = (1..=directories).map(|n| setup.journal(n)).collect();
-    let mut sidecar = Sidecar::new(setup);
-    let fail = |wrong: Vec<String>, when: &str| {
-        assert!(
-            wrong.is_empty(),
-            "seed {seed}, {when}: {} faults\n{}",
-            wrong.len(),
-            wrong[..wrong.len().min(20)].join("\n")
-        );
-    };
-    for round in 0..=kills {
-        let last = round == kills;
-        if rng.random_range(0..4) == 0 {
-            sidecar.start();
-            tokio::time::sleep(Duration::from_millis(rng.random_range(0..40))).await;
-            sidecar.kill();
-        }
-        sidecar.start();
-        sidecar.wait_ready().await;
-        fail(verify::over_the_socket(&mut sidecar.grpc(), &names, &ledger).await, &format!("round {round}, at start"));
-        let socket = sidecar.setup.socket();
-        let stop = Arc::new(AtomicBool::new(last));
-        let truncating =
-            tokio::spawn(truncate_at_random(sidecar.grpc(), Arc::clone(&ledger), Arc::clone(&names), seed ^ round));
-        let running: Vec<_> = clients
-            .drain(..)
-            .map(|mut client| {
-                let (socket, stop) = (socket.clone(), Arc::clone(&stop));
-                tokio::spawn(async move {
-                    client.run(&socket, &stop).await;
-                    client
-                })
-            })
-            .collect();
-        if !last {
-            let target = ledger.counts().acked + rng.random_range(0..600);
-            let mut ticks = tokio::time::interval(Duration::from_millis(1));
-            let deadline = std::time::Instant::now() + walstorage_tests::harness::DEADLINE;
-            while ledger.counts().acked < target && !running.iter().all(tokio::task::JoinHandle::is_finished) {
-                ticks.tick().await;
-                assert!(std::time::Instant::now() < deadline, "seed {seed}, round {round}: no progress");
-            }
-            if rng.random_range(0..5) == 0 {
-                sidecar.stop().await;
-            } else {
-                sidecar.kill();
-            }
-            stop.store(true, Ordering::Relaxed);
-        }
-        for client in running {
-            let joined = tokio::time::timeout(walstorage_tests::harness::DEADLINE, client).await;
-            clients.push(joined.expect("a client ends").expect("a client does not panic"));
-        }
-        if last {
-            truncating.abort();
-            let _ = truncating.await;
-            sidecar.stop().await;
-        } else {
-            truncating.await.expect("truncating does not panic");
-        }
-        fail(verify::over_the_folders(&journals, &names, &ledger), &format!("round {round}, after the kill"));
-    }
-    assert!(clients.iter().all(|client| client.pending() == 0), "every producer got all its answers");
-    for again in ["first", "second"] {
-        sidecar.start();
-        sidecar.wait_ready().await;
-        fail(verify::over_the_socket(&mut sidecar.grpc(), &names, &ledger).await, &format!("the {again} restart"));
-        sidecar.kill();
-    }
-    println!("{:?}; requests of unknown outcome: {}", ledger.counts(), ledger.unknown().len());
-    let counts = ledger.counts();
-    assert!(counts.acked > 0 && counts.read > 0, "the loop did something: {counts:?}");
+async fn run(shape: Shape) {
+    let number = |variable| std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seed = number("WALSTORAGE_SEED").unwrap_or_else(rand::random);
+    kill_loop(shape, number("WALSTORAGE_KILLS").unwrap_or(8), seed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_directory_loses_and_doubles_nothing() {
-    kill_loop(Setup::new(1), 1, 4).await;
+    run(Shape::one_directory()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_directories_lose_and_double_nothing() {
-    kill_loop(Setup::new(3).set(r#"distribution_strategy = "RoundRobin""#), 3, 7).await;
+    run(Shape::three_directories()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_affinity_nothing_is_lost_or_doubled() {
-    let setup = Setup::new(2).set(r#"distribution_strategy = "Hash""#).set("collection_affinity = false");
-    kill_loop(setup, 2, 3).await;
+    run(Shape::without_affinity()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_of_its_own_loses_and_doubles_nothing() {
-    let setup = Setup::new(2);
-    let journal = setup.url("d3");
-    let setup = setup.set(&format!("journal_url = {journal:?}"));
-    kill_loop(setup, 3, 3).await;
+    run(Shape::own_journal()).await;
 }

@@ -23,7 +23,19 @@ impl Setup {
     /// A writer with `directories` folders `d1`, `d2`, … below a new temporary root.
     #[must_use]
     pub fn new(directories: usize) -> Self {
-        let root = tempfile::Builder::new().prefix("wal-").tempdir().expect("a temporary folder");
+        Self::below(&std::env::temp_dir(), directories)
+    }
+
+    /// Like [`Self::new`], below a memory file system where there is one: for tests with thousands of starts.
+    #[must_use]
+    pub fn in_memory(directories: usize) -> Self {
+        let memory = Path::new("/dev/shm");
+        let writable = rustix::fs::access(memory, rustix::fs::Access::WRITE_OK).is_ok();
+        Self::below(if writable { memory } else { Path::new("/tmp") }, directories)
+    }
+
+    fn below(parent: &Path, directories: usize) -> Self {
+        let root = tempfile::Builder::new().prefix("wal-").tempdir_in(parent).expect("a temporary folder");
         let urls = (1..=directories).map(|n| format!("file://{}/d{n}", root.path().display())).collect();
         Self {
             root,

@@ -11,12 +11,18 @@ use walstorage_sidecar::engine::{Ended, Engine, Observer, Options};
 use walstorage_sidecar::error::ApiError;
 use walstorage_sidecar::types::{CollectionName, Lsn};
 
-use super::DEADLINE;
+use super::{DEADLINE, Setup};
 
 struct Silent;
 
 impl Observer for Silent {
     fn committed(&self, _: &WalUrl, _: Duration, _: u64, _: u64) {}
+}
+
+/// The effective configuration of a setup.
+#[must_use]
+pub fn config(setup: &Setup) -> Config {
+    Config::parse(&setup.text(), true).expect("a right configuration").config
 }
 
 /// Starts an engine; recovery goes on in the background.

@@ -10,11 +10,13 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod library;
+pub mod namespace;
 pub mod sidecar;
 pub mod skip;
 pub mod tool;
 
 pub use config::Setup;
+pub use namespace::Namespace;
 pub use sidecar::Sidecar;
 pub use tool::{Output, run};
 

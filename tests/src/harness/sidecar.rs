@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use walstorage_sidecar::proto::{GetStatusRequest, Status};
 
-use super::{DEADLINE, Setup, binaries, eventually, grpc, http};
+use super::{DEADLINE, Namespace, Setup, binaries, eventually, grpc, http};
 
 /// A sidecar on its own folders; killed when dropped.
 pub struct Sidecar {
@@ -17,13 +17,27 @@ pub struct Sidecar {
     pub setup: Setup,
     child: Option<Child>,
     starts: usize,
+    namespace: Option<Namespace>,
 }
 
 impl Sidecar {
     /// A sidecar that is not started yet.
     #[must_use]
     pub const fn new(setup: Setup) -> Self {
-        Self { setup, child: None, starts: 0 }
+        Self { setup, child: None, starts: 0, namespace: None }
+    }
+
+    /// Runs its processes where these mounts are.
+    #[must_use]
+    pub fn within(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// Where its processes run.
+    #[must_use]
+    pub const fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
     }
 
     /// Starts a process and waits until it serves.
@@ -39,7 +53,8 @@ impl Sidecar {
         assert!(self.child.is_none(), "it runs");
         self.starts += 1;
         let log = File::create(self.log_path()).expect("a log file");
-        let child = Command::new(binaries::sidecar())
+        let child = self
+            .command()
             .arg("serve")
             .arg("--config")
             .arg(self.setup.write())
@@ -51,6 +66,13 @@ impl Sidecar {
             .spawn()
             .expect("the sidecar starts");
         self.child = Some(child);
+    }
+
+    fn command(&self) -> Command {
+        match &self.namespace {
+            Some(namespace) => namespace.command(&binaries::sidecar()),
+            None => Command::new(binaries::sidecar()),
+        }
     }
 
     fn log_path(&self) -> PathBuf {

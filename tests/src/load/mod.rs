@@ -1,6 +1,7 @@
 //! Clients that append while a sidecar is being killed, and the ledger that says afterwards what must be there.
 
 pub mod client;
+pub mod kill_loop;
 pub mod ledger;
 mod transport;
 pub mod verify;
