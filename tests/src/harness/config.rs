@@ -62,11 +62,9 @@ impl Setup {
         self.settings.push(line.into());
     }
 
-    /// Adds a table at the end of the file.
-    #[must_use]
-    pub fn table(mut self, text: &str) -> Self {
+    /// Adds a table after `[storage.wal_config]`.
+    pub fn table(&mut self, text: &str) {
         self.tables.push(text.into());
-        self
     }
 
     /// Adds a line to `[storage]`.

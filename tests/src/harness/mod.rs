@@ -6,6 +6,7 @@
 //! 3. A test that ends, by success or by panic, leaves no process behind.
 
 pub mod binaries;
+pub mod calls;
 pub mod config;
 pub mod grpc;
 pub mod http;
