@@ -342,7 +342,12 @@ impl<'a> Judge<'a> {
             return (place, What::Unreadable);
         }
         let here = self.scan_of(file);
-        let rotated = here.is_some_and(|scan| scan.blank_from <= offset) && resume.is_some_and(|(next, _)| next > file);
+        // Where the next file begins with a frame, what is missing stood in this one.
+        let rotated = here.is_some_and(|scan| scan.blank_from <= offset)
+            && match resume {
+                Some(resume) => resume > (file.saturating_add(1), PAGE as u64),
+                None => self.scan_of(file.saturating_add(1)).is_some(),
+            };
         let (file, offset) = if rotated { (file.saturating_add(1), PAGE as u64) } else { (file, offset) };
         match self.scan_of(file) {
             None => ((file, 0), What::FileMissing),

@@ -86,6 +86,7 @@ struct Slot<'a> {
 #[must_use]
 pub fn classify(files: &[SlotFile<'_>]) -> Verdict {
     let mut verdict = Verdict::default();
+    let mut bad_names: Vec<SlotName> = Vec::new();
     let mut streams: BTreeMap<(u64, u64), BTreeMap<u64, Slot<'_>>> = BTreeMap::new();
     for file in files {
         let Some(name) = header::parse_name(file.name) else { continue };
@@ -95,7 +96,10 @@ pub fn classify(files: &[SlotFile<'_>]) -> Verdict {
                 let slot = Slot { name: file.name, bytes: file.bytes, header, heads };
                 streams.entry((name.epoch, name.session)).or_default().insert(name.file, slot);
             }
-            None => without_header(file, name, &mut verdict),
+            None => {
+                bad_names.push(name);
+                without_header(file, name, &mut verdict);
+            }
         }
     }
     let all_heads = || streams.values().flat_map(BTreeMap::values).flat_map(|slot| &slot.heads);
@@ -108,7 +112,8 @@ pub fn classify(files: &[SlotFile<'_>]) -> Verdict {
         }
         let stream = slots.values().next().map(|slot| slot.header.stream).unwrap_or_default();
         let close = closes.iter().find(|close| close.stream == stream).cloned();
-        let part = walk(slots, close.as_ref());
+        let bad: Vec<u64> = bad_names.iter().filter(|name| (name.epoch, name.session) == *id).map(|n| n.file).collect();
+        let part = walk(slots, &bad, close.as_ref());
         for epoch in part.frames.iter().flat_map(|f| &f.records).filter_map(epoch_fact) {
             closes.extend(epoch.closes);
         }
@@ -157,7 +162,7 @@ fn named(record: Record) -> Option<(String, u64)> {
 /// Where a walk stands: a slot (by its number) and an offset in it.
 type Position = (u64, u64);
 
-fn walk(slots: &BTreeMap<u64, Slot<'_>>, close: Option<&Close>) -> Verdict {
+fn walk(slots: &BTreeMap<u64, Slot<'_>>, bad_headers: &[u64], close: Option<&Close>) -> Verdict {
     let mut verdict = Verdict::default();
     let heads =
         || slots.iter().flat_map(|(file, slot)| slot.heads.iter().map(move |head| ((*file, head.offset), head)));
@@ -180,19 +185,38 @@ fn walk(slots: &BTreeMap<u64, Slot<'_>>, close: Option<&Close>) -> Verdict {
             verdict.frames.push(good);
             continue;
         }
+        let begun = here_or_next_slot(slots, position, expected);
         if expected > proven {
-            verdict.torn.extend(unproven_bytes(slots, position));
+            verdict.torn.extend(unproven_bytes(slots, begun.unwrap_or(position)));
             return verdict;
+        }
+        prev_crc = None;
+        if let Some((file, offset)) = begun {
+            verdict.damage.push(damage(slots, (file, offset), expected, expected));
+            let head = slots[&file].heads.iter().find(|head| head.offset == offset);
+            position = (file, offset + head.map_or(0, |head| head.length as u64));
+            expected += 1;
+            continue;
         }
         let later = |head: &Head| head.seq > expected && close.is_none_or(|close| head.seq <= close.frame_seq);
         let next = heads().find(|(at, head)| later(head) && *at > position);
         let lost = next.map_or(proven, |(_, head)| head.seq - 1);
-        verdict.damage.push(damage(slots, position, expected, lost));
+        verdict.damage.push(damage(slots, blame(slots, bad_headers, position), expected, lost));
         let Some((at, head)) = next else { return verdict };
         position = at;
         expected = head.seq;
-        prev_crc = None;
     }
+}
+
+/// Where a frame without a head should have been: here; or at the start of the next slot, when nothing follows here and
+/// no frame starts there.
+fn blame(slots: &BTreeMap<u64, Slot<'_>>, bad_headers: &[u64], at: Position) -> Position {
+    let Some(slot) = slots.get(&at.0) else { return (at.0, 0) };
+    if bad_headers.contains(&(at.0 + 1)) && is_blank(slot, at.1) {
+        return (at.0 + 1, 0);
+    }
+    let next = slots.get(&(at.0 + 1)).is_some_and(|next| next.heads.iter().all(|head| head.offset != PAGE as u64));
+    if next && is_blank(slot, at.1) { (at.0 + 1, PAGE as u64) } else { at }
 }
 
 fn start(slots: &BTreeMap<u64, Slot<'_>>, floor: u64) -> Position {
@@ -264,9 +288,11 @@ fn place(slots: &BTreeMap<u64, Slot<'_>>, (file, offset): Position) -> Place {
 
 /// The place itself when anything but zeros follows it: spare space is no torn tail.
 fn unproven_bytes(slots: &BTreeMap<u64, Slot<'_>>, at: Position) -> Option<Place> {
+    slots.get(&at.0).filter(|slot| !is_blank(slot, at.1)).map(|_| place(slots, at))
+}
+
+fn is_blank(slot: &Slot<'_>, offset: u64) -> bool {
     let zeros = [0u8; PAGE];
-    let slot = slots.get(&at.0)?;
-    let rest = slot.bytes.get(usize::try_from(at.1).ok()?..)?;
-    let dirty = rest.chunks(PAGE).any(|chunk| chunk != &zeros[..chunk.len()]);
-    dirty.then(|| place(slots, at))
+    let rest = usize::try_from(offset).ok().and_then(|offset| slot.bytes.get(offset..)).unwrap_or_default();
+    rest.chunks(PAGE).all(|chunk| chunk == &zeros[..chunk.len()])
 }
