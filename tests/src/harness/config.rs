@@ -34,7 +34,9 @@ impl Setup {
         Self::below(if writable { memory } else { Path::new("/tmp") }, directories)
     }
 
-    fn below(parent: &Path, directories: usize) -> Self {
+    /// Like [`Self::new`], below `parent`.
+    #[must_use]
+    pub fn below(parent: &Path, directories: usize) -> Self {
         let root = tempfile::Builder::new().prefix("wal-").tempdir_in(parent).expect("a temporary folder");
         let urls = (1..=directories).map(|n| format!("file://{}/d{n}", root.path().display())).collect();
         Self {
