@@ -29,7 +29,8 @@ fn build(folder: &Path) {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "-p", "walstorage-sidecar", "--bins", "--profile", profile])
+        .args(["build", "--quiet", "--locked", "--profile", profile, "--bins"])
+        .args(["-p", "walstorage-sidecar", "-p", "walstorage-operator"])
         .arg("--manifest-path")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
         .arg("--target-dir")
@@ -49,6 +50,12 @@ pub fn sidecar() -> PathBuf {
 #[must_use]
 pub fn walctl() -> PathBuf {
     folder().join("walctl")
+}
+
+/// The operator, whose `render` needs no cluster.
+#[must_use]
+pub fn operator() -> PathBuf {
+    folder().join("walstorage-operator")
 }
 
 /// The root of the repository.

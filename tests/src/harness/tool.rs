@@ -18,7 +18,7 @@ pub struct Output {
 
 impl Output {
     /// Standard output of a program that must have succeeded.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "called for its assertion too")]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout
