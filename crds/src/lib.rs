@@ -4,5 +4,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod config;
+#[cfg(feature = "k8s")]
+pub mod manifests;
+#[cfg(feature = "k8s")]
+pub mod names;
 pub mod quantity;
 pub mod url;
+#[cfg(feature = "k8s")]
+pub mod walstorage;
+#[cfg(feature = "k8s")]
+pub mod walwriter;

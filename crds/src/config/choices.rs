@@ -9,8 +9,9 @@ pub(super) trait Choice: Copy + 'static {
     fn name(self) -> &'static str;
 }
 
-/// How collections are placed on directories.
+/// How collections are placed on directories. Default: LoadBalanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "k8s", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 pub enum DistributionStrategy {
     /// In turn.
     RoundRobin,
@@ -21,8 +22,10 @@ pub enum DistributionStrategy {
     LoadBalanced,
 }
 
-/// Codec of segments.
+/// Codec of segments. Default: snappy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "k8s", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "k8s", serde(rename_all = "lowercase"))]
 pub enum Compression {
     /// None.
     Null,
@@ -33,8 +36,11 @@ pub enum Compression {
     Zstandard,
 }
 
-/// What to do about damage found at start.
+/// What to do about damage found at start: fail = stay not ready and name it, gap = record it as gaps and serve.
+/// Default: fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "k8s", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "k8s", serde(rename_all = "lowercase"))]
 pub enum OnDamage {
     /// Stay not ready and name it.
     #[default]

@@ -23,8 +23,12 @@ use std::time::Duration;
 pub use self::changes::{Applies, Change};
 pub use self::choices::{Compression, DistributionStrategy, IoMode, OnDamage, OnMissingDirectory};
 pub use self::error::{ConfigError, ConfigErrors, Warning, WarningKind};
+#[cfg(feature = "k8s")]
+pub(crate) use self::hash::sha256_hex;
 pub use self::hash::{HASH_LINE_PREFIX, hash_line, hash_of};
-pub use self::parse::Loaded;
+#[cfg(feature = "k8s")]
+pub(crate) use self::options::check_endpoint;
+pub use self::parse::{Loaded, SOCKET_PATH_MAX};
 pub use self::writer_id::{WriterIdError, check_writer_id};
 use crate::quantity::ByteSize;
 use crate::url::WalUrl;

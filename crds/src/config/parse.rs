@@ -36,7 +36,7 @@ const WAL_KEYS: [&str; 18] = [
 const SIDECAR_KEYS: [&str; 2] = ["socket", "admin_address"];
 
 /// The longest path that a unix socket can have on Linux.
-const SOCKET_PATH_MAX: usize = 107;
+pub const SOCKET_PATH_MAX: usize = 107;
 
 /// A file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
