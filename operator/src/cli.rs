@@ -1,0 +1,94 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  walstorage-operator crds | kubectl apply -f -
+  walstorage-operator render -f walstorage.yaml --part config
+  walstorage-operator render --from-config config.toml --name orders > walstorage.yaml
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.";
+
+const RENDER_EXAMPLES: &str = "\
+Examples:
+  # What the ConfigMap of this resource will hold:
+  walstorage-operator render -f walstorage.yaml --part config
+
+  # The same log on this machine, without a cluster; all paths lie below ./wal:
+  walstorage-operator render -f walstorage.yaml --part config --root ./wal > config.toml
+  walstorage-sidecar serve --config config.toml
+
+  # The other way round, for a file of an application that is to move into a cluster:
+  walstorage-operator render --from-config config.toml --name orders > walstorage.yaml
+
+Nothing is read from or written to a cluster. The same input always gives the same bytes; warnings go to standard error.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input (every error is reported, with field, value and what is allowed).";
+
+/// A durable write-ahead log for pods, by one label.
+#[derive(Debug, Parser)]
+#[command(name = "walstorage-operator", version, about, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print what would be applied for a WalStorage, or the WalStorage of a config.toml
+    Render(RenderArgs),
+    /// Print the manifests of the resources WalStorage and WalWriter
+    Crds(CrdsArgs),
+    /// Print the version
+    Version,
+}
+
+/// What to render.
+#[derive(Debug, Args)]
+#[command(after_help = RENDER_EXAMPLES)]
+pub(crate) struct RenderArgs {
+    /// A file with a WalStorage, other documents in it are left alone; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE", required_unless_present = "from_config")]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// What to print of it
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    pub(crate) part: Part,
+
+    /// Put every path of the config.toml below this folder, and the socket at DIR/wal.sock
+    #[arg(long, value_name = "DIR", requires = "file")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Print the WalStorage that says what this config.toml says; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "root", "part"])]
+    pub(crate) from_config: Option<PathBuf>,
+
+    /// Name of that WalStorage
+    #[arg(long, default_value = "wal", conflicts_with = "file")]
+    pub(crate) name: String,
+
+    /// Leave out what a WalStorage has no field for, with a warning, instead of refusing it
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) drop: bool,
+}
+
+/// A part of what would be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The config.toml
+    Config,
+    /// All objects
+    All,
+}
+
+/// Where to.
+#[derive(Debug, Args)]
+pub(crate) struct CrdsArgs {
+    /// Write a file for each into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
