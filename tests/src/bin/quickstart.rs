@@ -78,11 +78,12 @@ fn run(folder: &Path) -> anyhow::Result<bool> {
         }
         wait_for_entries(&socket, "orders", 100)?;
         let writing = scope.spawn(move || {
-            // The pipe breaks when walctl gives up: that is what is being shown.
+            // The pipe may break when walctl gives up. It stays open until the kill, so that walctl's stream does too.
             let _ = input.write_all(under_way.concat().as_bytes());
+            input
         });
         sidecar.kill()?;
-        let _ = writing.join();
+        drop(writing.join());
         let sent_by_walctl = walctl.wait_with_output()?;
         let posted =
             posting.map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("curl's thread failed"))));
