@@ -9,7 +9,8 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// A connection.
 pub struct Connection {
@@ -49,7 +50,18 @@ impl Connection {
     /// # Errors
     /// When nobody listens.
     pub async fn open(socket: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(socket).await?;
+        Self::over(UnixStream::connect(socket).await?).await
+    }
+
+    /// Connects to a TCP port of this machine.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open_port(port: u16) -> anyhow::Result<Self> {
+        Self::over(TcpStream::connect(("127.0.0.1", port)).await?).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> anyhow::Result<Self> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self { sender })
