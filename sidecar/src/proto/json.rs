@@ -264,3 +264,7 @@ macro_rules! enum_by_name {
 
 enum_by_name!(ack, Ack, "DURABLE or BUFFERED");
 enum_by_name!(reason, Reason, "DAMAGE or DIRECTORY_FORGOTTEN");
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

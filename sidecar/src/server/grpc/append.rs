@@ -129,7 +129,9 @@ impl Call {
                 Event::Stopping => {
                     let error =
                         ApiError::new(Reason::ShuttingDown, "the sidecar is stopping: send again when it is back");
-                    self.refuse(None, to_status(&error));
+                    // Whatever comes next, by its id, is the first that is refused.
+                    let next = self.last_id.map_or(0, |last| last.saturating_add(1));
+                    self.refuse(None, to_status(&error.with("requestId", next)));
                 }
                 Event::DeadlinePassed => return Some(Err(self.deadline_passed())),
             }
