@@ -62,7 +62,10 @@ const URL_RULES: [(&str, &str); 8] = [
 const URL_CHANGE_RULES: [(&str, &str); 3] = [
     ("self.url == oldSelf.url", "the url of a name is immutable: add another name, then remove this one to drain it"),
     (
-        "self.?volume.?storageClassName == oldSelf.?volume.?storageClassName",
+        "(has(self.volume) && has(self.volume.storageClassName)) == \
+         (has(oldSelf.volume) && has(oldSelf.volume.storageClassName)) && \
+         (!has(self.volume) || !has(self.volume.storageClassName) || \
+         self.volume.storageClassName == oldSelf.volume.storageClassName)",
         "storageClassName is immutable: add another name, then remove this one to drain it",
     ),
     (
@@ -98,7 +101,10 @@ const STORAGE_RULES: [Rule; 7] = [
     },
     Rule {
         at: &["spec"],
-        rule: "self.?volumeDefaults.?storageClassName == oldSelf.?volumeDefaults.?storageClassName",
+        rule: "(has(self.volumeDefaults) && has(self.volumeDefaults.storageClassName)) == \
+               (has(oldSelf.volumeDefaults) && has(oldSelf.volumeDefaults.storageClassName)) && \
+               (!has(self.volumeDefaults) || !has(self.volumeDefaults.storageClassName) || \
+               self.volumeDefaults.storageClassName == oldSelf.volumeDefaults.storageClassName)",
         message: "storageClassName is immutable: name it for each new URL",
     },
     Rule {

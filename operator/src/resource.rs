@@ -3,6 +3,8 @@
 //! An unknown field is an error here, as it is for `kubectl apply`: a misspelt field would silently keep its default. So
 //! is an empty (null) one, because `compression: null` means the codec to a reader and nothing at all to YAML.
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use walstorage_crds::manifests;
@@ -76,20 +78,25 @@ pub fn print(storage: &WalStorage) -> Result<String, String> {
     })
 }
 
+/// The schema of `spec`, made once.
+static SPEC: LazyLock<Result<Value, String>> = LazyLock::new(|| {
+    let manifests = manifests::all()?;
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let spec = manifests.first().and_then(|manifest| manifest.definition.pointer(path));
+    spec.cloned().ok_or_else(|| "the manifest has no schema of spec".to_owned())
+});
+
 /// Every field that the schema does not have, and every empty one.
 fn check_fields(storage: &Value) -> Result<Vec<String>, Vec<String>> {
-    let manifests = manifests::all().map_err(|error| vec![error])?;
-    let schema = manifests.first().and_then(|manifest| {
-        manifest.definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned()
-    });
+    let schema = SPEC.as_ref().map_err(|error| vec![error.clone()])?;
     let mut found = Vec::new();
     for key in storage.as_object().into_iter().flat_map(Map::keys) {
         if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&key.as_str()) {
             found.push(format!("{key}: unknown field; allowed: apiVersion, kind, metadata, spec"));
         }
     }
-    if let (Some(spec), Some(schema)) = (storage.get("spec"), schema) {
-        walk("spec", spec, &schema, &mut found);
+    if let Some(spec) = storage.get("spec") {
+        walk("spec", spec, schema, &mut found);
     }
     Ok(found)
 }
@@ -168,6 +175,10 @@ mod tests {
             (
                 &storage("{compression: gzip}"),
                 "spec.compression: unknown variant `gzip`, expected one of `null`, `snappy`, `zstandard` at line 4 column 21",
+            ),
+            (
+                &storage("{memoryFlushSize: 2e6}"),
+                "spec.memoryFlushSize: invalid type: floating point `2000000.0`, expected a whole number, or a quantity in quotes at line 4 column 25",
             ),
             (
                 &storage("{walUrls: [{name: 1, url: 'file:///a'}]}"),
