@@ -6,6 +6,7 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod metrics;
+pub mod offline;
 pub mod proto;
 pub mod serve;
 pub mod server;

@@ -252,6 +252,20 @@ impl<'a> Frame<'a> {
         let bytes = self.block.get(self.head.records_at()..end).unwrap_or_default();
         Records { bytes, left: self.head.count.saturating_sub(1), strict: true }
     }
+
+    /// All its records in order, FRAME and PAD too.
+    pub fn all_records(&self) -> impl Iterator<Item = Result<RecordRef<'a>, DecodeError>> + use<'a> {
+        let end = self.block.len() - size_of::<Marker>();
+        let mut bytes = self.block.get(self.head.struct_at - CONSTANT.len()..end).unwrap_or_default();
+        (0..self.head.count).map_while(move |_| {
+            if bytes.is_empty() {
+                return None;
+            }
+            let record = record::decode(bytes);
+            bytes = record.as_ref().ok().and_then(|(_, length)| bytes.get(*length..)).unwrap_or_default();
+            Some(record.map(|(record, _)| record))
+        })
+    }
 }
 
 /// The records of a frame.

@@ -1,0 +1,229 @@
+//! `walctl export`: each collection's entries as one clean Avro object container file: in order, once, without frames,
+//! facts and padding, so that every Avro reader gets all of them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use walstorage_crds::url::WalUrl;
+
+use super::merge::{Merged, merge};
+use super::report::{CollectionReport, Problem, TailReport};
+use super::survey::{self, EntryAt, Journals, problem};
+use super::{OfflineError, OnProgress, Progress, ReadOptions, verify};
+use crate::format::Marker;
+use crate::format::names::collection_dir;
+use crate::format::record::{put_bytes, put_number};
+use crate::format::schema::SCHEMA;
+
+/// Plain bytes of a block of an exported file, unless one entry is larger.
+const BLOCK: usize = 256 << 10;
+
+/// What to export, and where to.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The folder for the files; created where it is missing.
+    pub to: PathBuf,
+    /// How the directories are read.
+    pub read: ReadOptions,
+}
+
+/// A file written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// Its path.
+    pub file: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// What is in it.
+    pub collection: CollectionReport,
+}
+
+/// What `export` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportReport {
+    /// One per collection, by name; also for those without entries.
+    pub files: Vec<Exported>,
+    /// What is wrong in the directories: what it says is lost is not in the files.
+    pub problems: Vec<Problem>,
+    /// Unproven ends, which are not exported.
+    pub tails: Vec<TailReport>,
+    /// What could not be judged.
+    pub notes: Vec<String>,
+}
+
+/// Writes one file per collection, `<path form of its name>.avro`. Truncated entries, deleted collections and recorded
+/// gaps are left out. Each file appears under its name only when it is complete and synced.
+///
+/// # Errors
+/// When a directory cannot be read, a file exists already, or writing fails.
+pub fn export(
+    urls: &[WalUrl],
+    options: &ExportOptions,
+    progress: OnProgress<'_>,
+) -> Result<ExportReport, OfflineError> {
+    let (_locks, mut journals) = survey::read(urls, options.read, progress)?;
+    let (collections, conflicts) = merge(&journals);
+    journals.problems.extend(conflicts);
+    let mut notes = Vec::new();
+    if verify::members(&mut journals, &mut notes) && !options.read.live {
+        journals.problems.extend(collections.iter().flat_map(Merged::missing));
+    }
+    std::fs::create_dir_all(&options.to).map_err(OfflineError::io("creating", &options.to))?;
+    let targets: Vec<_> = collections.iter().map(|one| options.to.join(file_name(&one.report.name))).collect();
+    if let Some(there) = targets.iter().find(|path| path.exists()) {
+        return Err(OfflineError::Exists(there.clone()));
+    }
+    let total = collections.iter().map(|collection| collection.entries.len() as u64).sum();
+    let mut done = 0;
+    let mut files = Vec::new();
+    for (collection, path) in collections.into_iter().zip(targets) {
+        progress(Progress { done, total, at: &collection.report.name });
+        let Merged { mut report, flushed_to, entries } = collection;
+        let (bytes, failed) = write(&path, &entries, &journals.files)?;
+        for (at, what) in failed {
+            let file = journals.files[at.file as usize].display().to_string();
+            journals.problems.push(Problem { file, offset: Some(at.offset), ..problem(what) });
+            report.entries -= 1;
+        }
+        if flushed_to > report.truncated_to {
+            let what = format!("{}: entries up to {flushed_to} are in segments, which are not exported", report.name);
+            journals.problems.push(problem(what));
+        }
+        done += entries.len() as u64;
+        files.push(Exported { file: path, bytes, collection: report });
+    }
+    progress(Progress { done, total, at: "" });
+    let Journals { problems, tails, .. } = journals;
+    Ok(ExportReport { files, problems, tails, notes })
+}
+
+fn file_name(collection: &str) -> String {
+    format!("{}.avro", collection_dir(collection))
+}
+
+/// Writes one file; answers its size and the entries that could not be read again.
+fn write(
+    path: &Path,
+    entries: &[EntryAt],
+    journals: &[PathBuf],
+) -> Result<(u64, Vec<(EntryAt, String)>), OfflineError> {
+    // No collection's path form starts with a dot.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+    let file = open.map_err(OfflineError::io("creating", &partial))?;
+    let mut out = Ocf::new(BufWriter::new(file));
+    let mut reader = Reader { journals, open: None, failed: Vec::new() };
+    let written = out.header().and_then(|()| {
+        for entry in entries {
+            if let Some(record) = reader.record(entry) {
+                out.record(&record)?;
+            }
+        }
+        out.finish()
+    });
+    let bytes = written.map_err(OfflineError::io("writing", &partial))?;
+    std::fs::rename(&partial, path).map_err(OfflineError::io("renaming", &partial))?;
+    Ok((bytes, reader.failed))
+}
+
+/// Reads records again, one file open at a time.
+struct Reader<'a> {
+    journals: &'a [PathBuf],
+    open: Option<(u32, File)>,
+    failed: Vec<(EntryAt, String)>,
+}
+
+impl Reader<'_> {
+    fn record(&mut self, entry: &EntryAt) -> Option<Vec<u8>> {
+        let mut record = vec![0; entry.length as usize];
+        let read = self.file(entry.file).and_then(|file| file.read_exact_at(&mut record, entry.offset));
+        let decoded = crate::format::record::decode(&record).map(|(record, _)| record);
+        let same = decoded.is_ok_and(|record| record.crc == entry.crc && record.crc_holds());
+        match read {
+            Ok(()) if same => Some(record),
+            Ok(()) => {
+                self.failed.push((*entry, "an entry changed while it was exported".into()));
+                None
+            }
+            Err(error) => {
+                self.failed.push((*entry, format!("an entry could not be read again: {error}")));
+                None
+            }
+        }
+    }
+
+    fn file(&mut self, index: u32) -> std::io::Result<&File> {
+        let open = match self.open.take() {
+            Some((at, file)) if at == index => (at, file),
+            _ => (index, File::open(&self.journals[index as usize])?),
+        };
+        Ok(&self.open.insert(open).1)
+    }
+}
+
+/// An object container file being written, not compressed.
+struct Ocf<W: Write> {
+    out: W,
+    marker: Marker,
+    count: u64,
+    block: Vec<u8>,
+    written: u64,
+}
+
+impl Ocf<BufWriter<File>> {
+    fn new(out: BufWriter<File>) -> Self {
+        Self { out, marker: uuid::Uuid::new_v4().into_bytes(), count: 0, block: Vec::new(), written: 0 }
+    }
+
+    fn header(&mut self) -> std::io::Result<()> {
+        let mut header = b"Obj\x01".to_vec();
+        put_number(&mut header, 2);
+        for (key, value) in [("avro.schema", SCHEMA), ("avro.codec", "null")] {
+            put_bytes(&mut header, key.as_bytes());
+            put_bytes(&mut header, value.as_bytes());
+        }
+        header.push(0);
+        header.extend_from_slice(&self.marker);
+        self.put(&header)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.written += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
+    fn record(&mut self, record: &[u8]) -> std::io::Result<()> {
+        self.block.extend_from_slice(record);
+        self.count += 1;
+        if self.block.len() >= BLOCK { self.end_block() } else { Ok(()) }
+    }
+
+    fn end_block(&mut self) -> std::io::Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let mut head = Vec::new();
+        put_number(&mut head, self.count);
+        put_number(&mut head, self.block.len() as u64);
+        self.put(&head)?;
+        let block = std::mem::take(&mut self.block);
+        self.put(&block)?;
+        let marker = self.marker;
+        self.put(&marker)?;
+        self.block = block;
+        self.block.clear();
+        self.count = 0;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> std::io::Result<u64> {
+        self.end_block()?;
+        self.out.flush()?;
+        self.out.get_ref().sync_data()?;
+        Ok(self.written)
+    }
+}

@@ -1,0 +1,122 @@
+//! A file as a scanner's source: positioned reads behind one window that grows to the largest frame and no further.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Advice, fadvise};
+
+use super::OfflineError;
+use crate::format::scan::{ReadFailed, Source};
+
+const WINDOW: usize = 1 << 20;
+
+/// An open file, its length when it was opened, and a window of its bytes.
+pub(super) struct FileSource {
+    file: File,
+    len: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl FileSource {
+    /// Opens a file for reading what is on storage: what the page cache holds is dropped first, since pages of a failed
+    /// sync stay readable there and are nowhere else.
+    pub(super) fn open(path: &Path) -> Result<Self, OfflineError> {
+        let file = File::open(path).map_err(OfflineError::io("opening", path))?;
+        let metadata = file.metadata().map_err(OfflineError::io("reading the metadata of", path))?;
+        let source = Self { file, len: metadata.len(), window: Vec::new(), window_at: 0 };
+        source.drop_cache();
+        Ok(source)
+    }
+
+    fn drop_cache(&self) {
+        // Advice only: where the file system takes none, reading still works.
+        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
+    fn fill(&mut self, offset: u64, length: usize) -> std::io::Result<()> {
+        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.window.clear();
+        self.window.resize(length.min(left), 0);
+        self.window_at = offset;
+        let mut filled = 0;
+        while filled < self.window.len() {
+            match self.file.read_at(&mut self.window[filled..], offset + filled as u64) {
+                // The file became shorter since it was opened.
+                Ok(0) => self.window.truncate(filled),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.window.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.window_at)?).ok()?;
+        let rest = self.window.get(from..)?;
+        let at_end = self.window_at + self.window.len() as u64 >= self.len;
+        match rest.get(..length) {
+            Some(bytes) => Some(bytes),
+            None => at_end.then_some(rest),
+        }
+    }
+}
+
+impl Drop for FileSource {
+    fn drop(&mut self) {
+        // Reading a whole journal must not push out what a running program has in the cache.
+        self.drop_cache();
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], ReadFailed> {
+        if self.held(offset, length).is_none() {
+            let read_ahead = self.fill(offset, length.max(WINDOW));
+            if read_ahead.is_err() {
+                self.fill(offset, length).map_err(|error| ReadFailed(error.to_string()))?;
+            }
+        }
+        let from = usize::try_from(offset.saturating_sub(self.window_at)).unwrap_or(usize::MAX);
+        let rest = self.window.get(from..).unwrap_or_default();
+        Ok(rest.get(..length).unwrap_or(rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_reads_like_a_slice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..3 * WINDOW as u32 + 77).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let mut source = FileSource::open(&path).unwrap();
+        let mut slice = bytes.as_slice();
+        assert_eq!(source.len(), bytes.len() as u64);
+        for offset in [0, 1, 4096, 4096, WINDOW as u64 - 1, 0, bytes.len() as u64 - 5, bytes.len() as u64 + 5] {
+            for length in [0, 1, 4096, WINDOW + 5, 2 * WINDOW] {
+                assert_eq!(source.read(offset, length), Source::read(&mut slice, offset, length), "{offset} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_cannot_be_opened_as_a_file_or_reads_as_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = FileSource::open(dir.path()).unwrap();
+        assert!(source.len == 0 || source.read(0, 10).is_err());
+        assert!(matches!(FileSource::open(&dir.path().join("none")), Err(OfflineError::Io { .. })));
+    }
+}

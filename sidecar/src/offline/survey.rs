@@ -1,0 +1,407 @@
+//! Reading one directory's journal by the rules of recovery: which frames count, what is damaged, where it ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use super::directory::OpenDirectory;
+use super::report::{DirectoryReport, Lost, Problem, StreamReport, TailReport};
+use super::source::FileSource;
+use super::{OfflineError, OnProgress, Progress, ReadOptions};
+use crate::format::facts::{Close, CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapFact, TruncateFact};
+use crate::format::frame::FLAG_CLEAN_SHUTDOWN;
+use crate::format::names::SlotName;
+use crate::format::record::{Kind, RecordRef};
+use crate::format::scan::{Frame, SlotScan, Source, read_header, salvage, scan_slot};
+use crate::format::stream::{ClosedAt, Damage, End, Verdict, classify};
+use crate::format::{StreamId, StreamKey};
+use crate::types::Incarnation;
+
+/// Collections by a small number: name and incarnation.
+#[derive(Default)]
+pub(super) struct Names {
+    by_name: HashMap<String, Vec<(Incarnation, u32)>>,
+    all: Vec<(String, Incarnation)>,
+}
+
+impl Names {
+    fn number(&mut self, name: &str, incarnation: Incarnation) -> u32 {
+        if !self.by_name.contains_key(name) {
+            self.by_name.insert(name.to_owned(), Vec::new());
+        }
+        let lives = self.by_name.entry(name.to_owned()).or_default();
+        if let Some((_, number)) = lives.iter().find(|(life, _)| *life == incarnation) {
+            return *number;
+        }
+        let number = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        lives.push((incarnation, number));
+        self.all.push((name.to_owned(), incarnation));
+        number
+    }
+
+    /// Name and incarnation of every number.
+    pub(super) fn all(&self) -> &[(String, Incarnation)] {
+        &self.all
+    }
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryAt {
+    /// Number of the collection.
+    pub(super) collection: u32,
+    /// Length of its record.
+    pub(super) length: u32,
+    /// Its position.
+    pub(super) lsn: u64,
+    /// The epoch that wrote this copy.
+    pub(super) epoch: u64,
+    /// The record's crc.
+    pub(super) crc: u32,
+    /// Index into [`Journals::files`].
+    pub(super) file: u32,
+    /// Where its record starts in the file.
+    pub(super) offset: u64,
+}
+
+/// A fact about a collection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum About {
+    Collection,
+    Truncate(TruncateFact),
+    Flushed,
+    Gap(GapFact),
+    Delete,
+}
+
+/// What frames that count hold.
+#[derive(Default)]
+pub(super) struct Content {
+    pub(super) entries: Vec<EntryAt>,
+    /// Collection, the record's `lsn`, the fact.
+    pub(super) facts: Vec<(u32, u64, About)>,
+    /// With the number of the frame each stands in.
+    pub(super) epochs: Vec<(u64, EpochFact)>,
+    malformed: Vec<String>,
+}
+
+impl Content {
+    fn add(&mut self, other: Self) {
+        let Self { entries, facts, epochs, malformed } = other;
+        self.entries.extend(entries);
+        self.facts.extend(facts);
+        self.epochs.extend(epochs);
+        self.malformed.extend(malformed);
+    }
+}
+
+/// What is read of all directories together.
+#[derive(Default)]
+pub(super) struct Journals {
+    pub(super) names: Names,
+    pub(super) files: Vec<PathBuf>,
+    pub(super) content: Content,
+    pub(super) directories: Vec<DirectoryReport>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) tails: Vec<TailReport>,
+}
+
+/// Opens and reads all directories.
+pub(super) fn read(
+    urls: &[walstorage_crds::url::WalUrl],
+    options: ReadOptions,
+    progress: OnProgress<'_>,
+) -> Result<(Vec<OpenDirectory>, Journals), OfflineError> {
+    let open: Vec<_> = urls.iter().map(|url| OpenDirectory::open(url, options)).collect::<Result<_, _>>()?;
+    for (index, one) in open.iter().enumerate() {
+        for other in &open[..index] {
+            if let (Ok(a), Ok(b)) = (&other.identity, &one.identity) {
+                if a.directory == b.directory {
+                    return Err(OfflineError::Twice(other.url.clone(), one.url.clone()));
+                }
+                if a.writer != b.writer {
+                    return Err(OfflineError::Writers(other.url.clone(), a.writer, one.url.clone(), b.writer));
+                }
+            }
+        }
+    }
+    // Beside a running sidecar a slot may go away, or a frame be half written, between two reads: what is really wrong
+    // is still wrong when one looks again.
+    let mut again = if options.live { 3 } else { 0 };
+    loop {
+        let mut journals = Journals::default();
+        for directory in &open {
+            Survey { directory, options, journals: &mut journals, progress: &mut *progress }.run()?;
+        }
+        if again == 0 || journals.problems.is_empty() {
+            return Ok((open, journals));
+        }
+        again -= 1;
+    }
+}
+
+struct Survey<'a, 'p> {
+    directory: &'a OpenDirectory,
+    options: ReadOptions,
+    journals: &'a mut Journals,
+    progress: &'a mut (dyn FnMut(Progress<'_>) + 'p),
+}
+
+impl Survey<'_, '_> {
+    fn run(mut self) -> Result<(), OfflineError> {
+        let slots = self.directory.slots()?;
+        if let Err(why) = &self.directory.identity {
+            let file = self.directory.path.join("_wal/identity.json").display().to_string();
+            let what = format!("the directory's identity cannot be read: {why}");
+            self.problem(Problem { file, ..problem(what) });
+        }
+        let journal = self.directory.journal();
+        let mut streams: BTreeMap<StreamKey, Vec<SlotName>> = BTreeMap::new();
+        let mut total = 0;
+        for slot in slots {
+            streams.entry(slot.key).or_default().push(slot);
+            total += std::fs::metadata(journal.join(slot.to_string())).map_or(0, |metadata| metadata.len());
+        }
+        let mut done = 0;
+        let mut closes: Vec<Close> = Vec::new();
+        let mut oldest = StreamKey::default();
+        let mut reports = Vec::new();
+        // Newest first: each says where those before it end. A stream that only a close names has no files any more.
+        let mut before = None;
+        while let Some(key) = newest_before(before, &streams, &closes).filter(|key| *key >= oldest) {
+            before = Some(key);
+            let files = streams.remove(&key).unwrap_or_default();
+            let close = closes.iter().find(|close| close.key == key).copied();
+            let (verdict, content, report) = self.stream(key, &files, close, &mut done, total)?;
+            oldest = oldest.max(StreamKey { epoch: verdict.oldest.0, session: verdict.oldest.1 });
+            for (_, epoch) in &content.epochs {
+                closes.extend(epoch.closes.iter().filter(|close| close.key < key));
+            }
+            self.journals.content.add(content);
+            reports.push(report);
+        }
+        reports.reverse();
+        let identity = self.directory.identity.as_ref().ok();
+        self.journals.directories.push(DirectoryReport {
+            url: self.directory.url.to_string(),
+            uuid: identity.map(|identity| identity.directory),
+            writer: identity.map(|identity| identity.writer),
+            writer_id: identity.map(|identity| identity.writer_id.clone()),
+            bytes: total,
+            streams: reports,
+        });
+        Ok(())
+    }
+
+    fn stream(
+        &mut self,
+        key: StreamKey,
+        files: &[SlotName],
+        close: Option<Close>,
+        done: &mut u64,
+        total: u64,
+    ) -> Result<(Verdict, Content, StreamReport), OfflineError> {
+        let mut sources = Vec::new();
+        for name in files {
+            let path = self.directory.journal().join(name.to_string());
+            match FileSource::open(&path) {
+                Ok(source) => sources.push((*name, path, source)),
+                // Collected by the sidecar since it was listed.
+                Err(OfflineError::Io { error, .. })
+                    if self.options.live && error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let headers = sources.iter_mut().filter_map(|(name, _, source)| read_header(source, *name).ok()?.ok());
+        let id: Option<StreamId> = close.map(|close| close.stream).or(headers.map(|header| header.stream).next());
+        let mut scans: Vec<SlotScan> = Vec::new();
+        let mut held: HashMap<(usize, u64), Content> = HashMap::new();
+        for (index, (name, path, source)) in sources.iter_mut().enumerate() {
+            (self.progress)(Progress { done: *done, total, at: &path.display().to_string() });
+            let file = u32::try_from(self.journals.files.len()).unwrap_or(u32::MAX);
+            self.journals.files.push(path.clone());
+            let names = &mut self.journals.names;
+            let scan = scan_slot(source, *name, id, |frame| {
+                held.insert((index, frame.head.header.offset), content_of(frame, file, names));
+            });
+            let scan = scan.map_err(|stop| OfflineError::from((path.as_path(), stop)))?;
+            *done += scan.len;
+            self.check_header(&scan, path);
+            scans.push(scan);
+        }
+        (self.progress)(Progress { done: *done, total, at: "" });
+
+        let closed_at = close.map(|close| ClosedAt { frame_seq: close.frame_seq, crc: close.crc });
+        let verdict = classify(&scans, closed_at);
+        let mut content = Content::default();
+        for at in &verdict.accepted {
+            let offset = scans[at.scan].places[at.place].offset;
+            content.add(held.remove(&(at.scan, offset)).unwrap_or_default());
+        }
+        for what in std::mem::take(&mut content.malformed) {
+            self.problem(problem(what));
+        }
+        for damage in &verdict.damage {
+            self.damage(key, damage, &scans, &mut sources);
+        }
+        if let End::Tail(tail) = &verdict.end
+            && (!tail.blank || tail.head.is_some())
+        {
+            let path = self.directory.journal().join(SlotName { key, file: tail.file }.to_string());
+            self.journals.tails.push(TailReport {
+                file: path.display().to_string(),
+                offset: tail.offset,
+                in_progress: self.options.live && close.is_none(),
+                entries: tail.head.map(|head| head.entries),
+            });
+        }
+        let last = verdict.accepted.last().map(|at| scans[at.scan].places[at.place].head.header.flags);
+        let report = StreamReport {
+            epoch: key.epoch.0,
+            session: key.session,
+            files: scans.len() as u64,
+            frames: verdict.accepted.len() as u64,
+            entries: content.entries.len() as u64,
+            closed: close.is_some(),
+            clean_shutdown: last.is_some_and(|flags| flags & FLAG_CLEAN_SHUTDOWN != 0),
+        };
+        Ok((verdict, content, report))
+    }
+
+    fn check_header(&mut self, scan: &SlotScan, path: &std::path::Path) {
+        if let (Ok(header), Ok(identity)) = (&scan.header, &self.directory.identity)
+            && (header.directory, header.writer) != (identity.directory, identity.writer)
+        {
+            let what = format!("the file belongs to directory {} of writer {}", header.directory, header.writer);
+            self.problem(Problem { file: path.display().to_string(), offset: Some(0), ..problem(what) });
+        }
+    }
+
+    fn damage(
+        &mut self,
+        key: StreamKey,
+        damage: &Damage,
+        scans: &[SlotScan],
+        sources: &mut [(SlotName, PathBuf, FileSource)],
+    ) {
+        let mut kept: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut count = 0_u64;
+        if let (Some(at), Some(head)) = (damage.at, &damage.head)
+            && let Ok(block) = sources[at.scan].2.read(scans[at.scan].places[at.place].offset, head.length as usize)
+        {
+            for record in salvage(block, head).flatten().filter(RecordRef::crc_holds) {
+                if record.kind == Kind::Data {
+                    let lsn = record.lsn.0;
+                    let range = kept.entry(record.collection_id.to_owned()).or_insert((lsn, lsn));
+                    *range = (range.0.min(lsn), range.1.max(lsn));
+                    count += 1;
+                }
+            }
+        }
+        let known = |(name, (first, last))| Lost { collection: Some(name), first: Some(first), last: Some(last) };
+        let mut lost: Vec<_> = kept.into_iter().map(known).collect();
+        if damage.head.is_none_or(|head| u64::from(head.entries) > count) {
+            lost.push(Lost { collection: None, first: None, last: None });
+        }
+        let frames = match damage.last_seq {
+            Some(last) if last == damage.first_seq => format!("frame {last}"),
+            Some(last) => format!("frames {} to {last}", damage.first_seq),
+            None => format!("frame {} and later", damage.first_seq),
+        };
+        let path = self.directory.journal().join(SlotName { key, file: damage.file }.to_string());
+        self.problem(Problem {
+            file: path.display().to_string(),
+            offset: Some(damage.offset),
+            lost,
+            most_entries: Some(damage.most_entries()),
+            ..problem(format!("{frames} of stream {key}: {}", damage.what))
+        });
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.journals.problems.push(Problem { directory: self.directory.url.to_string(), ..problem });
+    }
+}
+
+/// A problem that is about no file.
+pub(super) const fn problem(what: String) -> Problem {
+    Problem { directory: String::new(), file: String::new(), offset: None, what, lost: Vec::new(), most_entries: None }
+}
+
+/// The newest stream older than `before` that has files or that a close names.
+fn newest_before(
+    before: Option<StreamKey>,
+    streams: &BTreeMap<StreamKey, Vec<SlotName>>,
+    closes: &[Close],
+) -> Option<StreamKey> {
+    let named = closes.iter().map(|close| close.key);
+    streams.keys().copied().chain(named).filter(|key| before.is_none_or(|before| *key < before)).max()
+}
+
+fn content_of(frame: &Frame<'_>, file: u32, names: &mut Names) -> Content {
+    let mut content = Content::default();
+    let header = &frame.head.header;
+    let mut wrong = |what: String| {
+        content.malformed.push(format!("frame {} at offset {}: {what}", header.frame_seq, header.offset));
+    };
+    let mut entries = Vec::new();
+    let mut facts = Vec::new();
+    let mut epochs = Vec::new();
+    let block = frame.block();
+    for record in frame.records() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                wrong(format!("a record was written wrong: {error}"));
+                break;
+            }
+        };
+        if !record.crc_holds() {
+            wrong(format!(
+                "the {} of {:?} at {} was written with a wrong crc",
+                record.kind.as_str(),
+                record.collection_id,
+                record.lsn
+            ));
+            continue;
+        }
+        if record.kind == Kind::Data {
+            let within = record.raw().as_ptr() as usize - block.as_ptr() as usize;
+            entries.push(EntryAt {
+                collection: names.number(record.collection_id, record.incarnation),
+                length: u32::try_from(record.raw().len()).unwrap_or(u32::MAX),
+                lsn: record.lsn.0,
+                epoch: record.epoch.0,
+                crc: record.crc,
+                file,
+                offset: header.offset + within as u64,
+            });
+            continue;
+        }
+        let about = match record.kind {
+            Kind::Epoch => match EpochFact::decode(&record) {
+                Ok(fact) => {
+                    epochs.push((header.frame_seq, fact));
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            Kind::Collection => CollectionFact::decode(&record).map(|_| About::Collection),
+            Kind::Truncate => TruncateFact::decode(&record).map(About::Truncate),
+            Kind::Flushed => FlushedFact::decode(&record).map(|_| About::Flushed),
+            Kind::Gap => GapFact::decode(&record).map(About::Gap),
+            Kind::Delete => DeleteFact::decode(&record).map(|DeleteFact| About::Delete),
+            Kind::Unknown | Kind::Data | Kind::Frame | Kind::Pad | Kind::Index | Kind::Reserved(_) => continue,
+        };
+        match about {
+            Ok(about) => facts.push((names.number(record.collection_id, record.incarnation), record.lsn.0, about)),
+            Err(error) => wrong(format!("a {} was written wrong: {error}", record.kind.as_str())),
+        }
+    }
+    if entries.len() != frame.head.entries as usize {
+        wrong(format!("it holds {} entries and says {}", entries.len(), frame.head.entries));
+    }
+    content.entries = entries;
+    content.facts = facts;
+    content.epochs = epochs;
+    content
+}
