@@ -26,7 +26,7 @@ const KEYS: [&str; 11] = [
 ];
 
 /// Reads the options of every URL.
-pub(super) fn read(findings: &mut Findings<'_>, wal: &Section<'_>, places: &Places) -> BTreeMap<WalUrl, UrlOptions> {
+pub(super) fn read(findings: &mut Findings, wal: &Section<'_>, places: &Places) -> BTreeMap<WalUrl, UrlOptions> {
     let mut seen = BTreeSet::new();
     let mut all = BTreeMap::new();
     let section = wal.section(findings, "url_options");
@@ -60,7 +60,7 @@ fn known_urls(places: &Places) -> String {
     urls.join(", ")
 }
 
-fn read_one(findings: &mut Findings<'_>, section: &Section<'_>, url: &WalUrl) -> UrlOptions {
+fn read_one(findings: &mut Findings, section: &Section<'_>, url: &WalUrl) -> UrlOptions {
     if !url.scheme().is_bucket() {
         for key in section.keys().into_iter().filter(|key| *key != "drain") {
             let problem = if KEYS.contains(&key) { "an option of buckets only" } else { "unknown key" };
@@ -76,9 +76,8 @@ fn read_one(findings: &mut Findings<'_>, section: &Section<'_>, url: &WalUrl) ->
         let line = section.line(findings, "endpoint");
         findings.warn(WarningKind::Doubtful, line, &section.path("endpoint"), message);
     }
-    let text = |findings: &mut Findings<'_>, key: &str| Some(section.text(findings, key, "a string")?.value.to_owned());
-    let path =
-        |findings: &mut Findings<'_>, key: &str| Some(PathBuf::from(section.absolute_path(findings, key)?.value));
+    let text = |findings: &mut Findings, key: &str| Some(section.text(findings, key, "a string")?.value.to_owned());
+    let path = |findings: &mut Findings, key: &str| Some(PathBuf::from(section.absolute_path(findings, key)?.value));
     UrlOptions {
         region: text(findings, "region"),
         path_style: section.boolean(findings, "path_style").unwrap_or(endpoint.is_some()),
@@ -94,7 +93,7 @@ fn read_one(findings: &mut Findings<'_>, section: &Section<'_>, url: &WalUrl) ->
     }
 }
 
-fn read_endpoint(findings: &mut Findings<'_>, section: &Section<'_>) -> Option<String> {
+fn read_endpoint(findings: &mut Findings, section: &Section<'_>) -> Option<String> {
     const FORM: &str = "https://host[:port] or http://host[:port]";
     let endpoint = section.text(findings, "endpoint", FORM)?;
     match check_endpoint(endpoint.value) {

@@ -78,7 +78,7 @@ impl Config {
     }
 }
 
-fn read(findings: &mut Findings<'_>, root: &Section<'_>) -> Config {
+fn read(findings: &mut Findings, root: &Section<'_>) -> Config {
     let storage = root.section(findings, "storage");
     let wal = storage.section(findings, "wal_config");
     let sidecar = root.section(findings, "sidecar");
@@ -120,7 +120,7 @@ fn read(findings: &mut Findings<'_>, root: &Section<'_>) -> Config {
     Config { wal, sidecar: read_sidecar(findings, &sidecar), legacy_wal_dir: places.legacy_wal_dir }
 }
 
-fn read_thresholds(findings: &mut Findings<'_>, wal: &Section<'_>, default: &WalConfig) -> (ByteSize, ByteSize) {
+fn read_thresholds(findings: &mut Findings, wal: &Section<'_>, default: &WalConfig) -> (ByteSize, ByteSize) {
     const MEMORY: &str = "memory_flush_size_bytes";
     const GLOBAL: &str = "global_flush_threshold";
     let memory = wal.size(findings, MEMORY);
@@ -146,7 +146,7 @@ fn read_thresholds(findings: &mut Findings<'_>, wal: &Section<'_>, default: &Wal
     sizes
 }
 
-fn read_writer_id(findings: &mut Findings<'_>, wal: &Section<'_>) -> Option<String> {
+fn read_writer_id(findings: &mut Findings, wal: &Section<'_>) -> Option<String> {
     let id = wal.text(findings, "writer_id", "a writer id like \"shop/orders.orders-0\"")?;
     match check_writer_id(id.value) {
         Ok(()) => Some(id.value.to_owned()),
@@ -158,7 +158,7 @@ fn read_writer_id(findings: &mut Findings<'_>, wal: &Section<'_>) -> Option<Stri
     }
 }
 
-fn read_sidecar(findings: &mut Findings<'_>, sidecar: &Section<'_>) -> SidecarConfig {
+fn read_sidecar(findings: &mut Findings, sidecar: &Section<'_>) -> SidecarConfig {
     let default = SidecarConfig::default();
     let socket = sidecar.absolute_path(findings, "socket").map_or(default.socket, |socket| {
         if socket.value.len() > SOCKET_PATH_MAX {

@@ -20,22 +20,24 @@ pub(super) struct At<T> {
 }
 
 /// Collects everything there is to say about one text.
-pub(super) struct Findings<'t> {
-    text: &'t str,
+pub(super) struct Findings {
+    /// Where each line begins, in bytes.
+    lines: Vec<usize>,
     strict: bool,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<Warning>,
 }
 
-impl<'t> Findings<'t> {
-    pub(super) fn new(text: &'t str, strict: bool) -> Self {
-        Self { text, strict, errors: Vec::new(), warnings: Vec::new() }
+impl Findings {
+    pub(super) fn new(text: &str, strict: bool) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { lines, strict, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The line of a byte range, counted from 1.
     pub(super) fn line(&self, span: Option<Range<usize>>) -> Option<usize> {
-        let before = self.text.as_bytes().get(..span?.start)?;
-        Some(before.iter().filter(|byte| **byte == b'\n').count() + 1)
+        let start = span?.start;
+        Some(self.lines.partition_point(|line| *line <= start))
     }
 
     pub(super) fn error(
@@ -84,7 +86,7 @@ impl<'d> Section<'d> {
     }
 
     /// The section below; an absent one is empty.
-    pub(super) fn section(&self, findings: &mut Findings<'_>, key: &str) -> Self {
+    pub(super) fn section(&self, findings: &mut Findings, key: &str) -> Self {
         let path = self.path(key);
         let table = self.get(key).and_then(|item| {
             let table = item.as_table_like();
@@ -108,19 +110,19 @@ impl<'d> Section<'d> {
     }
 
     /// The line of a key.
-    pub(super) fn line(&self, findings: &Findings<'_>, key: &str) -> Option<usize> {
+    pub(super) fn line(&self, findings: &Findings, key: &str) -> Option<usize> {
         let (name, item) = self.table?.get_key_value(key)?;
         findings.line(name.span().or_else(|| item.span()))
     }
 
-    fn wrong(&self, findings: &mut Findings<'_>, key: &str, problem: &str, allowed: impl Into<String>) {
+    fn wrong(&self, findings: &mut Findings, key: &str, problem: &str, allowed: impl Into<String>) {
         let line = self.line(findings, key);
         findings.error(line, &self.path(key), self.get(key).and_then(shown), problem, allowed);
     }
 
     fn read<T>(
         &self,
-        findings: &mut Findings<'_>,
+        findings: &mut Findings,
         key: &str,
         convert: impl FnOnce(&'d Item) -> Result<T, (String, String)>,
     ) -> Option<At<T>> {
@@ -134,7 +136,7 @@ impl<'d> Section<'d> {
     }
 
     /// A text without control characters, not empty.
-    pub(super) fn text(&self, findings: &mut Findings<'_>, key: &str, what: &str) -> Option<At<&'d str>> {
+    pub(super) fn text(&self, findings: &mut Findings, key: &str, what: &str) -> Option<At<&'d str>> {
         self.read(findings, key, |item| {
             let text = item.as_str().ok_or_else(|| ("not a string".to_owned(), what.to_owned()))?;
             if text.is_empty() {
@@ -148,7 +150,7 @@ impl<'d> Section<'d> {
     }
 
     /// The text of an absolute path.
-    pub(super) fn absolute_path(&self, findings: &mut Findings<'_>, key: &str) -> Option<At<&'d str>> {
+    pub(super) fn absolute_path(&self, findings: &mut Findings, key: &str) -> Option<At<&'d str>> {
         let path = self.text(findings, key, "an absolute path")?;
         if path.value.starts_with('/') {
             return Some(path);
@@ -157,13 +159,13 @@ impl<'d> Section<'d> {
         None
     }
 
-    pub(super) fn boolean(&self, findings: &mut Findings<'_>, key: &str) -> Option<bool> {
+    pub(super) fn boolean(&self, findings: &mut Findings, key: &str) -> Option<bool> {
         let what = || ("not a boolean".to_owned(), "true or false".to_owned());
         Some(self.read(findings, key, |item| item.as_bool().ok_or_else(what))?.value)
     }
 
     /// One of a few names.
-    pub(super) fn choice<T: Choice>(&self, findings: &mut Findings<'_>, key: &str) -> Option<T> {
+    pub(super) fn choice<T: Choice>(&self, findings: &mut Findings, key: &str) -> Option<T> {
         let allowed = || T::ALL.iter().map(|choice| choice.name()).collect::<Vec<_>>().join(", ");
         let choice = self.read(findings, key, |item| {
             let text = item.as_str().ok_or_else(|| ("not a string".to_owned(), allowed()))?;
@@ -174,7 +176,7 @@ impl<'d> Section<'d> {
     }
 
     /// Bytes above zero: an integer, or a quantity in a string.
-    pub(super) fn size(&self, findings: &mut Findings<'_>, key: &str) -> Option<At<ByteSize>> {
+    pub(super) fn size(&self, findings: &mut Findings, key: &str) -> Option<At<ByteSize>> {
         self.read(findings, key, |item| {
             let problem = |error: QuantityError| (error.to_string(), error.allowed().to_owned());
             let size = match (item.as_integer(), item.as_str()) {
@@ -187,7 +189,7 @@ impl<'d> Section<'d> {
     }
 
     /// Milliseconds above zero.
-    pub(super) fn milliseconds(&self, findings: &mut Findings<'_>, key: &str) -> Option<std::time::Duration> {
+    pub(super) fn milliseconds(&self, findings: &mut Findings, key: &str) -> Option<std::time::Duration> {
         // What the resource can say: six digits of seconds.
         const MOST: u64 = 999_999_000;
         let what = || ("not a time".to_owned(), format!("milliseconds, an integer from 1 to {MOST}"));
@@ -199,7 +201,7 @@ impl<'d> Section<'d> {
     }
 
     /// Says which keys nothing reads.
-    pub(super) fn warn_of_unknown_keys(&self, findings: &mut Findings<'_>, known: &[&str]) {
+    pub(super) fn warn_of_unknown_keys(&self, findings: &mut Findings, known: &[&str]) {
         for key in self.keys() {
             if !known.contains(&key) {
                 let hint = similar(key, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
@@ -209,7 +211,7 @@ impl<'d> Section<'d> {
     }
 
     /// Refuses keys that nothing reads.
-    pub(super) fn refuse_unknown_keys(&self, findings: &mut Findings<'_>, known: &[&str]) {
+    pub(super) fn refuse_unknown_keys(&self, findings: &mut Findings, known: &[&str]) {
         for key in self.keys() {
             if !known.contains(&key) {
                 let line = self.line(findings, key);

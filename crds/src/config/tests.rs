@@ -262,6 +262,25 @@ fn all_errors_are_reported_in_the_order_of_the_file() {
 }
 
 #[test]
+fn lines_are_counted_whatever_ends_them() {
+    let text = "\u{feff}# ü\r\n[storage.wal_config]\r\nio = 'auto'\r\ncompression = 'x'\r\n";
+    let found = Config::parse(text, false).unwrap_err();
+    assert_eq!(found.errors.iter().map(|error| error.line).collect::<Vec<_>>(), [Some(4)], "{found}");
+}
+
+#[test]
+fn tables_may_be_written_in_any_way() {
+    let expected = "[storage.wal_config]\nwal_url = 's3://b'\n[storage.wal_config.url_options.'s3://b']\nregion = 'r'";
+    for text in [
+        "storage.wal_config = {wal_url = 's3://b', url_options = {'s3://b' = {region = 'r'}}}",
+        "storage.wal_config.wal_url = 's3://b'\nstorage.wal_config.url_options.'s3://b'.region = 'r'",
+        "[storage]\nwal_config.wal_urls = ['s3://b']\nwal_config.url_options = {'S3://b/'.region = 'r'}",
+    ] {
+        assert_eq!(loaded(text).config, loaded(expected).config, "{text}");
+    }
+}
+
+#[test]
 fn no_secret_is_shown() {
     let text = "[storage.wal_config]\nwal_urls = ['s3://AKIA:hunter2@b']\nsecret = 'hunter2'\n\
                 [storage.wal_config.url_options.'s3://AKIA:hunter2@b']\nendpoint = 'http://u:hunter2@h'\nsecret_access_key = 'hunter2'\n\

@@ -35,7 +35,7 @@ struct Named {
 }
 
 /// Reads and checks all of them.
-pub(super) fn read(findings: &mut Findings<'_>, storage: &Section<'_>, wal: &Section<'_>) -> Places {
+pub(super) fn read(findings: &mut Findings, storage: &Section<'_>, wal: &Section<'_>) -> Places {
     let errors = findings.errors.len();
     let mut named = Vec::new();
     let given = read_wal_urls(findings, wal, &mut named);
@@ -62,7 +62,7 @@ pub(super) fn read(findings: &mut Findings<'_>, storage: &Section<'_>, wal: &Sec
 }
 
 /// Whether the file names any WAL URL. Without one, an empty `wal_urls` is an error unless `wal_dir` steps in.
-fn read_wal_urls(findings: &mut Findings<'_>, wal: &Section<'_>, named: &mut Vec<Named>) -> bool {
+fn read_wal_urls(findings: &mut Findings, wal: &Section<'_>, named: &mut Vec<Named>) -> bool {
     let list = wal.get("wal_urls");
     let one = wal.get("wal_url");
     let items = match list {
@@ -96,12 +96,12 @@ fn read_wal_urls(findings: &mut Findings<'_>, wal: &Section<'_>, named: &mut Vec
     listed
 }
 
-fn read_url(findings: &mut Findings<'_>, section: &Section<'_>, key: &str) -> Option<Named> {
+fn read_url(findings: &mut Findings, section: &Section<'_>, key: &str) -> Option<Named> {
     let line = section.line(findings, key);
     url_of(findings, section.get(key)?, section.path(key), line)
 }
 
-fn url_of(findings: &mut Findings<'_>, item: &Item, key: String, line: Option<usize>) -> Option<Named> {
+fn url_of(findings: &mut Findings, item: &Item, key: String, line: Option<usize>) -> Option<Named> {
     match item.as_str().map(WalUrl::parse) {
         Some(Ok(url)) => return Some(Named { url, key, line, written: shown(item) }),
         Some(Err(error)) => findings.error(line, &key, shown(item), error.to_string(), error.allowed()),
@@ -131,7 +131,7 @@ fn wal_dir_url(text: &str) -> Result<WalUrl, (String, String)> {
     Err(("a relative path".to_owned(), allowed))
 }
 
-fn migrated_wal_dir(findings: &mut Findings<'_>, storage: &Section<'_>) -> Option<Named> {
+fn migrated_wal_dir(findings: &mut Findings, storage: &Section<'_>) -> Option<Named> {
     let item = storage.get("wal_dir")?;
     let (key, line) = (storage.path("wal_dir"), storage.line(findings, "wal_dir"));
     let Some(text) = item.as_str() else {
@@ -154,7 +154,7 @@ fn migrated_wal_dir(findings: &mut Findings<'_>, storage: &Section<'_>) -> Optio
 
 /// Beside WAL URLs `wal_dir` is never an error: it may be the application's own.
 fn ignored_wal_dir(
-    findings: &mut Findings<'_>,
+    findings: &mut Findings,
     storage: &Section<'_>,
     named: &[Named],
     journal: Option<&Named>,
@@ -169,7 +169,7 @@ fn ignored_wal_dir(
     url
 }
 
-fn refuse_twice_and_nested(findings: &mut Findings<'_>, named: &[Named], journal: Option<&Named>) {
+fn refuse_twice_and_nested(findings: &mut Findings, named: &[Named], journal: Option<&Named>) {
     let mut seen: HashMap<WalUrl, &str> = HashMap::new();
     for at in named {
         if let Some(first) = seen.get(&at.url) {
