@@ -26,7 +26,7 @@ use crate::config::{Compression, DistributionStrategy, OnDamage};
 /// The longest text of a byte size.
 const SIZE_TEXT_MAX: usize = 24;
 
-/// Storage for a durable write-ahead log, for all pods with the label walstorage.dev/storage: <name>.
+/// Storage for a durable write-ahead log, for all pods that name it in the label walstorage.dev/storage.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "walstorage.dev",
@@ -39,7 +39,7 @@ const SIZE_TEXT_MAX: usize = 24;
     status = "WalStorageStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "Storage for a durable write-ahead log, for all pods of the namespace with the label walstorage.dev/storage: <name>.",
+    doc = "Storage for a durable write-ahead log, for all pods of the namespace that name it in the label walstorage.dev/storage.",
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name": "Pods", "type": "string", "jsonPath": ".status.summary", "description": "ready/injected"}"#,
     printcolumn = r#"{"name": "Outdated", "type": "integer", "jsonPath": ".status.pods.outdated"}"#,
