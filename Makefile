@@ -25,6 +25,8 @@ fmt: ## format everything
 
 generate: ## write the committed generated files anew
 	scripts/generate-clients.sh
+	$(CI_BUILD) --bins
+	target/ci/walstorage-operator crds --dir crds
 
 bench: ## measure on this machine; docs/benchmarks.md says what and how (BENCH_ARGS=...)
 	cargo build --locked --release --workspace --bins

@@ -16,12 +16,6 @@ step() {
 # The profile and folder of the tests, so that nothing compiles twice.
 profile=(--locked --profile ci --workspace)
 
-no_kubernetes_in_the_sidecar() {
-    local tree
-    tree=$(cargo tree --locked -p walstorage-sidecar --edges normal,build --prefix none --no-dedupe) || return
-    ! grep -E '^(kube|k8s-openapi|schemars)' <<<"$tree" | sort -u
-}
-
 no_paths_of_one_machine() {
     ! git grep -nIE '(^|[^[:alnum:]_.$}-])/(work|root|home|Users)/' -- . ':!scripts/lint.sh'
 }
@@ -52,7 +46,6 @@ step "go format" go_format
 step "go vet" go -C examples/clients/go vet ./...
 step "generated clients" scripts/generate-clients.sh --check
 step "no paths of one machine" no_paths_of_one_machine
-step "no kubernetes in the sidecar" no_kubernetes_in_the_sidecar
 step "setup: cargo-deny" scripts/setup-cargo-deny.sh
 step "dependencies" dependencies
 step "clippy" cargo clippy "${profile[@]}" --keep-going --all-targets --all-features -- -D warnings
