@@ -51,6 +51,7 @@ impl<T: Message> Encoder for WalEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.encoded_len());
         item.encode(buffer).map_err(|e| Status::new(Code::Internal, format!("the message cannot be encoded: {e}")))
     }
 }

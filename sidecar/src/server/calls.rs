@@ -28,6 +28,8 @@ pub(crate) async fn append(
     deadline: Option<Instant>,
 ) -> Result<proto::AppendReply, ApiError> {
     let (id, level, started) = (request.id, convert::level(request.ack), Instant::now());
+    let waiting = shared.metrics.waiting();
+    waiting.since(Some(started));
     let result = match convert::append(request) {
         Ok(append) => shared.engine.append(append, deadline).await,
         Err(error) => Err(error),

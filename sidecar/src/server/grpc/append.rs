@@ -16,6 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::engine::api::{Ack, Completion, CompletionQueue};
 use crate::error::{ApiError, Reason};
+use crate::metrics::Waiting;
 use crate::proto::errors::to_status;
 use crate::proto::{AppendReply, AppendRequest};
 use crate::server::Shared;
@@ -37,6 +38,7 @@ pub(crate) fn replies(
     deadline: Option<Instant>,
 ) -> AppendReplies {
     let call = Box::new(Call {
+        waiting: shared.metrics.waiting(),
         stopping: Box::pin(shared.stopping.clone().cancelled_owned()),
         shared,
         requests,
@@ -77,6 +79,7 @@ enum End {
 
 struct Call {
     shared: Arc<Shared>,
+    waiting: Waiting,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     requests: Streaming<AppendRequest>,
     permits: Permits,
@@ -189,6 +192,9 @@ impl Call {
             }
         };
         let token = self.under_way.submitted(append.collection.clone());
+        if self.requests_under_way.is_empty() {
+            self.waiting.since(Some(started));
+        }
         self.requests_under_way.push_back(Some(UnderWay { id, level, started }));
         let (engine, answers, deadline) = (self.shared.engine.clone(), self.answers.clone(), self.deadline);
         self.submitting = Some(Box::pin(async move {
@@ -203,6 +209,12 @@ impl Call {
             self.shared.metrics.appended(level, Err(error.reason), started);
             self.refuse(Some(id), to_status(&error.with("requestId", id)));
         }
+        self.note_oldest();
+    }
+
+    /// For the metric of how long the oldest append has been waiting.
+    fn note_oldest(&self) {
+        self.waiting.since(self.requests_under_way.front().and_then(|oldest| oldest.as_ref().map(|r| r.started)));
     }
 
     fn settle(&mut self, completions: Vec<Completion>) {
@@ -225,6 +237,7 @@ impl Call {
             self.requests_under_way.pop_front();
             self.first_token += 1;
         }
+        self.note_oldest();
     }
 
     fn finish(&mut self, end: End) {
