@@ -14,6 +14,7 @@ mod progress;
 mod read;
 mod selftest;
 mod status;
+mod storage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +78,12 @@ enum Command {
     /// List directories, or give one up
     #[command(subcommand)]
     Directory(directory::DirectoryCommand),
+    /// Without a sidecar: is everything that was acknowledged still there and whole?
+    Verify(storage::VerifyArgs),
+    /// Without a sidecar: print the records of a journal's file as lines of JSON
+    Dump(storage::DumpArgs),
+    /// Without a sidecar: write clean Avro files, one per collection
+    Export(storage::ExportArgs),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +116,9 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(global, args).await,
         Command::Selftest => selftest::run(global).await,
         Command::Directory(command) => directory::run(global, command).await,
+        Command::Verify(args) => storage::verify(global, args).await,
+        Command::Dump(args) => storage::dump(args).await,
+        Command::Export(args) => storage::export(global, args).await,
     }
 }
 

@@ -23,6 +23,15 @@ impl Progress {
         Self { started: Instant::now(), unit, total, bar: None, terminal: std::io::stderr().is_terminal() }
     }
 
+    /// How many are done now, of how many.
+    pub(crate) fn of(&mut self, done: u64, total: u64) {
+        self.total = Some(total);
+        self.at(done);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
     /// How many are done now.
     pub(crate) fn at(&mut self, done: u64) {
         if !self.terminal || (self.bar.is_none() && self.started.elapsed() < QUIET) {

@@ -1,0 +1,220 @@
+//! `walctl verify`, `dump` and `export`: directories without a sidecar. What they do is in the library; here is what they
+//! print and how they end.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use walstorage_crds::url::WalUrl;
+use walstorage_sidecar::format::record::Kind;
+use walstorage_sidecar::offline::dump::{DumpOptions, dump as dump_file};
+use walstorage_sidecar::offline::export::{ExportOptions, ExportReport, export as export_directories};
+use walstorage_sidecar::offline::report::{CollectionReport, DirectoryReport, Problem, TailReport};
+use walstorage_sidecar::offline::verify::{VerifyReport, verify as verify_directories};
+use walstorage_sidecar::offline::{OfflineError, OnProgress, ReadOptions};
+
+use crate::Global;
+use crate::failure::Failure;
+use crate::output::{self, Output, bytes, plain};
+use crate::progress::Progress;
+
+/// Which directories, and how.
+#[derive(Args, Debug)]
+pub(crate) struct Directories {
+    /// Directories of one writer: file:// URLs or paths, with the writer's id where there is one
+    #[arg(required = true, value_name = "URL", value_parser = parse_url)]
+    urls: Vec<WalUrl>,
+    /// Read beside a running sidecar: take no lock; what is not proven yet is in progress
+    #[arg(long)]
+    live: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    directories: Directories,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    /// A file of a journal
+    file: PathBuf,
+    /// Only records of this kind, for example DATA
+    #[arg(long, value_parser = parse_kind)]
+    kind: Option<Kind>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    directories: Directories,
+    /// The folder for the files; created where it is missing
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+fn parse_url(text: &str) -> Result<WalUrl, String> {
+    if text.contains("://") {
+        return WalUrl::parse(text).map_err(|e| e.to_string());
+    }
+    let path = std::path::absolute(Path::new(text)).map_err(|e| e.to_string())?;
+    WalUrl::parse_file_path(&path).map_err(|e| e.to_string())
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    Kind::parse(&text.to_ascii_uppercase())
+        .ok_or_else(|| format!("{text:?} is not a kind of record, such as DATA or EPOCH"))
+}
+
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::Locked { .. } => Self::not_ready(error.to_string()),
+            OfflineError::Output(error) => Self::from(error),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+/// Runs one of the tools on a thread of its own, with progress.
+async fn blocking<T: Send + 'static>(
+    unit: &'static str,
+    tool: impl FnOnce(OnProgress<'_>) -> Result<T, OfflineError> + Send + 'static,
+) -> Result<T, Failure> {
+    let run = move || {
+        let mut progress = Progress::new(unit, Some(0));
+        tool(&mut |at| progress.of(at.done, at.total))
+    };
+    let ended = tokio::task::spawn_blocking(run).await;
+    Ok(ended.map_err(|e| Failure::failed(format!("a bug: {e}")))??)
+}
+
+pub(crate) async fn verify(global: &Global, args: VerifyArgs) -> Result<(), Failure> {
+    let Directories { urls, live } = args.directories;
+    let report = blocking("bytes", move |progress| verify_directories(&urls, ReadOptions { live }, progress)).await?;
+    let wrong = report.problems.len();
+    match global.output {
+        Output::Json => output::json(&report)?,
+        Output::Table | Output::Raw => show_verified(report)?,
+    }
+    match wrong {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 thing is wrong")),
+        n => Err(Failure::failed(format!("{n} things are wrong"))),
+    }
+}
+
+fn show_verified(report: VerifyReport) -> Result<(), Failure> {
+    let VerifyReport { directories, collections, problems, tails, notes } = report;
+    let mut table = output::table(&["DIRECTORY", "UUID", "WRITER", ">STREAMS", ">ENTRIES", ">JOURNAL"]);
+    for DirectoryReport { url, uuid, writer, writer_id, bytes: size, streams } in directories {
+        let unknown = || "unknown".to_owned();
+        table.add_row([
+            url,
+            uuid.map_or_else(unknown, |uuid| uuid.to_string()),
+            writer_id.filter(|id| !id.is_empty()).or(writer.map(|uid| uid.to_string())).unwrap_or_else(unknown),
+            streams.len().to_string(),
+            streams.iter().map(|stream| stream.entries).sum::<u64>().to_string(),
+            bytes(size),
+        ]);
+    }
+    output::print_table(&table)?;
+    output::line("")?;
+    let mut table = output::table(&["COLLECTION", ">TRUNCATED TO", ">HEAD", ">ENTRIES", "GAPS"]);
+    for CollectionReport { name, incarnation: _, truncated_to, head, entries, gaps } in collections {
+        let gaps: Vec<String> = gaps.iter().map(|gap| format!("{}..{} {}", gap.first, gap.last, gap.reason)).collect();
+        table.add_row([
+            plain(&name).into_owned(),
+            truncated_to.to_string(),
+            head.to_string(),
+            entries.to_string(),
+            gaps.join(", "),
+        ]);
+    }
+    output::print_table(&table)?;
+    remarks(&problems, &tails, &notes)?;
+    if problems.is_empty() {
+        output::line("")?;
+        output::line("all is well")?;
+    }
+    Ok(())
+}
+
+fn remarks(problems: &[Problem], tails: &[TailReport], notes: &[String]) -> Result<(), Failure> {
+    for TailReport { file, offset, in_progress, entries } in tails {
+        let what = if *in_progress { "in progress" } else { "an unproven tail, not acknowledged" };
+        let entries = entries.map(|n| format!(" ({n} entries)")).unwrap_or_default();
+        output::line(&format!("{file}: offset {offset}: {what}{entries}"))?;
+    }
+    for note in notes {
+        output::line(&format!("note: {}", plain(note)))?;
+    }
+    for problem in problems {
+        output::line(&format!("WRONG: {}", plain(&problem.to_string())))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn dump(args: DumpArgs) -> Result<(), Failure> {
+    let DumpArgs { file, kind } = args;
+    let report = blocking("records", move |_| {
+        let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
+        dump_file(&file, DumpOptions { kind }, &mut out)
+    })
+    .await?;
+    let mut errors = std::io::stderr();
+    for note in &report.notes {
+        let _ = writeln!(errors, "{note}");
+    }
+    if report.whole { Ok(()) } else { Err(Failure::failed("the file is not whole")) }
+}
+
+pub(crate) async fn export(global: &Global, args: ExportArgs) -> Result<(), Failure> {
+    let ExportArgs { directories: Directories { urls, live }, to } = args;
+    let options = ExportOptions { to, read: ReadOptions { live } };
+    let report = blocking("done", move |progress| export_directories(&urls, &options, progress)).await?;
+    let wrong = report.problems.len();
+    match global.output {
+        Output::Json => output::json(&report)?,
+        Output::Table | Output::Raw => show_exported(report)?,
+    }
+    match wrong {
+        0 => Ok(()),
+        n => Err(Failure::failed(format!("exported what can be read; {n} things are wrong in the directories"))),
+    }
+}
+
+fn show_exported(report: ExportReport) -> Result<(), Failure> {
+    let ExportReport { files, problems, tails, notes } = report;
+    let mut table = output::table(&["COLLECTION", ">ENTRIES", ">BYTES", "FILE"]);
+    for exported in files {
+        table.add_row([
+            plain(&exported.collection.name).into_owned(),
+            exported.collection.entries.to_string(),
+            bytes(exported.bytes),
+            exported.file.display().to_string(),
+        ]);
+    }
+    output::print_table(&table)?;
+    remarks(&problems, &tails, &notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_a_url_or_a_path() {
+        assert_eq!(parse_url("file:///a/b/").unwrap().as_str(), "file:///a/b");
+        assert_eq!(parse_url("/a b").unwrap().as_str(), "file:///a%20b");
+        let relative = parse_url("x").unwrap();
+        assert!(relative.as_str().starts_with("file:///") && relative.as_str().ends_with("/x"));
+        assert!(parse_url("ftp://x").is_err());
+    }
+
+    #[test]
+    fn a_kind_is_found_in_any_case() {
+        assert_eq!(parse_kind("data"), Ok(Kind::Data));
+        assert!(parse_kind("DATUM").is_err());
+    }
+}
