@@ -288,3 +288,118 @@ impl Drop for Waiting {
         self.metrics.waiting.lock().remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::api::{DamageReport, DirectoryStatus};
+    use crate::types::{Epoch, Lsn};
+
+    fn status(url: &WalUrl) -> EngineStatus {
+        let directory = DirectoryStatus {
+            uuid: None,
+            url: url.clone(),
+            state: DirectoryState::Full,
+            reason: String::new(),
+            remedy: String::new(),
+            since: std::time::SystemTime::UNIX_EPOCH,
+            device: String::new(),
+            in_use: true,
+            draining: false,
+            capacity_bytes: 100,
+            free_bytes: 40,
+            pending_bytes: 7,
+            journal_bytes: 1,
+            journal_max_bytes: 4,
+            evacuation_bytes_left: 0,
+            commit_latency_us: 0.0,
+            acks_per_sync: 0.0,
+        };
+        let damage = DamageReport {
+            directory: url.clone(),
+            file: "f".into(),
+            offset: 0,
+            what: "w".into(),
+            lost: vec![(None, Some((Lsn(3), Lsn(5)))), (None, None)],
+        };
+        EngineStatus {
+            writer_uid: None,
+            writer_id: String::new(),
+            epoch: Epoch(1),
+            grant: 0,
+            holder: String::new(),
+            phase: Phase::Fenced,
+            waiting_for: Vec::new(),
+            replay_done_bytes: 10,
+            replay_total_bytes: 30,
+            directories: vec![directory],
+            memory_used_bytes: 5,
+            memory_limit_bytes: 6,
+            collections: 1,
+            unapplied_entries: 9,
+            unapplied_bytes: 9,
+            damage: vec![damage],
+            warnings: Vec::new(),
+        }
+    }
+
+    fn value(text: &str, series: &str) -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().unwrap()
+    }
+
+    #[test]
+    fn a_scrape_shows_the_engine_as_it_is_under_the_operators_names() {
+        let url = WalUrl::parse("file:///wal/nvme1").unwrap();
+        let metrics = Metrics::new(BTreeMap::from([(url.as_str().to_owned(), "nvme1".to_owned())]));
+        metrics.appended(Ack::Durable, Ok(()), Instant::now());
+        metrics.appended(Ack::Buffered, Err(Reason::MemoryLimit), Instant::now());
+        metrics.committed(&url, Duration::from_millis(1), 12, 3);
+        metrics.gap(4);
+        // Twice: what is a counter must not be counted again.
+        let _ = metrics.scrape(&status(&url));
+        let text = metrics.scrape(&status(&url));
+        let expected = [
+            ("walstorage_appends_total{level=\"durable\",result=\"ok\"}", 1.0),
+            ("walstorage_appends_total{level=\"buffered\",result=\"MEMORY_LIMIT\"}", 1.0),
+            ("walstorage_ack_seconds_count{level=\"durable\"}", 1.0),
+            ("walstorage_sync_seconds_count{directory=\"nvme1\"}", 1.0),
+            ("walstorage_group_entries_sum", 12.0),
+            ("walstorage_queue_bytes", 7.0),
+            ("walstorage_queue_oldest_seconds", 0.0),
+            ("walstorage_directory_state{directory=\"nvme1\",state=\"full\"}", 1.0),
+            ("walstorage_directory_state{directory=\"nvme1\",state=\"healthy\"}", 0.0),
+            ("walstorage_directory_free_bytes{directory=\"nvme1\"}", 40.0),
+            ("walstorage_directory_used_bytes{directory=\"nvme1\"}", 60.0),
+            ("walstorage_directory_pending_bytes{directory=\"nvme1\"}", 7.0),
+            ("walstorage_replay_remaining_bytes", 20.0),
+            ("walstorage_damaged_entries_total", 3.0),
+            ("walstorage_gap_entries_total", 4.0),
+            ("walstorage_journal_used_ratio{directory=\"nvme1\"}", 0.25),
+            ("walstorage_memory_used_bytes", 5.0),
+            ("walstorage_memory_limit_bytes", 6.0),
+            ("walstorage_unapplied_entries", 9.0),
+            ("walstorage_fenced", 1.0),
+        ];
+        for (series, expected) in expected {
+            assert_eq!(value(&text, series), expected, "{series}");
+        }
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn the_oldest_waiting_append_counts_until_its_client_is_gone() {
+        let url = WalUrl::parse("file:///d").unwrap();
+        let metrics = Metrics::new(BTreeMap::new());
+        let (old, young) = (metrics.waiting(), metrics.waiting());
+        let before = metrics.started;
+        old.since(Some(before));
+        young.since(Some(before + Duration::from_secs(3600)));
+        let waited = |text: String| value(&text, "walstorage_queue_oldest_seconds");
+        assert!(waited(metrics.scrape(&status(&url))) > 0.0);
+        drop(old);
+        assert_eq!(waited(metrics.scrape(&status(&url))), 0.0);
+        young.since(None);
+        assert_eq!(waited(metrics.scrape(&status(&url))), 0.0);
+    }
+}

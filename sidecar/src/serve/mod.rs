@@ -51,6 +51,16 @@ pub fn run(args: &ServeArgs) -> Exit {
     exit
 }
 
+/// What an engine needs to open the directories of a configuration file, as `serve` would with the same environment.
+///
+/// # Errors
+/// Whatever would end `serve` at once.
+pub fn engine_options(config: &Path) -> Result<Options, Exit> {
+    let args = ServeArgs { config: Some(config.to_owned()), ..ServeArgs::from_environment() };
+    let Resolved { file: _, loaded, require_mounts, grant, url_names } = options::resolve(&args)?;
+    Ok(Options { config: loaded.config, require_mounts, grant, observer: Metrics::new(url_names) })
+}
+
 /// Worker threads by the cgroup's CPU quota (which `available_parallelism` knows), not by the host's cores.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);

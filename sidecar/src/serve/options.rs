@@ -33,6 +33,14 @@ pub struct ServeArgs {
     pub strict: bool,
 }
 
+impl ServeArgs {
+    /// What decides about directories, from the environment alone: for tools that open them without serving.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        Self { writer_id: std::env::var("WALSTORAGE_WRITER_ID").ok(), ..Self::default() }
+    }
+}
+
 /// The admin port of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admin {
