@@ -8,6 +8,7 @@
 //!    (varints are minimal, arrays are one block).
 //! 4. A frame is accepted only when every check of [`scan`] holds; nothing is repaired or guessed.
 
+pub mod codec;
 pub mod cursor;
 pub mod facts;
 #[cfg(test)]
@@ -15,11 +16,14 @@ pub(crate) mod fixture;
 pub mod frame;
 pub mod header;
 pub mod identity;
+#[cfg(test)]
+mod interop;
 pub mod limits;
 pub mod names;
 pub mod record;
 pub mod scan;
 pub mod schema;
+pub mod segment;
 pub mod stream;
 pub mod varint;
 

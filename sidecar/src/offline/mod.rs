@@ -18,6 +18,8 @@ pub mod verify;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod golden;
 
 use std::path::{Path, PathBuf};
 
