@@ -2,12 +2,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod api;
+pub mod commit;
+pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod format;
 pub mod metrics;
 pub mod offline;
+pub mod placement;
 pub mod proto;
+pub mod recovery;
 pub mod serve;
 pub mod server;
 pub mod types;

@@ -55,6 +55,7 @@ fn start(key: StreamKey, closes: Vec<Close>) -> Vec<u8> {
         members: vec![],
         forgotten: vec![],
         closes,
+        accepted: Vec::new(),
     };
     let mut bytes = Vec::new();
     fact.encode_record(&mut bytes);

@@ -1,16 +1,34 @@
 //! The engine: collections in, durable entries out.
 
-pub mod api;
+pub(crate) mod bounds;
+mod committer;
+mod inner;
+mod reader;
+mod status;
+mod supervisor;
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::oneshot;
 use walstorage_crds::config::Config;
-use walstorage_crds::url::WalUrl;
+use walstorage_crds::url::{Scheme, WalUrl};
 
-use self::api::{Append, Appended, CollectionInfo, CompletionQueue, EngineStatus, Item};
+use self::inner::Inner;
+pub use self::reader::Reader;
+pub use crate::api;
+use crate::api::{Append, Appended, CollectionInfo, CompletionQueue, EngineStatus};
+use crate::commit::answer::unknown;
+use crate::commit::append::{Admission, Caller, check_request};
+use crate::commit::log::{Log, Stage};
 use crate::error::{ApiError, Reason};
+use crate::recovery::open::{DiskFactory, real_disks};
 use crate::types::{CollectionName, DirectoryId, Incarnation, Lsn};
+
+/// How long an append waits at most while memory or the journal is full.
+const FULL_WAIT: Duration = Duration::from_secs(5);
 
 /// What a start needs to know.
 #[derive(Clone)]
@@ -66,40 +84,77 @@ pub enum Ended {
     Configuration(String),
 }
 
-/// A handle to the running engine; cheap to clone.
+/// A handle to the running engine; cheap to clone. The engine lives until [`Engine::shutdown`], whoever holds handles.
 #[derive(Clone)]
-pub struct Engine(Arc<()>);
-
-/// Reads one collection, a part at a time.
-pub struct Reader(());
-
-impl Reader {
-    /// The next items, at most 1 MiB of entries or one entry; `None` at the end (without `follow`: the durable head at
-    /// the start of the read). With `follow` it waits. Cancel-safe.
-    ///
-    /// # Errors
-    /// OUT_OF_RANGE when overtaken by a truncate, COLLECTION_NOT_FOUND after a delete, SHUTTING_DOWN, DAMAGED.
-    pub async fn next(&mut self) -> Option<Result<Vec<Item>, ApiError>> {
-        None
-    }
-}
-
-fn not_yet<T>() -> Result<T, ApiError> {
-    Err(ApiError::new(Reason::Unimplemented, "not yet"))
-}
+pub struct Engine(Arc<Inner>);
 
 impl Engine {
-    /// Starts recovery on threads of its own and returns at once: the status says how far it is. Must be called within
-    /// a tokio runtime.
+    /// Starts recovery on threads of its own and returns at once: the status says how far it is.
     ///
     /// # Errors
-    /// When the configuration cannot work in this build (a bucket URL).
-    pub fn start(_options: Options) -> Result<Self, StartError> {
-        Ok(Self(Arc::new(())))
+    /// When the configuration cannot work in this build (a bucket URL), or no thread can be started.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        Self::start_on(options, real_disks())
+    }
+
+    /// [`Self::start`] on other disks than the operating system's.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub(crate) fn start_on(options: Options, disks: DiskFactory) -> Result<Self, StartError> {
+        let wal = &options.config.wal;
+        let bucket = wal.wal_urls.iter().chain(&wal.journal_url).find(|url| url.scheme() != Scheme::File);
+        if let Some(url) = bucket {
+            return Err(StartError::Configuration(format!(
+                "{url}: this build has no bucket support yet; use file:// URLs"
+            )));
+        }
+        let inner = Arc::new(Inner::new(options, disks));
+        let shared = Arc::clone(&inner);
+        std::thread::Builder::new()
+            .name("supervisor".into())
+            .spawn(move || supervisor::run(&shared))
+            .map_err(|error| StartError::Other(format!("cannot start a thread: {error}")))?;
+        Ok(Self(inner))
     }
 
     /// Applies the settings that may change while running. Others are ignored (the caller reports them as pending).
-    pub fn reconfigure(&self, _config: &Config) {}
+    pub fn reconfigure(&self, config: &Config) {
+        {
+            let mut current = self.0.config.lock();
+            let wal = &mut current.wal;
+            wal.distribution_strategy = config.wal.distribution_strategy;
+            wal.collection_affinity = config.wal.collection_affinity;
+            wal.memory_flush_size = config.wal.memory_flush_size;
+            wal.global_flush_threshold = config.wal.global_flush_threshold;
+            wal.segment_size = config.wal.segment_size;
+            wal.compression = config.wal.compression;
+            wal.journal_max = config.wal.journal_max;
+            wal.bucket_commit_interval = config.wal.bucket_commit_interval;
+            wal.buffered_commit_interval = config.wal.buffered_commit_interval;
+            wal.on_damage = config.wal.on_damage;
+            for url in wal.wal_urls.iter().chain(&wal.journal_url) {
+                let drain = config.wal.url_options.get(url).is_some_and(|options| options.drain);
+                wal.url_options.entry(url.clone()).or_default().drain = drain;
+            }
+        }
+        let settings = self.0.settings();
+        let config = self.0.config.lock().clone();
+        self.0.with_log(|log| {
+            log.reconfigure(settings, |journal| {
+                let configured = config.wal.url_options.get(&journal.url).map(|options| options.drain);
+                let drain = configured.unwrap_or(journal.draining);
+                (drain, bounds::journal_max(&config, journal.space.capacity))
+            });
+        });
+        self.poke();
+    }
+
+    /// Recovery, where it waits, tries again now.
+    fn poke(&self) {
+        self.0.recovering.lock().poked = true;
+        self.0.recovery_wakes.notify_all();
+    }
 
     /// Hands in one batch; waits up to 5 s (or to `deadline`) while memory or the journal is full. On `Ok` the LSNs are
     /// assigned and exactly one answer with `token` will be pushed to `answers`, whatever happens. Requests of one
@@ -109,66 +164,112 @@ impl Engine {
     /// Whatever refuses a request; nothing was written then.
     pub async fn submit(
         &self,
-        _request: Append,
-        _token: u64,
-        _answers: &Arc<CompletionQueue>,
-        _deadline: Option<Instant>,
+        request: Append,
+        token: u64,
+        answers: &Arc<CompletionQueue>,
+        deadline: Option<Instant>,
     ) -> Result<(), ApiError> {
-        not_yet()
+        check_request(&request)?;
+        self.wait_for_room(deadline, || {
+            let caller = Caller { answers, token, now: Instant::now(), wall_micros: wall_micros() };
+            self.0.change(|log| log.append(&request, &caller))
+        })
+        .await
+    }
+
+    /// Tries, and tries again whenever something was freed, until it is accepted, refused or too late.
+    async fn wait_for_room(
+        &self,
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut() -> Result<Admission, ApiError>,
+    ) -> Result<(), ApiError> {
+        if attempt()? == Admission::Accepted {
+            return Ok(());
+        }
+        let latest = Instant::now() + FULL_WAIT;
+        let until = deadline.map_or(latest, |deadline| deadline.min(latest));
+        loop {
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            // From here on nothing freed is missed.
+            freed.as_mut().enable();
+            let refused = match attempt()? {
+                Admission::Accepted => return Ok(()),
+                Admission::Wait(refused) => refused,
+            };
+            if tokio::time::timeout_at(until.into(), freed).await.is_err() {
+                return Err(refused);
+            }
+        }
     }
 
     /// [`Self::submit`] and wait for the answer. A passed deadline after submission is UNKNOWN_OUTCOME.
     ///
     /// # Errors
     /// See [`Self::submit`]; UNKNOWN_OUTCOME when a directory failed under way.
-    pub async fn append(&self, _request: Append, _deadline: Option<Instant>) -> Result<Appended, ApiError> {
-        not_yet()
+    pub async fn append(&self, request: Append, deadline: Option<Instant>) -> Result<Appended, ApiError> {
+        let answers = CompletionQueue::new();
+        self.submit(request, 0, &answers, deadline).await?;
+        let answered = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), answers.next()).await.ok(),
+            None => Some(answers.next().await),
+        };
+        match answered.and_then(|answers| answers.into_iter().next()) {
+            Some(answer) => answer.result,
+            None => Err(unknown("the deadline passed after the entries had their LSNs")),
+        }
     }
 
     /// Starts a read. `from` 0: the earliest readable; `limit` 0: none.
     ///
     /// # Errors
     /// NOT_READY, COLLECTION_NOT_FOUND, OUT_OF_RANGE, AHEAD_OF_LOG.
-    pub fn read(
-        &self,
-        _collection: &CollectionName,
-        _from: Lsn,
-        _limit: u64,
-        _follow: bool,
-    ) -> Result<Reader, ApiError> {
-        not_yet()
+    pub fn read(&self, collection: &CollectionName, from: Lsn, limit: u64, follow: bool) -> Result<Reader, ApiError> {
+        Reader::begin(&self.0, collection, from, limit, follow)
     }
 
     /// Forgets everything up to `up_to`; answers `truncated_to` when that is durable.
     ///
     /// # Errors
     /// INVALID_REQUEST above the assigned head; COLLECTION_NOT_FOUND; NO_HEALTHY_DIRECTORY; UNKNOWN_OUTCOME.
-    pub async fn truncate(&self, _collection: &CollectionName, _up_to: Lsn) -> Result<Lsn, ApiError> {
-        not_yet()
+    pub async fn truncate(&self, collection: &CollectionName, up_to: Lsn) -> Result<Lsn, ApiError> {
+        self.changed(|log, waiter| log.truncate(collection, up_to, waiter, Instant::now())).await
     }
 
     /// Deletes a collection; answers the incarnation that was deleted when that is durable.
     ///
     /// # Errors
     /// COLLECTION_NOT_FOUND; NO_HEALTHY_DIRECTORY; UNKNOWN_OUTCOME.
-    pub async fn delete(&self, _collection: &CollectionName) -> Result<Incarnation, ApiError> {
-        not_yet()
+    pub async fn delete(&self, collection: &CollectionName) -> Result<Incarnation, ApiError> {
+        self.changed(|log, waiter| log.delete(collection, waiter, Instant::now())).await
+    }
+
+    /// Asks for a change and waits for its answer. A waiter that is dropped is an unknown outcome.
+    async fn changed<T>(
+        &self,
+        ask: impl FnOnce(&mut Log, oneshot::Sender<Result<T, ApiError>>) -> Result<(), ApiError>,
+    ) -> Result<T, ApiError> {
+        let (waiter, answer) = oneshot::channel();
+        self.0.change(|log| ask(log, waiter))?;
+        answer.await.unwrap_or_else(|_| Err(unknown("the change was under way")))
     }
 
     /// Copies committed entries into a segment.
     ///
     /// # Errors
     /// UNIMPLEMENTED until segments exist.
-    pub async fn flush(&self, _collection: &CollectionName) -> Result<Lsn, ApiError> {
-        not_yet()
+    pub fn flush(&self, _collection: &CollectionName) -> impl Future<Output = Result<Lsn, ApiError>> {
+        let message = "this build has no segments yet: every entry stays in the journal until it is truncated";
+        std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
     }
 
     /// Moves everything to buckets.
     ///
     /// # Errors
     /// UNIMPLEMENTED until buckets exist.
-    pub async fn drain(&self) -> Result<u64, ApiError> {
-        not_yet()
+    pub fn drain(&self) -> impl Future<Output = Result<u64, ApiError>> {
+        let message = "this build has no bucket support yet: there is nothing to drain to";
+        std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
     }
 
     /// Prepares for the end of the pod. Nothing to do until flushing exists.
@@ -178,54 +279,155 @@ impl Engine {
     ///
     /// # Errors
     /// NOT_READY.
-    pub fn list(&self, _after: Option<&str>, _limit: usize) -> Result<Vec<CollectionInfo>, ApiError> {
-        not_yet()
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<CollectionInfo>, ApiError> {
+        self.0.read_log(|log| Ok(log.list(after, limit)))
     }
 
     /// One collection.
     ///
     /// # Errors
     /// NOT_READY, COLLECTION_NOT_FOUND.
-    pub fn collection(&self, _collection: &CollectionName) -> Result<CollectionInfo, ApiError> {
-        not_yet()
+    pub fn collection(&self, collection: &CollectionName) -> Result<CollectionInfo, ApiError> {
+        self.0.read_log(|log| log.describe(collection))
     }
 
-    /// Records the loss of a missing, lost or failed directory; answers when the gaps are durable (also while waiting
-    /// in recovery).
+    /// Records the loss of a missing, lost or failed directory; answers when the gaps are durable. Only while recovery
+    /// waits for it: a directory that fails under way is tried again by the next start.
     ///
     /// # Errors
-    /// INVALID_REQUEST when it is unknown, present and well, or the last one.
-    pub async fn forget_directory(&self, _directory: DirectoryId) -> Result<(), ApiError> {
-        not_yet()
+    /// INVALID_REQUEST when it is unknown, present and well, or the last one; NOT_READY when recovery waits for more.
+    pub async fn forget_directory(&self, directory: DirectoryId) -> Result<(), ApiError> {
+        let invalid = |message: String| Err(ApiError::new(Reason::InvalidRequest, message));
+        let mut turns = self.0.turns.subscribe();
+        let attempts = {
+            let mut recovering = self.0.recovering.lock();
+            let Some(waiting) = &recovering.waiting else {
+                drop(recovering);
+                return match self.0.peek(|log| self.forgettable(log, directory)) {
+                    Some(answer) => answer,
+                    None => Err(self.0.not_ready()),
+                };
+            };
+            if waiting.present.iter().any(|(_, uuid)| *uuid == Some(directory.0)) {
+                return invalid(format!(
+                    "directory {directory} is present and well: only what is lost can be forgotten"
+                ));
+            }
+            if !waiting.unusable.iter().any(|unusable| unusable.uuid == Some(directory.0) && !unusable.locked) {
+                return invalid(format!(
+                    "{directory} is no directory that recovery waits for; see: walctl directory list"
+                ));
+            }
+            if waiting.present.is_empty() {
+                return invalid(format!("{directory} cannot be forgotten: no other directory is there to go on with"));
+            }
+            recovering.forget.insert(directory.0);
+            recovering.attempts
+        };
+        self.poke();
+        loop {
+            turns.mark_unchanged();
+            if let Some(stage) = self.0.peek(|log| log.stage.clone()) {
+                match stage {
+                    Stage::Serving | Stage::Stopping => return Ok(()),
+                    Stage::Fenced(why) => return Err(ApiError::new(Reason::Fenced, why)),
+                    Stage::Opening => {}
+                }
+            }
+            if let Some(ended) = self.0.ended.borrow().clone() {
+                return Err(ApiError::new(Reason::NotReady, format!("the engine has ended: {ended:?}")));
+            }
+            let still_waiting = {
+                let recovering = self.0.recovering.lock();
+                recovering.attempts > attempts && recovering.waiting.is_some()
+            };
+            if still_waiting {
+                return Err(self.0.not_ready());
+            }
+            if turns.changed().await.is_err() {
+                return Err(self.0.not_ready());
+            }
+        }
+    }
+
+    /// What to say of forgetting a directory while serving.
+    fn forgettable(&self, log: &Log, directory: DirectoryId) -> Result<(), ApiError> {
+        if log.forgotten.contains(&directory) {
+            return Ok(());
+        }
+        let message = match log.journals.iter().find(|journal| journal.id == directory) {
+            Some(journal) if journal.is_healthy() => {
+                format!("directory {directory} is present and well: only what is lost can be forgotten")
+            }
+            Some(_) => format!(
+                "directory {directory} failed in this process, and its entries are still readable from memory: restart the \
+                 sidecar, and forget the directory if it fails again"
+            ),
+            None => format!("{directory} is no directory of this writer; see: walctl directory list"),
+        };
+        Err(ApiError::new(Reason::InvalidRequest, message))
     }
 
     /// Counts bytes of a request that is being received against the memory bound; waits up to 5 s (or to `deadline`)
     /// for room. Drop the permit right before [`Self::submit`].
     ///
     /// # Errors
-    /// MEMORY_LIMIT.
-    pub async fn receive(&self, _bytes: u64, _deadline: Option<Instant>) -> Result<ReceivePermit, ApiError> {
-        not_yet()
+    /// MEMORY_LIMIT; NOT_READY.
+    pub async fn receive(&self, bytes: u64, deadline: Option<Instant>) -> Result<ReceivePermit, ApiError> {
+        self.wait_for_room(deadline, || {
+            self.0.change(|log| {
+                Ok(if log.receive(bytes) { Admission::Accepted } else { Admission::Wait(log.memory_refusal()) })
+            })
+        })
+        .await?;
+        Ok(ReceivePermit { inner: Arc::clone(&self.0), bytes })
     }
 
     /// Everything there is to show. Takes the lock briefly; call it at most a few times a second.
     #[must_use]
-    #[allow(clippy::missing_panics_doc, clippy::panic)]
     pub fn status(&self) -> EngineStatus {
-        panic!("not yet")
+        status::status(&self.0)
     }
 
-    /// Refuses new calls, commits what is under way, writes the clean-shutdown frame. Idempotent.
+    /// Refuses new calls, commits what is under way, writes the clean-shutdown frame. Idempotent. Everything acknowledged
+    /// is durable on return, as always.
     pub async fn shutdown(&self) -> Ended {
-        Ended::Clean
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.with_log(|log| log.stop(Instant::now()));
+        self.0.wake_all();
+        self.0.freed.notify_waiters();
+        self.0.recovery_wakes.notify_all();
+        self.ended().await
     }
 
     /// Resolves when the engine ended: after [`Self::shutdown`], when fenced, or when recovery found that it must not
     /// serve.
     pub async fn ended(&self) -> Ended {
-        std::future::pending().await
+        let mut ended = self.0.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ended::Clean),
+            Err(_) => Ended::Clean,
+        }
     }
 }
 
+/// Microseconds since 1970.
+fn wall_micros() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Bytes of a request being received, counted until dropped.
-pub struct ReceivePermit(());
+pub struct ReceivePermit {
+    inner: Arc<Inner>,
+    bytes: u64,
+}
+
+impl Drop for ReceivePermit {
+    fn drop(&mut self) {
+        self.inner.with_log(|log| log.received(self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,19 @@ pub struct EpochFact {
     pub forgotten: Vec<Uuid>,
     /// Where the streams before this one ended.
     pub closes: Vec<Close>,
+    /// Damage in the streams before this one that was recorded as gaps: not reported again.
+    pub accepted: Vec<AcceptedDamage>,
+}
+
+/// Frames of an earlier stream whose loss has been recorded as gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedDamage {
+    /// The stream.
+    pub stream: StreamId,
+    /// The first lost frame.
+    pub first_seq: u64,
+    /// The last lost frame; `i64::MAX` where it is not known.
+    pub last_seq: u64,
 }
 
 impl EpochFact {
@@ -139,7 +152,7 @@ impl Fact for EpochFact {
     const KIND: Kind = Kind::Epoch;
 
     fn put(&self, buf: &mut Vec<u8>) {
-        let Self { key, run, format, grant, holder, members, forgotten, closes } = self;
+        let Self { key, run, format, grant, holder, members, forgotten, closes, accepted } = self;
         put_number(buf, key.epoch.0);
         put_number(buf, key.session.into());
         buf.extend_from_slice(run.as_bytes());
@@ -158,6 +171,11 @@ impl Fact for EpochFact {
             put_number(buf, close.key.session.into());
             put_number(buf, close.frame_seq);
             buf.extend_from_slice(&close.crc.to_le_bytes());
+        });
+        put_array(buf, accepted, |buf, damage| {
+            buf.extend_from_slice(&damage.stream.0);
+            put_number(buf, damage.first_seq);
+            put_number(buf, damage.last_seq);
         });
     }
 
@@ -183,6 +201,18 @@ impl Fact for EpochFact {
                     crc: u32::from_le_bytes(at.fixed("closed crc")?),
                 })
             })?,
+            // A writer that has none to tell may leave it out.
+            accepted: if at.rest().is_empty() {
+                Vec::new()
+            } else {
+                at.array("accepted", |at| {
+                    Ok(AcceptedDamage {
+                        stream: StreamId(at.fixed("accepted stream")?),
+                        first_seq: at.number("accepted first_seq")?,
+                        last_seq: at.number("accepted last_seq")?,
+                    })
+                })?
+            },
         })
     }
 }

@@ -147,6 +147,7 @@ impl Stream {
             members: vec![Member { uuid: self.directory, url: "file:///wal".into(), in_use: true }],
             forgotten: Vec::new(),
             closes,
+            accepted: Vec::new(),
         }
     }
 

@@ -252,6 +252,13 @@ impl FrameBuilder {
         self.entries = self.entries.saturating_add(entries);
     }
 
+    /// Adds encoded records that `copy` appends: how many they are, and how many of them are DATA.
+    pub fn push_with(&mut self, records: u64, entries: u32, copy: impl FnOnce(&mut Vec<u8>)) {
+        copy(&mut self.buf);
+        self.records += records;
+        self.entries = self.entries.saturating_add(entries);
+    }
+
     /// Adds one record that is not DATA, as `encode` appends it.
     pub fn push_fact(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.buf);

@@ -238,7 +238,7 @@ fn frame_fact(head: &Head) -> Value {
 }
 
 fn epoch_fact(fact: &EpochFact) -> Value {
-    let EpochFact { key, run, format, grant, holder, members, forgotten, closes } = fact;
+    let EpochFact { key, run, format, grant, holder, members, forgotten, closes, accepted } = fact;
     let members: Vec<_> =
         members.iter().map(|one| json!({ "uuid": one.uuid, "url": one.url, "in_use": one.in_use })).collect();
     let closes: Vec<_> = closes
@@ -250,8 +250,12 @@ fn epoch_fact(fact: &EpochFact) -> Value {
             })
         })
         .collect();
+    let accepted: Vec<_> = accepted
+        .iter()
+        .map(|one| json!({ "stream": one.stream.to_string(), "first_seq": one.first_seq, "last_seq": one.last_seq }))
+        .collect();
     json!({
         "epoch": key.epoch.0, "session": key.session, "run": run, "format": format, "grant": grant, "holder": holder,
-        "members": members, "forgotten": forgotten, "closes": closes,
+        "members": members, "forgotten": forgotten, "closes": closes, "accepted": accepted,
     })
 }

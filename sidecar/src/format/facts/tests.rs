@@ -34,13 +34,16 @@ fn epoch_fact() -> impl Strategy<Value = EpochFact> {
             crc,
         },
     );
+    let accepted = (any::<[u8; 16]>(), 0..1_u64 << 60, 0..1_u64 << 60)
+        .prop_map(|(stream, first_seq, last_seq)| AcceptedDamage { stream: StreamId(stream), first_seq, last_seq });
     (
         (0..1_u64 << 43, 0..1000_u32, any::<u128>(), 0..1_u64 << 60, any::<String>()),
         proptest::collection::vec(member, 0..4),
         proptest::collection::vec(any::<u128>(), 0..3),
         proptest::collection::vec(close, 0..4),
+        proptest::collection::vec(accepted, 0..3),
     )
-        .prop_map(|((epoch, session, run, grant, holder), members, forgotten, closes)| EpochFact {
+        .prop_map(|((epoch, session, run, grant, holder), members, forgotten, closes, accepted)| EpochFact {
             key: StreamKey { epoch: Epoch(epoch), session },
             run: Uuid::from_u128(run),
             format: 1,
@@ -49,6 +52,7 @@ fn epoch_fact() -> impl Strategy<Value = EpochFact> {
             members,
             forgotten: forgotten.into_iter().map(Uuid::from_u128).collect(),
             closes,
+            accepted,
         })
 }
 

@@ -82,7 +82,7 @@ pub struct CompletionQueue {
 /// The answer to the append that was submitted with this token.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    /// As given to [`super::Engine::submit`].
+    /// As given to [`crate::engine::Engine::submit`].
     pub token: u64,
     /// The answer.
     pub result: Result<Appended, ApiError>,
@@ -95,9 +95,13 @@ impl CompletionQueue {
         Arc::new(Self::default())
     }
 
-    /// Adds answers and wakes the client once. Order of calls is order of answers.
-    pub(crate) fn push(&self, completions: impl IntoIterator<Item = Completion>) {
-        self.done.lock().extend(completions);
+    /// Adds an answer; [`Self::wake`] must follow. Order of calls is order of answers.
+    pub(crate) fn add(&self, completion: Completion) {
+        self.done.lock().push(completion);
+    }
+
+    /// Wakes the client.
+    pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 

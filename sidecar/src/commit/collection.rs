@@ -1,0 +1,162 @@
+//! One collection in memory: its heads, its entries, who waits.
+//!
+//! 1. `truncated_to <= durable_head <= assigned_head`; every LSN in (truncated_to, assigned_head] is in the buffer or in
+//!    a gap.
+//! 2. At most one group of it is in flight, so no hole across directories is possible.
+//! 3. LSNs are never skipped or reused: a collection whose assigned entries could not be written is `stuck` and takes no
+//!    more in this process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::answer::{AppendWaiter, ChangeWaiter};
+use super::buffer::EntryBuffer;
+use super::producers::{LastRequest, Producers};
+use crate::api::{Ack, GapReason};
+use crate::format::facts::GapCause;
+use crate::types::{CollectionName, Incarnation, Lsn};
+
+/// Index of a directory in the log.
+pub(crate) type DirIx = usize;
+
+/// Index of a collection in the log.
+pub(crate) type ColIx = usize;
+
+/// Lost LSNs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+    pub(crate) cause: GapCause,
+}
+
+impl Gap {
+    pub(crate) const fn why(&self) -> GapReason {
+        match self.cause {
+            GapCause::DirectoryForgotten => GapReason::DirectoryForgotten,
+            GapCause::Damage | GapCause::Other(_) => GapReason::Damage,
+        }
+    }
+}
+
+/// A request that has its LSNs and is not yet durable.
+#[derive(Debug)]
+pub(crate) struct PendingBatch {
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+    /// Encoded bytes.
+    pub(crate) bytes: usize,
+    /// When it is to be committed at the latest.
+    pub(crate) due: Instant,
+    pub(crate) stamp: Option<(Bytes, LastRequest)>,
+    /// `None` where it was answered at BUFFERED.
+    pub(crate) waiter: Option<AppendWaiter>,
+}
+
+/// A duplicate that waits until its original is durable.
+#[derive(Debug)]
+pub(crate) struct DuplicateWaiter {
+    /// The original is durable when everything up to here is.
+    pub(crate) until: Lsn,
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+    pub(crate) ack: Ack,
+    pub(crate) waiter: AppendWaiter,
+}
+
+/// A wish to truncate, waiting for its fact to be durable.
+#[derive(Debug)]
+pub(crate) struct TruncateWish {
+    pub(crate) up_to: Lsn,
+    pub(crate) waiter: ChangeWaiter<Lsn>,
+}
+
+/// One collection.
+#[derive(Debug)]
+pub(crate) struct Collection {
+    pub(crate) name: CollectionName,
+    pub(crate) incarnation: Incarnation,
+    /// Where its entries go; without affinity where the last group went.
+    pub(crate) home: DirIx,
+    pub(crate) move_number: u64,
+    pub(crate) placement: u64,
+    pub(crate) truncated_to: Lsn,
+    pub(crate) durable_head: Lsn,
+    pub(crate) assigned_head: Lsn,
+    pub(crate) buffer: EntryBuffer,
+    /// Sorted, disjoint.
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) producers: Producers,
+    pub(crate) pending: VecDeque<PendingBatch>,
+    pub(crate) in_flight: bool,
+    /// It waits in the queue of this directory.
+    pub(crate) queued_on: Option<DirIx>,
+    /// A record of its creation is durable or in flight.
+    pub(crate) announced: bool,
+    pub(crate) duplicates: Vec<DuplicateWaiter>,
+    pub(crate) truncates: Vec<TruncateWish>,
+    /// A truncation of it is queued as a fact.
+    pub(crate) truncate_queued: bool,
+    /// Why it takes no more entries in this process.
+    pub(crate) stuck: Option<String>,
+    /// Deleted: out of the index of names.
+    pub(crate) deleted: bool,
+    /// The deletion is durable: it goes when its last group is done.
+    pub(crate) delete_durable: bool,
+    pub(crate) changed: Arc<Notify>,
+}
+
+impl Collection {
+    pub(crate) fn new(name: CollectionName, incarnation: Incarnation, home: DirIx, placement: u64) -> Self {
+        Self {
+            name,
+            incarnation,
+            home,
+            move_number: 1,
+            placement,
+            truncated_to: Lsn::ZERO,
+            durable_head: Lsn::ZERO,
+            assigned_head: Lsn::ZERO,
+            buffer: EntryBuffer::default(),
+            gaps: Vec::new(),
+            producers: Producers::default(),
+            pending: VecDeque::new(),
+            in_flight: false,
+            queued_on: None,
+            announced: false,
+            duplicates: Vec::new(),
+            truncates: Vec::new(),
+            truncate_queued: false,
+            stuck: None,
+            deleted: false,
+            delete_durable: false,
+            changed: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Applies a durable truncation; answers the memory it freed.
+    pub(crate) fn truncate_to(&mut self, to: Lsn) -> usize {
+        if to <= self.truncated_to {
+            return 0;
+        }
+        let before = self.buffer.capacity();
+        self.truncated_to = to;
+        self.buffer.truncate_to(to);
+        self.gaps.retain(|gap| gap.last > to);
+        before - self.buffer.capacity()
+    }
+
+    /// Bytes of memory that count against the bound.
+    pub(crate) fn memory(&self) -> usize {
+        self.buffer.capacity() + self.producers.cost()
+    }
+
+    /// Whether nothing refers to it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.delete_durable && !self.in_flight && self.pending.is_empty()
+    }
+}

@@ -1,0 +1,454 @@
+//! What a directory does next: [`Log::poll`] looks at everything that waits and answers one piece of work; the caller
+//! carries it out and reports it ([`super::outcome`]). At most one piece is under way per directory.
+
+use std::time::{Duration, Instant};
+
+use super::collection::{ColIx, DirIx};
+use super::journal::{Checkpoint, Closing, Fact, FrameKind, Group, InFlight, Opening};
+use super::log::{Log, Stage};
+use super::stream::Place;
+use crate::format::facts::{self, EpochFact, Fact as _, Member, Subject};
+use crate::format::frame::{
+    FLAG_CHECKPOINT_END, FLAG_CHECKPOINT_PART, FLAG_CLEAN_SHUTDOWN, FLAG_CONTROL_ONLY, FrameBuilder, FrameHeader,
+};
+use crate::format::limits::GROUP_CUT;
+use crate::types::{CollectionName, Incarnation, Lsn};
+
+/// The last frame is proven by an empty one after this long without a commit; the journal is listed this often.
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
+
+/// A frame to write: the builder holds its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameJob {
+    pub(crate) place: Place,
+    pub(crate) header: FrameHeader,
+}
+
+/// What to do for a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Write what the builder holds, sync, report to [`Log::committed`] or [`Log::failed`].
+    Frame(FrameJob),
+    /// Remove these files of the journal, report to [`Log::unlinked`].
+    Unlink(Vec<String>),
+    /// List the journal and report the newest stream in it to [`Log::listed`].
+    List,
+    /// Nothing until something is queued, or until then.
+    Wait(Option<Instant>),
+    /// Nothing ever again.
+    End,
+}
+
+/// The records of a frame being put together, before the builder has them.
+#[derive(Default)]
+struct Draft {
+    bytes: Vec<u8>,
+    records: u64,
+    in_flight: Option<InFlight>,
+}
+
+impl Draft {
+    fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> usize) {
+        encode(&mut self.bytes);
+        self.records += 1;
+    }
+}
+
+impl Log {
+    /// What `dir` does next. While a frame is in flight: wait.
+    pub(crate) fn poll(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
+        let journal = &self.journals[dir];
+        if !journal.is_healthy() || matches!(self.stage, Stage::Fenced(_)) || journal.closing == Closing::Closed {
+            return Work::End;
+        }
+        if journal.in_flight.is_some() {
+            return Work::Wait(None);
+        }
+        match journal.opening {
+            Opening::First | Opening::Second => return self.opening_frame(dir, builder),
+            Opening::FirstDone => return Work::Wait(None),
+            Opening::Done => {}
+        }
+        let stopping = self.stage == Stage::Stopping;
+        let journal = &self.journals[dir];
+        let work_waits = !journal.queue.is_empty() || !journal.facts.is_empty();
+        let due = work_waits && (stopping || journal.commit_at.is_some_and(|at| at <= now));
+        if due && (journal.checkpoint.is_none() || journal.yield_to_normal) {
+            return self.normal_frame(dir, now, builder);
+        }
+        if !stopping {
+            self.maybe_start_checkpoint(dir);
+            if self.journals[dir].checkpoint.is_some() {
+                return self.checkpoint_frame(dir, builder);
+            }
+        }
+        let journal = &mut self.journals[dir];
+        if !journal.garbage.is_empty() {
+            let files = std::mem::take(&mut journal.garbage);
+            journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
+            return Work::Unlink(files.into_iter().map(|(name, _)| name).collect());
+        }
+        if stopping {
+            return self.closing_frame(dir, builder);
+        }
+        let idle_at = journal.last_commit + IDLE;
+        // Files that may go wait for a frame that says so.
+        let frees = journal.stream.floor > journal.acked_floor || journal.stream.oldest > journal.acked_oldest;
+        if !journal.proven && (idle_at <= now || frees) {
+            let draft = self.draft(dir, FrameKind::Empty);
+            return self.seal(dir, draft, FLAG_CONTROL_ONLY, builder);
+        }
+        if journal.list_at <= now {
+            return Work::List;
+        }
+        let mut next = journal.list_at;
+        if !journal.proven {
+            next = next.min(idle_at);
+        }
+        if work_waits && let Some(at) = journal.commit_at {
+            next = next.min(at);
+        }
+        Work::Wait(Some(next))
+    }
+
+    fn draft(&self, dir: DirIx, kind: FrameKind) -> Draft {
+        let stream = &self.journals[dir].stream;
+        Draft {
+            in_flight: Some(InFlight {
+                kind,
+                built: self.tick,
+                place: Place { file: 0, offset: 0, new_file: false },
+                floor: stream.floor,
+                oldest: stream.oldest,
+                groups: Vec::new(),
+                truncates: Vec::new(),
+                deletes: Vec::new(),
+            }),
+            ..Draft::default()
+        }
+    }
+
+    /// Puts the draft and its groups into the builder and notes what is in flight.
+    fn seal(&mut self, dir: DirIx, mut draft: Draft, flags: u32, builder: &mut FrameBuilder) -> Work {
+        let Some(mut in_flight) = draft.in_flight.take() else { return Work::Wait(None) };
+        let entries = |group: &Group| group.batches.iter().map(|batch| batch.last.0 - batch.first.0 + 1).sum::<u64>();
+        let data: usize = in_flight.groups.iter().map(|group| group.bytes).sum();
+        let count: u64 = in_flight.groups.iter().map(entries).sum();
+        builder.start(draft.records + count, draft.bytes.len() + data);
+        builder.push(&draft.bytes, draft.records, 0);
+        for group in &in_flight.groups {
+            let (Some(first), Some(last)) = (group.batches.first(), group.batches.last()) else { continue };
+            let buffer = &self.get(group.collection).buffer;
+            let entries = entries(group);
+            builder.push_with(entries, entries as u32, |out| buffer.copy(first.first, last.last, out));
+        }
+        let journal = &mut self.journals[dir];
+        let place = journal.stream.place(builder.slot_len() as u64, journal.slot_limit());
+        let control_only = if count == 0 { FLAG_CONTROL_ONLY } else { 0 };
+        let header = journal.stream.header(place, flags | control_only);
+        in_flight.place = place;
+        journal.in_flight = Some(in_flight);
+        Work::Frame(FrameJob { place, header })
+    }
+
+    /// Frame 1: who is there, how the predecessors ended, what recovery decided. Frame 2: new members are in use.
+    fn opening_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+        let mut draft = self.draft(dir, FrameKind::Opening);
+        let epoch = self.epoch_fact(dir);
+        draft.add(|out| epoch.encode_record(out));
+        if self.journals[dir].opening == Opening::First {
+            draft.bytes.extend_from_slice(&self.opening_records);
+            draft.records += self.opening_record_count;
+        }
+        self.seal(dir, draft, FLAG_CONTROL_ONLY, builder)
+    }
+
+    /// The EPOCH record of a directory's stream as of now.
+    fn epoch_fact(&self, dir: DirIx) -> EpochFact {
+        let journal = &self.journals[dir];
+        let first_is_durable = |other: &super::journal::Journal| other.opening != Opening::First && other.is_healthy();
+        EpochFact {
+            key: crate::format::StreamKey { epoch: journal.stream.epoch, session: journal.stream.session },
+            run: self.identity.run,
+            format: 1,
+            grant: self.identity.grant,
+            holder: self.identity.holder.clone(),
+            members: self
+                .journals
+                .iter()
+                .map(|other| Member {
+                    uuid: other.id.0,
+                    url: other.url.as_str().to_owned(),
+                    // A member is stated to be in use only when its own frame 1 is durable.
+                    in_use: other.in_use || (journal.opening != Opening::First && first_is_durable(other)),
+                })
+                .collect(),
+            forgotten: self.forgotten.iter().map(|id| id.0).collect(),
+            closes: journal.closes.clone(),
+            accepted: journal.accepted_damage.clone(),
+        }
+    }
+
+    /// Facts and entries that wait.
+    fn normal_frame(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
+        let mut draft = self.draft(dir, FrameKind::Normal);
+        self.draft_facts(dir, &mut draft);
+        self.draft_groups(dir, &mut draft);
+        let journal = &mut self.journals[dir];
+        journal.yield_to_normal = false;
+        journal.commit_at = (!journal.queue.is_empty() || !journal.facts.is_empty()).then_some(now);
+        if draft.records == 0 && draft.in_flight.as_ref().is_some_and(|in_flight| in_flight.groups.is_empty()) {
+            // All that waited has become void.
+            return self.poll(dir, now, builder);
+        }
+        self.seal(dir, draft, 0, builder)
+    }
+
+    fn draft_facts(&mut self, dir: DirIx, draft: &mut Draft) {
+        while draft.bytes.len() < GROUP_CUT {
+            let Some(fact) = self.journals[dir].facts.pop_front() else { break };
+            let epoch = self.identity.epoch;
+            match fact {
+                Fact::Announce(ix, incarnation) => {
+                    if self.live(ix, incarnation).is_some_and(|collection| !collection.delete_durable) {
+                        self.draft_announcement(ix, draft);
+                    }
+                }
+                Fact::Truncate(ix, incarnation) => {
+                    let Some(collection) = self.live(ix, incarnation) else { continue };
+                    collection.truncate_queued = false;
+                    let head = collection.durable_head;
+                    let ready = |wish: &super::collection::TruncateWish| wish.up_to <= head;
+                    let (wishes, later): (Vec<_>, Vec<_>) =
+                        std::mem::take(&mut collection.truncates).into_iter().partition(ready);
+                    collection.truncates = later;
+                    let Some(lsn) = wishes.iter().map(|wish| wish.up_to).max() else { continue };
+                    let name = collection.name.clone();
+                    let subject = Subject { collection_id: name.as_str(), incarnation, lsn };
+                    draft.add(|out| facts::TruncateFact { head }.encode(out, subject, epoch));
+                    if let Some(in_flight) = &mut draft.in_flight {
+                        in_flight.truncates.push((ix, incarnation, wishes));
+                    }
+                }
+                Fact::Delete { name, incarnation, waiter } => {
+                    let head = self
+                        .by_incarnation
+                        .get(&incarnation)
+                        .and_then(|&ix| self.collections[ix].as_ref())
+                        .map_or(Lsn::ZERO, |collection| collection.durable_head);
+                    let subject = Subject { collection_id: name.as_str(), incarnation, lsn: head };
+                    draft.add(|out| facts::DeleteFact.encode(out, subject, epoch));
+                    if let Some(in_flight) = &mut draft.in_flight {
+                        in_flight.deletes.push((name, incarnation, waiter));
+                    }
+                }
+            }
+        }
+    }
+
+    /// COLLECTION of one collection, as durable as it is now.
+    fn draft_announcement(&self, ix: ColIx, draft: &mut Draft) {
+        let collection = self.get(ix);
+        let fact = facts::CollectionFact {
+            home: self.journals[collection.home].id.0,
+            move_number: collection.move_number,
+            placement: collection.placement,
+            producers: collection
+                .producers
+                .durable_table()
+                .map(|(id, request)| facts::Producer {
+                    id: id.to_vec(),
+                    last_seq: request.seq,
+                    first_lsn: request.first,
+                    count: request.count,
+                })
+                .collect(),
+        };
+        let subject = Subject {
+            collection_id: collection.name.as_str(),
+            incarnation: collection.incarnation,
+            lsn: collection.durable_head,
+        };
+        draft.add(|out| fact.encode(out, subject, self.identity.epoch));
+    }
+
+    /// Takes batches of the queued collections in turn until the group is full; a larger batch goes alone.
+    fn draft_groups(&mut self, dir: DirIx, draft: &mut Draft) {
+        let mut room = GROUP_CUT.saturating_sub(draft.bytes.len());
+        let mut groups: Vec<Group> = Vec::new();
+        while let Some(&ix) = self.journals[dir].queue.front() {
+            let Some(collection) = self.collections[ix].as_mut() else {
+                self.journals[dir].queue.pop_front();
+                continue;
+            };
+            let mut group = Group { collection: ix, announces: false, bytes: 0, batches: Vec::new() };
+            while let Some(batch) = collection.pending.front() {
+                let alone = groups.is_empty() && group.batches.is_empty();
+                if batch.bytes > room && !(alone && draft.bytes.len() < GROUP_CUT) {
+                    break;
+                }
+                room = room.saturating_sub(batch.bytes);
+                group.bytes += batch.bytes;
+                group.batches.extend(collection.pending.pop_front());
+            }
+            if group.batches.is_empty() && !collection.pending.is_empty() {
+                break;
+            }
+            self.journals[dir].queue.pop_front();
+            if group.batches.is_empty() {
+                collection.queued_on = None;
+                continue;
+            }
+            collection.queued_on = None;
+            collection.in_flight = true;
+            group.announces = !std::mem::replace(&mut collection.announced, true);
+            if group.announces {
+                let before = draft.bytes.len();
+                self.draft_announcement(ix, draft);
+                room = room.saturating_sub(draft.bytes.len() - before);
+            }
+            groups.push(group);
+        }
+        if let Some(in_flight) = &mut draft.in_flight {
+            in_flight.groups = groups;
+        }
+    }
+
+    /// The next part of the checkpoint under way.
+    fn checkpoint_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+        let mut draft = self.draft(dir, FrameKind::CheckpointPart);
+        let epoch = self.identity.epoch;
+        let Some(mut checkpoint) = self.journals[dir].checkpoint.take() else { return Work::Wait(None) };
+        if !std::mem::replace(&mut checkpoint.begun, true) {
+            let fact = self.epoch_fact(dir);
+            draft.add(|out| fact.encode_record(out));
+        }
+        while draft.bytes.len() < GROUP_CUT {
+            if let Some((ix, incarnation)) = checkpoint.collections.pop_front() {
+                if self.live(ix, incarnation).is_none_or(|c| !c.announced || c.delete_durable) {
+                    continue;
+                }
+                self.draft_announcement(ix, &mut draft);
+                let collection = self.get(ix);
+                let subject = |lsn| Subject { collection_id: collection.name.as_str(), incarnation, lsn };
+                if collection.truncated_to > Lsn::ZERO {
+                    let fact = facts::TruncateFact { head: collection.durable_head };
+                    draft.add(|out| fact.encode(out, subject(collection.truncated_to), epoch));
+                }
+                for gap in &collection.gaps {
+                    let fact = facts::GapFact { last: gap.last, reason: gap.cause };
+                    draft.add(|out| fact.encode(out, subject(gap.first), epoch));
+                }
+            } else if let Some((name, incarnation)) = checkpoint.tombstones.pop_front() {
+                let subject = Subject { collection_id: name.as_str(), incarnation, lsn: Lsn::ZERO };
+                draft.add(|out| facts::DeleteFact.encode(out, subject, epoch));
+            } else {
+                break;
+            }
+        }
+        checkpoint.bytes += draft.bytes.len() as u64;
+        let ends = checkpoint.collections.is_empty() && checkpoint.tombstones.is_empty();
+        let mut flags = FLAG_CHECKPOINT_PART;
+        if ends {
+            flags |= FLAG_CHECKPOINT_END;
+            if let Some(in_flight) = &mut draft.in_flight {
+                in_flight.kind = FrameKind::CheckpointEnd;
+            }
+        }
+        self.journals[dir].checkpoint = Some(checkpoint);
+        self.seal(dir, draft, flags, builder)
+    }
+
+    /// The end of a stream: an empty frame that proves the last one, then the clean-shutdown frame.
+    fn closing_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+        let journal = &mut self.journals[dir];
+        if journal.closing == Closing::CleanWritten {
+            journal.closing = Closing::Closed;
+            return Work::End;
+        }
+        let (kind, flags) = if journal.proven {
+            (FrameKind::Clean, FLAG_CLEAN_SHUTDOWN | FLAG_CONTROL_ONLY)
+        } else {
+            (FrameKind::Empty, FLAG_CONTROL_ONLY)
+        };
+        let draft = self.draft(dir, kind);
+        self.seal(dir, draft, flags, builder)
+    }
+
+    /// Begins a checkpoint when enough was written since the last one, or when one would free files that somebody
+    /// waits for.
+    fn maybe_start_checkpoint(&mut self, dir: DirIx) {
+        let journal = &self.journals[dir];
+        if journal.checkpoint.is_some() {
+            return;
+        }
+        let by_size = journal.since_checkpoint >= journal.slot_limit().max(4 * journal.checkpoint_size);
+        if !by_size && !journal.look_for_free {
+            return;
+        }
+        let (floor, oldest, rotate) = self.freeable(dir);
+        let journal = &mut self.journals[dir];
+        journal.look_for_free = false;
+        // Old streams go as soon as they can: they are what a restart reads again. The rest waits for need or leisure.
+        let frees_old = oldest > journal.stream.oldest;
+        let frees_slots = floor > journal.stream.floor;
+        if !(by_size || frees_old || (frees_slots && (journal.pressed || journal.proven))) {
+            self.journals[dir].pressed = false;
+            return;
+        }
+        let collections =
+            self.by_name.values().filter_map(|&ix| Some((ix, self.collections[ix].as_ref()?.incarnation)));
+        let collections = collections.collect();
+        self.drop_tombstones();
+        let tombstones: Vec<(CollectionName, Incarnation)> =
+            self.tombstones.iter().map(|(name, tombstone)| (name.clone(), tombstone.incarnation)).collect();
+        let journal = &mut self.journals[dir];
+        journal.pressed = false;
+        journal.stream.rotate |= rotate;
+        journal.checkpoint =
+            Some(Checkpoint { collections, tombstones: tombstones.into(), begun: false, bytes: 0, floor, oldest });
+    }
+
+    /// What may be gone once a checkpoint of now is durable: frames of this stream, older streams, and whether the
+    /// current file could go too if the stream went on in a new one.
+    fn freeable(&self, dir: DirIx) -> (u64, crate::types::Epoch, bool) {
+        let journal = &self.journals[dir];
+        let all_dead = |heads: &std::collections::HashMap<Incarnation, Lsn>| {
+            heads.iter().all(|(&incarnation, &head)| self.is_dead(incarnation, head))
+        };
+        let oldest = journal
+            .old
+            .iter()
+            .filter(|old| !all_dead(&old.heads))
+            .map(|old| old.epoch)
+            .min()
+            .unwrap_or(journal.stream.epoch)
+            .max(journal.stream.oldest);
+        let mut floor = journal.stream.floor;
+        let mut rotate = false;
+        for (index, slot) in journal.slots.iter().enumerate() {
+            let current = index + 1 == journal.slots.len();
+            if !all_dead(&slot.heads) || (current && (slot.heads.is_empty() || !journal.pressed)) {
+                break;
+            }
+            rotate |= current;
+            floor = slot.last_frame;
+        }
+        (floor, oldest, rotate)
+    }
+
+    /// Forgets deletions that no file is old enough to contradict.
+    fn drop_tombstones(&mut self) {
+        let oldest_file = self
+            .journals
+            .iter()
+            .map(
+                |journal| {
+                    if journal.old.is_empty() { journal.slots.front().map_or(u64::MAX, |slot| slot.made) } else { 0 }
+                },
+            )
+            .min()
+            .unwrap_or(0);
+        self.tombstones.retain(|_, tombstone| tombstone.tick >= oldest_file);
+    }
+}

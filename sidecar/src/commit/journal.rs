@@ -1,0 +1,222 @@
+//! One directory as the log sees it: health, its stream, what its files hold, what waits to be committed there.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Instant, SystemTime};
+
+use walstorage_crds::url::WalUrl;
+
+use super::answer::ChangeWaiter;
+use super::collection::{ColIx, PendingBatch, TruncateWish};
+use super::stream::Stream;
+use crate::directory::disk::Space;
+use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
+
+/// Whether a directory can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Healthy,
+    /// No space left; over for this process.
+    Full(String),
+    /// A write or sync failed; over for this process.
+    Failed(String),
+}
+
+/// A slot of the current stream.
+#[derive(Debug, Default)]
+pub(crate) struct SlotUse {
+    pub(crate) file: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last_frame: u64,
+    /// When its first frame was built, in the log's ticks.
+    pub(crate) made: u64,
+    /// The highest LSN of each collection in it.
+    pub(crate) heads: HashMap<Incarnation, Lsn>,
+}
+
+/// A stream of an earlier start; freed as a whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OldStream {
+    pub(crate) epoch: Epoch,
+    /// File names and sizes.
+    pub(crate) files: Vec<(String, u64)>,
+    /// The highest LSN of each collection in it.
+    pub(crate) heads: HashMap<Incarnation, Lsn>,
+}
+
+impl OldStream {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// A fact that waits for a frame; its bytes are made when the frame is built, so that it states what is durable then.
+#[derive(Debug)]
+pub(crate) enum Fact {
+    /// COLLECTION of a creation or move.
+    Announce(ColIx, Incarnation),
+    /// TRUNCATE for the wishes of a collection.
+    Truncate(ColIx, Incarnation),
+    /// DELETE.
+    Delete { name: CollectionName, incarnation: Incarnation, waiter: ChangeWaiter<Incarnation> },
+}
+
+/// A checkpoint being written.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) collections: VecDeque<(ColIx, Incarnation)>,
+    pub(crate) tombstones: VecDeque<(CollectionName, Incarnation)>,
+    pub(crate) begun: bool,
+    pub(crate) bytes: u64,
+    /// What may be gone when it is durable.
+    pub(crate) floor: u64,
+    pub(crate) oldest: Epoch,
+}
+
+/// One collection's part of a frame.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) collection: ColIx,
+    pub(crate) announces: bool,
+    pub(crate) bytes: usize,
+    pub(crate) batches: Vec<PendingBatch>,
+}
+
+/// The start of a directory: frame 1 states who is there, frame 2, where one is needed, that new members are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    First,
+    FirstDone,
+    Second,
+    Done,
+}
+
+/// What the frame in flight does beside its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    Normal,
+    Opening,
+    CheckpointPart,
+    CheckpointEnd,
+    /// Proves the frame before it.
+    Empty,
+    /// The very last.
+    Clean,
+}
+
+/// The frame being written.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) kind: FrameKind,
+    /// The log's tick when it was built: what it states is not newer.
+    pub(crate) built: u64,
+    pub(crate) place: super::stream::Place,
+    pub(crate) floor: u64,
+    pub(crate) oldest: Epoch,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
+    pub(crate) deletes: Vec<(CollectionName, Incarnation, ChangeWaiter<Incarnation>)>,
+}
+
+/// How far the end of a directory's stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    Open,
+    CleanWritten,
+    Closed,
+}
+
+/// One directory.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) id: DirectoryId,
+    pub(crate) url: WalUrl,
+    /// Its place in `wal_urls`; `None`: no segments go there (the journal, a removed URL).
+    pub(crate) position: Option<usize>,
+    /// It is `journal_url`: all commits go here.
+    pub(crate) takes_all_commits: bool,
+    pub(crate) draining: bool,
+    pub(crate) health: Health,
+    pub(crate) since: SystemTime,
+    pub(crate) in_use: bool,
+    pub(crate) device: (u64, String),
+    pub(crate) space: Space,
+    pub(crate) journal_max: u64,
+
+    pub(crate) opening: Opening,
+    pub(crate) closing: Closing,
+    pub(crate) stream: Stream,
+    pub(crate) closes: Vec<crate::format::facts::Close>,
+    pub(crate) accepted_damage: Vec<crate::format::facts::AcceptedDamage>,
+    pub(crate) slots: VecDeque<SlotUse>,
+    pub(crate) old: Vec<OldStream>,
+    /// Files that nothing needs.
+    pub(crate) garbage: Vec<(String, u64)>,
+    pub(crate) unlinking: u64,
+    pub(crate) acked_floor: u64,
+    pub(crate) acked_oldest: Epoch,
+
+    pub(crate) queue: VecDeque<ColIx>,
+    pub(crate) pending_bytes: u64,
+    pub(crate) facts: VecDeque<Fact>,
+    /// When the next commit is due.
+    pub(crate) commit_at: Option<Instant>,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) since_checkpoint: u64,
+    pub(crate) checkpoint_size: u64,
+    /// The last frame was part of a checkpoint: a normal one goes first.
+    pub(crate) yield_to_normal: bool,
+    /// Somebody was refused for want of journal space.
+    pub(crate) pressed: bool,
+    /// Look whether a checkpoint would free files.
+    pub(crate) look_for_free: bool,
+    /// Its committer has to be woken.
+    pub(crate) signalled: bool,
+    pub(crate) last_commit: Instant,
+    /// The last frame proves all before it and nothing has to be proven.
+    pub(crate) proven: bool,
+    pub(crate) list_at: Instant,
+
+    pub(crate) latency_us: f64,
+    pub(crate) acks_per_sync: f64,
+}
+
+impl Journal {
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.health == Health::Healthy
+    }
+
+    /// Bytes of journal files, those to be removed included.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.bytes).sum::<u64>()
+            + self.old.iter().map(OldStream::bytes).sum::<u64>()
+            + self.garbage.iter().map(|(_, bytes)| bytes).sum::<u64>()
+            + self.unlinking
+    }
+
+    /// Where a file is full: a small journal has smaller slots, so that some can be freed.
+    pub(crate) fn slot_limit(&self) -> u64 {
+        let page = crate::format::limits::PAGE as u64;
+        (self.journal_max / 4).clamp(16 * page, crate::format::limits::SLOT_NOMINAL) / page * page
+    }
+
+    /// Whether `bytes` more of entries fit below the part that is kept for facts.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.journal_bytes() + self.pending_bytes + bytes + self.slot_limit() <= self.journal_max
+    }
+
+    /// The earlier of what is due and `at`.
+    pub(crate) fn due(&mut self, at: Instant) {
+        self.commit_at = Some(self.commit_at.map_or(at, |due| due.min(at)));
+        self.signalled = true;
+    }
+
+    /// A new commit took this long and answered this many.
+    pub(crate) fn measured(&mut self, took_us: f64, acks: u64) {
+        let blend = |before: &mut f64, now: f64| {
+            *before = if *before == 0.0 { now } else { 0.8 * *before + 0.2 * now };
+        };
+        blend(&mut self.latency_us, took_us);
+        blend(&mut self.acks_per_sync, acks as f64);
+    }
+}

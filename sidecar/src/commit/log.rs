@@ -1,0 +1,369 @@
+//! The log of one writer as a state machine: what is assigned, what is durable, what each directory does next. No I/O,
+//! no clock, no threads: callers bring the time and carry out the work that [`Log::poll`] answers.
+//!
+//! Invariants, each with a test of that name in `commit/tests`:
+//! 1. An append is refused before it has an LSN, or answered; never both, never neither.
+//! 2. An acknowledged entry was written and synced in one directory, and every lower LSN of its collection too.
+//! 3. A collection has at most one group in flight.
+//! 4. A fact states only what is durable when its frame is built or lies earlier in the same frame.
+//! 5. A file is removed only after a frame that says so is durable, and only when all in it is truncated or deleted as
+//!    of a complete durable checkpoint behind it.
+//! 6. After a failed write nothing more goes to that stream, and nothing that was assigned is skipped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+use walstorage_crds::config::DistributionStrategy;
+use walstorage_crds::url::WalUrl;
+
+use super::answer::Outbox;
+use super::collection::{ColIx, Collection, DirIx};
+use super::journal::{Journal, Opening};
+use crate::error::{ApiError, Reason};
+use crate::placement::{self, Candidate};
+use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
+
+/// The settings that may change while running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) strategy: DistributionStrategy,
+    pub(crate) affinity: bool,
+    /// Bound of the memory that entries hold, bytes.
+    pub(crate) memory_limit: u64,
+    pub(crate) buffered_interval: Duration,
+}
+
+/// Who writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) writer: Uuid,
+    pub(crate) writer_id: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) run: Uuid,
+    pub(crate) grant: u64,
+    pub(crate) holder: String,
+}
+
+/// Where the process is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The first frames are being written.
+    Opening,
+    Serving,
+    Stopping,
+    /// Another process has taken over; the sentence says how that was seen.
+    Fenced(String),
+}
+
+/// A deletion that checkpoints still have to state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) incarnation: Incarnation,
+    /// When it became durable, in ticks: needed while a file from before is left.
+    pub(crate) tick: u64,
+}
+
+/// The log of one writer.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    pub(crate) stage: Stage,
+    pub(crate) journals: Vec<Journal>,
+    pub(crate) forgotten: Vec<DirectoryId>,
+    /// Records that go into frame 1 of every directory behind its EPOCH: gaps and moves decided by recovery.
+    pub(crate) opening_records: Vec<u8>,
+    pub(crate) opening_record_count: u64,
+
+    pub(super) collections: Vec<Option<Collection>>,
+    pub(super) free: Vec<ColIx>,
+    pub(super) by_name: BTreeMap<CollectionName, ColIx>,
+    pub(super) by_incarnation: HashMap<Incarnation, ColIx>,
+    pub(super) tombstones: BTreeMap<CollectionName, Tombstone>,
+
+    /// The next incarnation.
+    pub(super) next_incarnation: u64,
+    /// The highest placement number given.
+    pub(super) placements: u64,
+    /// RoundRobin without affinity: a counter in memory.
+    pub(super) turn: u64,
+    /// Rises with every durable frame: orders deletions and files.
+    pub(super) tick: u64,
+    pub(super) memory_used: u64,
+    /// Bytes of requests being received.
+    pub(super) receiving: u64,
+    /// Memory or journal space was freed since the last look.
+    pub(super) freed: bool,
+    pub(super) outbox: Outbox,
+    pub(super) entropy: SmallRng,
+}
+
+/// What a log starts from.
+pub(crate) struct Start {
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    pub(crate) journals: Vec<Journal>,
+    pub(crate) forgotten: Vec<DirectoryId>,
+    pub(crate) collections: Vec<Collection>,
+    pub(crate) tombstones: BTreeMap<CollectionName, Incarnation>,
+    pub(crate) opening_records: Vec<u8>,
+    pub(crate) opening_record_count: u64,
+    pub(crate) seed: u64,
+}
+
+impl Log {
+    /// A log as recovery found it; serves once the first frames are durable.
+    pub(crate) fn new(start: Start) -> Self {
+        let mut log = Self {
+            next_incarnation: start.identity.epoch.0 << 20,
+            settings: start.settings,
+            identity: start.identity,
+            stage: Stage::Opening,
+            journals: start.journals,
+            forgotten: start.forgotten,
+            opening_records: start.opening_records,
+            opening_record_count: start.opening_record_count,
+            collections: Vec::new(),
+            free: Vec::new(),
+            by_name: BTreeMap::new(),
+            by_incarnation: HashMap::new(),
+            tombstones: start
+                .tombstones
+                .into_iter()
+                .map(|(name, incarnation)| (name, Tombstone { incarnation, tick: 1 }))
+                .collect(),
+            placements: 0,
+            turn: 0,
+            tick: 1,
+            memory_used: 0,
+            receiving: 0,
+            freed: false,
+            outbox: Outbox::default(),
+            entropy: SmallRng::seed_from_u64(start.seed),
+        };
+        for mut collection in start.collections {
+            collection.announced = true;
+            log.placements = log.placements.max(collection.placement);
+            log.memory_used += collection.memory() as u64;
+            log.insert(collection);
+        }
+        log
+    }
+
+    /// Adds a collection to the index.
+    pub(super) fn insert(&mut self, collection: Collection) -> ColIx {
+        let (name, incarnation) = (collection.name.clone(), collection.incarnation);
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                self.collections[ix] = Some(collection);
+                ix
+            }
+            None => {
+                self.collections.push(Some(collection));
+                self.collections.len() - 1
+            }
+        };
+        self.by_name.insert(name, ix);
+        self.by_incarnation.insert(incarnation, ix);
+        ix
+    }
+
+    /// Takes a deleted collection out of memory once nothing refers to it.
+    pub(super) fn reap(&mut self, ix: ColIx) {
+        if self.collections[ix].as_ref().is_some_and(Collection::is_gone)
+            && let Some(collection) = self.collections[ix].take()
+        {
+            self.memory_used -= collection.memory() as u64;
+            self.by_incarnation.remove(&collection.incarnation);
+            self.freed = true;
+            self.free.push(ix);
+        }
+    }
+
+    /// The collection at `ix` if it still is the one with this incarnation.
+    pub(super) fn live(&mut self, ix: ColIx, incarnation: Incarnation) -> Option<&mut Collection> {
+        self.collections.get_mut(ix)?.as_mut().filter(|collection| collection.incarnation == incarnation)
+    }
+
+    /// A collection by name.
+    ///
+    /// # Errors
+    /// COLLECTION_NOT_FOUND.
+    pub(crate) fn find(&self, name: &CollectionName) -> Result<&Collection, ApiError> {
+        self.by_name.get(name).and_then(|&ix| self.collections[ix].as_ref()).ok_or_else(|| {
+            ApiError::new(
+                Reason::CollectionNotFound,
+                format!("there is no collection {:?}; an append creates it", name.as_str()),
+            )
+        })
+    }
+
+    /// All collections in the index.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Collection> {
+        self.by_name.values().filter_map(|&ix| self.collections[ix].as_ref())
+    }
+
+    /// Collections after `name`, by name.
+    pub(super) fn after(&self, name: Option<&str>) -> impl Iterator<Item = &Collection> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.by_name.range::<str, _>((from, Bound::Unbounded));
+        range.filter_map(|(_, &ix)| self.collections[ix].as_ref())
+    }
+
+    /// Refuses calls that change something while the log cannot take them.
+    pub(super) fn check_open(&self) -> Result<(), ApiError> {
+        match &self.stage {
+            Stage::Serving => Ok(()),
+            Stage::Opening => Err(ApiError::new(Reason::NotReady, "the first frames are being written; try again")),
+            Stage::Stopping => Err(ApiError::new(Reason::ShuttingDown, "the sidecar is stopping; try the next one")),
+            Stage::Fenced(why) => Err(ApiError::new(Reason::Fenced, why.clone())),
+        }
+    }
+
+    /// The directory that takes the commits of a collection whose home is `home`.
+    pub(super) fn commit_journal(&self, home: DirIx) -> DirIx {
+        self.journals.iter().position(|journal| journal.takes_all_commits).unwrap_or(home)
+    }
+
+    /// Chooses a home among the healthy directories of `wal_urls`.
+    pub(super) fn place(
+        &mut self,
+        name: &CollectionName,
+        turn: u64,
+        current: Option<DirIx>,
+        bytes: u64,
+    ) -> Option<DirIx> {
+        let candidates: Vec<Candidate> = self
+            .journals
+            .iter()
+            .filter_map(|journal| {
+                let position = journal.position?;
+                Some(Candidate {
+                    id: journal.id,
+                    position,
+                    healthy: journal.is_healthy() && !journal.draining && journal.in_use && journal.has_room(bytes),
+                    tier: 0,
+                    device: journal.device.0,
+                    queued_bytes: journal.pending_bytes,
+                    latency_us: journal.latency_us,
+                    free_bytes: journal.space.free,
+                    capacity_bytes: journal.space.capacity,
+                    used_bytes: journal.journal_bytes(),
+                })
+            })
+            .collect();
+        let current = current.map(|ix| self.journals[ix].id);
+        let strategy = self.settings.strategy;
+        let entropy = &mut self.entropy;
+        let chosen = placement::choose(strategy, &candidates, name, turn, current, |n| entropy.random_range(0..n))?;
+        self.journals.iter().position(|journal| journal.id == chosen)
+    }
+
+    /// Any healthy directory, `preferred` first: for facts.
+    pub(super) fn healthy_for_facts(&self, preferred: DirIx) -> Option<DirIx> {
+        std::iter::once(preferred)
+            .chain(0..self.journals.len())
+            .find(|&ix| self.journals[ix].is_healthy() && self.journals[ix].opening == Opening::Done)
+    }
+
+    /// The URL that stands for a directory in answers.
+    pub(super) fn url(&self, dir: DirIx) -> WalUrl {
+        self.journals[dir].url.clone()
+    }
+
+    /// Takes what is to be answered; deliver it without the lock.
+    pub(crate) fn take_outbox(&mut self) -> Outbox {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The directories whose committers have to be woken since the last call.
+    pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = DirIx> {
+        let signalled = |(ix, journal): (DirIx, &mut Journal)| std::mem::take(&mut journal.signalled).then_some(ix);
+        self.journals.iter_mut().enumerate().filter_map(signalled)
+    }
+
+    /// Whether memory or journal space was freed since the last call.
+    pub(crate) fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Memory that entries and requests being received hold, bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_used + self.receiving
+    }
+
+    /// Counts a request being received, where there is room.
+    pub(crate) fn receive(&mut self, bytes: u64) -> bool {
+        let room = self.receiving == 0 || self.memory() + bytes <= self.settings.memory_limit;
+        if room {
+            self.receiving += bytes;
+        }
+        room
+    }
+
+    /// What to tell a caller for whom there is no memory.
+    pub(crate) fn memory_refusal(&self) -> ApiError {
+        let (used, limit) = (self.memory(), self.settings.memory_limit);
+        ApiError::new(
+            Reason::MemoryLimit,
+            format!(
+                "entries in memory use {used} of {limit} bytes: truncate what is applied, or raise global_flush_threshold"
+            ),
+        )
+        .with("usedBytes", used)
+        .with("limitBytes", limit)
+    }
+
+    /// A counted request is here or gone.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.receiving -= bytes;
+        self.freed = true;
+    }
+
+    /// Applies settings that may change while running; the bounds of journals in the order of the directories.
+    pub(crate) fn reconfigure(&mut self, settings: Settings, drains: impl Fn(&Journal) -> (bool, u64)) {
+        self.settings = settings;
+        for journal in &mut self.journals {
+            (journal.draining, journal.journal_max) = drains(journal);
+        }
+        self.freed = true;
+    }
+
+    /// Refuses new calls from now on; what is under way is committed.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Opening | Stage::Serving) {
+            self.stage = Stage::Stopping;
+            for journal in &mut self.journals {
+                journal.due(now);
+            }
+            for collection in self.collections.iter().flatten() {
+                collection.changed.notify_waiters();
+            }
+        }
+    }
+
+    /// The next placement number.
+    pub(super) fn next_placement(&mut self) -> u64 {
+        self.placements += 1;
+        self.placements
+    }
+
+    /// A new incarnation. The counter may run into the epoch's bits: the next epoch is above what was seen.
+    pub(super) fn new_incarnation(&mut self) -> Incarnation {
+        let incarnation = Incarnation(self.next_incarnation);
+        self.next_incarnation += 1;
+        incarnation
+    }
+
+    /// Whether everything of `incarnation` up to `head` is truncated or deleted, durably.
+    pub(super) fn is_dead(&self, incarnation: Incarnation, head: Lsn) -> bool {
+        self.by_incarnation
+            .get(&incarnation)
+            .and_then(|&ix| self.collections[ix].as_ref())
+            .is_none_or(|collection| collection.truncated_to >= head && !collection.deleted)
+    }
+}

@@ -1,0 +1,17 @@
+//! Commit: appends become LSNs, LSNs become frames, frames become acknowledgements. A state machine ([`log::Log`])
+//! without I/O, clock or threads; the engine drives it with real disks, tests with whatever they like.
+
+pub(crate) mod answer;
+pub(crate) mod append;
+pub(crate) mod buffer;
+mod change;
+pub(crate) mod collection;
+pub(crate) mod frames;
+pub(crate) mod journal;
+pub(crate) mod log;
+pub(crate) mod outcome;
+pub mod producers;
+pub(crate) mod read;
+pub(crate) mod stream;
+#[cfg(test)]
+mod tests;

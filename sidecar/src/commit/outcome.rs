@@ -1,0 +1,389 @@
+//! What comes back from the disks: a frame became durable, a write failed, files are gone, the journal was listed.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::answer::unknown;
+use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
+use super::frames::IDLE;
+use super::journal::{Closing, Fact, FrameKind, Group, Health, InFlight, Opening, SlotUse};
+use super::log::{Log, Stage, Tombstone};
+use crate::api::{Ack, Appended};
+use crate::directory::disk::Space;
+use crate::error::{ApiError, Reason};
+use crate::format::StreamKey;
+use crate::types::{Incarnation, Lsn};
+
+/// A frame that is written and synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    /// Its bytes in the file.
+    pub(crate) len: u64,
+    pub(crate) crc: u32,
+    /// Write and sync.
+    pub(crate) took: Duration,
+}
+
+/// Why work could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// ENOSPC, EDQUOT.
+    Full(String),
+    /// Anything else, short writes included.
+    Failed(String),
+    /// The first file of our stream exists: somebody else made it.
+    Fenced(String),
+}
+
+/// What a durable frame held, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) entries: u64,
+    pub(crate) acks: u64,
+}
+
+impl Log {
+    /// The frame in flight is durable.
+    pub(crate) fn committed(&mut self, dir: DirIx, done: Committed, now: Instant) -> Tally {
+        self.tick += 1;
+        let tick = self.tick;
+        let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
+        let InFlight { kind, built, place, floor, oldest, groups, truncates, deletes } = in_flight;
+        let acks_before = self.outbox.acks();
+        let journal = &mut self.journals[dir];
+        journal.stream.advance(place, done.len, done.crc);
+        if place.new_file {
+            journal.slots.push_back(SlotUse {
+                file: place.file,
+                bytes: crate::format::limits::PAGE as u64,
+                made: built,
+                ..SlotUse::default()
+            });
+        }
+        if let Some(slot) = journal.slots.back_mut() {
+            slot.bytes += done.len;
+            slot.last_frame = journal.stream.durable_frame;
+        }
+        journal.last_commit = now;
+        journal.since_checkpoint += done.len;
+        journal.proven = matches!(kind, FrameKind::Empty | FrameKind::Clean);
+        self.free_files(dir, floor, oldest);
+        let mut entries = 0;
+        for group in groups {
+            entries += self.group_durable(dir, group, now);
+        }
+        for (ix, incarnation, wishes) in truncates {
+            self.truncates_durable(ix, incarnation, wishes);
+        }
+        for (name, incarnation, waiter) in deletes {
+            self.tombstones.insert(name, Tombstone { incarnation, tick });
+            self.outbox.deleted(waiter, Ok(incarnation));
+            if let Some(&ix) = self.by_incarnation.get(&incarnation) {
+                if let Some(collection) = self.collections[ix].as_mut() {
+                    collection.delete_durable = true;
+                }
+                self.reap(ix);
+            }
+        }
+        let journal = &mut self.journals[dir];
+        match kind {
+            FrameKind::Normal | FrameKind::Empty => {}
+            FrameKind::CheckpointPart => journal.yield_to_normal = true,
+            FrameKind::CheckpointEnd => {
+                journal.yield_to_normal = false;
+                if let Some(checkpoint) = journal.checkpoint.take() {
+                    journal.stream.floor = journal.stream.floor.max(checkpoint.floor);
+                    journal.stream.oldest = journal.stream.oldest.max(checkpoint.oldest);
+                    journal.checkpoint_size = checkpoint.bytes;
+                    journal.since_checkpoint = 0;
+                }
+            }
+            FrameKind::Clean => journal.closing = Closing::CleanWritten,
+            FrameKind::Opening => {
+                journal.opening = if journal.opening == Opening::First { Opening::FirstDone } else { Opening::Done };
+                self.opened();
+            }
+        }
+        let acks = self.outbox.acks() - acks_before;
+        if entries > 0 {
+            self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks);
+        }
+        Tally { entries, acks }
+    }
+
+    /// Everything a durable frame declared gone goes.
+    fn free_files(&mut self, dir: DirIx, floor: u64, oldest: crate::types::Epoch) {
+        let journal = &mut self.journals[dir];
+        journal.acked_floor = journal.acked_floor.max(floor);
+        journal.acked_oldest = journal.acked_oldest.max(oldest);
+        let key = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
+        while journal.slots.len() > 1
+            && let Some(slot) = journal.slots.pop_front_if(|slot| slot.last_frame <= journal.acked_floor)
+        {
+            let name = crate::format::names::SlotName { key, file: slot.file };
+            journal.garbage.push((name.to_string(), slot.bytes));
+        }
+        let acked = journal.acked_oldest;
+        let (gone, kept) = std::mem::take(&mut journal.old).into_iter().partition(|old| old.epoch < acked);
+        journal.old = kept;
+        let gone: Vec<super::journal::OldStream> = gone;
+        journal.garbage.extend(gone.into_iter().flat_map(|old| old.files));
+    }
+
+    /// One collection's part of a durable frame; answers the number of entries.
+    fn group_durable(&mut self, dir: DirIx, group: Group, now: Instant) -> u64 {
+        let Group { collection: ix, announces, bytes, batches } = group;
+        let directory = self.url(dir);
+        let epoch = self.identity.epoch;
+        let Some(collection) = self.collections[ix].as_mut() else { return 0 };
+        let before = collection.durable_head;
+        let mut acks = Vec::new();
+        for batch in batches {
+            let PendingBatch { first, last, bytes: _, due: _, stamp, waiter } = batch;
+            collection.durable_head = last;
+            if let Some((id, request)) = stamp {
+                collection.producers.durable(&id, request);
+            }
+            if let Some(waiter) = waiter {
+                acks.push((waiter, first, last));
+            }
+        }
+        let head = collection.durable_head;
+        collection.in_flight = false;
+        if collection.delete_durable
+            && let Some(tombstone) = self.tombstones.get_mut(&collection.name)
+        {
+            // What was under way when the deletion became durable lies in a younger file than the deletion.
+            tombstone.tick = self.tick;
+        }
+        collection.changed.notify_waiters();
+        let incarnation = collection.incarnation;
+        let (answered, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut collection.duplicates).into_iter().partition(|duplicate| duplicate.until <= head);
+        collection.duplicates = later;
+        let truncates = !collection.truncate_queued && collection.truncates.iter().any(|wish| wish.up_to <= head);
+        let pending = !collection.pending.is_empty();
+        for (waiter, first_lsn, last_lsn) in acks {
+            let directory = directory.clone();
+            let answer = Appended { first_lsn, last_lsn, ack: Ack::Durable, epoch, duplicate: false, directory };
+            self.outbox.append(waiter, Ok(answer));
+        }
+        for duplicate in answered {
+            self.answer_one_duplicate(ix, duplicate);
+        }
+        let journal = &mut self.journals[dir];
+        journal.pending_bytes = journal.pending_bytes.saturating_sub(bytes as u64);
+        if let Some(slot) = journal.slots.back_mut() {
+            slot.heads.insert(incarnation, head);
+        }
+        if announces {
+            self.announce_elsewhere(dir, ix, incarnation, now);
+        }
+        if truncates {
+            self.queue_truncate(ix, now);
+        }
+        if pending {
+            self.requeue(ix, dir, now);
+        }
+        self.reap(ix);
+        head.0 - before.0
+    }
+
+    /// Queues a collection that got more while its group was in flight; without affinity perhaps elsewhere.
+    fn requeue(&mut self, ix: ColIx, from: DirIx, now: Instant) {
+        let bytes: u64 = self.get(ix).pending.iter().map(|batch| batch.bytes as u64).sum();
+        let journal = &mut self.journals[from];
+        journal.pending_bytes = journal.pending_bytes.saturating_sub(bytes);
+        let due = self.get(ix).pending.iter().map(|batch| batch.due).min().unwrap_or(now);
+        self.enqueue(ix, bytes, due);
+    }
+
+    /// Tells the other directories of a new collection, without waiting: in their next frame.
+    fn announce_elsewhere(&mut self, dir: DirIx, ix: ColIx, incarnation: Incarnation, now: Instant) {
+        for (other, journal) in self.journals.iter_mut().enumerate() {
+            if other != dir && journal.is_healthy() {
+                journal.facts.push_back(Fact::Announce(ix, incarnation));
+                journal.due(now + IDLE);
+            }
+        }
+    }
+
+    fn truncates_durable(&mut self, ix: ColIx, incarnation: Incarnation, wishes: Vec<TruncateWish>) {
+        let to = wishes.iter().map(|wish| wish.up_to).max().unwrap_or(Lsn::ZERO);
+        let mut truncated_to = to;
+        if let Some(collection) = self.live(ix, incarnation) {
+            let freed = collection.truncate_to(to) as u64;
+            truncated_to = collection.truncated_to;
+            collection.changed.notify_waiters();
+            self.memory_used -= freed;
+            self.freed = true;
+            for journal in &mut self.journals {
+                journal.look_for_free |= journal.pressed;
+                journal.signalled |= journal.pressed;
+            }
+        }
+        for wish in wishes {
+            self.outbox.truncated(wish.waiter, Ok(truncated_to));
+        }
+    }
+
+    /// When every directory has done its part of the start, the next part begins, or service.
+    fn opened(&mut self) {
+        let all = |log: &Self, step: &[Opening]| {
+            log.journals.iter().all(|journal| !journal.is_healthy() || step.contains(&journal.opening))
+        };
+        if all(self, &[Opening::FirstDone]) {
+            let newcomers = self.journals.iter().any(|journal| journal.is_healthy() && !journal.in_use);
+            for journal in &mut self.journals {
+                if journal.is_healthy() {
+                    journal.opening = if newcomers { Opening::Second } else { Opening::Done };
+                }
+            }
+        }
+        if self.stage == Stage::Opening && all(self, &[Opening::Done]) {
+            for journal in &mut self.journals {
+                journal.in_use |= journal.is_healthy();
+            }
+            self.opening_records = Vec::new();
+            self.stage = Stage::Serving;
+        }
+    }
+
+    /// A write or sync failed: the stream is over. What was assigned to it is neither durable nor lost; everybody who
+    /// waits is told so.
+    pub(crate) fn failed(&mut self, dir: DirIx, failure: Failure, now: Instant) {
+        let (health, why) = match failure {
+            Failure::Fenced(why) => return self.fence(why),
+            Failure::Full(why) => (Health::Full(why.clone()), why),
+            Failure::Failed(why) => (Health::Failed(why.clone()), why),
+        };
+        let journal = &mut self.journals[dir];
+        journal.health = health;
+        journal.since = SystemTime::now();
+        journal.checkpoint = None;
+        journal.commit_at = None;
+        journal.pending_bytes = 0;
+        let queued = std::mem::take(&mut journal.queue);
+        let facts = std::mem::take(&mut journal.facts);
+        let in_flight = journal.in_flight.take();
+        let sentence =
+            format!("a write to {} failed ({why}); restart the sidecar when the directory is repaired", journal.url);
+        let mut touched: Vec<ColIx> = queued.into_iter().collect();
+        if let Some(in_flight) = in_flight {
+            for group in in_flight.groups {
+                touched.push(group.collection);
+                for batch in group.batches {
+                    if let Some(waiter) = batch.waiter {
+                        self.outbox.append(waiter, Err(unknown(&sentence)));
+                    }
+                }
+            }
+            for (ix, incarnation, wishes) in in_flight.truncates {
+                if let Some(collection) = self.live(ix, incarnation) {
+                    collection.truncates.extend(wishes);
+                }
+                self.queue_truncate(ix, now);
+            }
+            for (name, incarnation, waiter) in in_flight.deletes {
+                self.queue_fact(dir, Fact::Delete { name, incarnation, waiter }, now);
+            }
+        }
+        for ix in touched {
+            self.strand(ix, &sentence);
+        }
+        for fact in facts {
+            match fact {
+                Fact::Truncate(ix, incarnation) => {
+                    if let Some(collection) = self.live(ix, incarnation) {
+                        collection.truncate_queued = false;
+                        self.queue_truncate(ix, now);
+                    }
+                }
+                fact @ Fact::Delete { .. } => self.queue_fact(dir, fact, now),
+                // The other directories were told of it each on their own.
+                Fact::Announce(..) => {}
+            }
+        }
+        self.opened();
+    }
+
+    /// A collection whose assigned entries could not be written takes no more: its LSNs can be neither reused nor
+    /// skipped.
+    fn strand(&mut self, ix: ColIx, why: &str) {
+        let Some(collection) = self.collections[ix].as_mut() else { return };
+        collection.in_flight = false;
+        collection.queued_on = None;
+        collection.stuck.get_or_insert_with(|| why.to_owned());
+        let head = collection.durable_head;
+        let waiters: Vec<_> = std::mem::take(&mut collection.pending).into_iter().filter_map(|b| b.waiter).collect();
+        let duplicates = std::mem::take(&mut collection.duplicates);
+        let (kept, hopeless): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut collection.truncates).into_iter().partition(|wish| wish.up_to <= head);
+        collection.truncates = kept;
+        for waiter in waiters.into_iter().chain(duplicates.into_iter().map(|duplicate| duplicate.waiter)) {
+            self.outbox.append(waiter, Err(unknown(why)));
+        }
+        for wish in hopeless {
+            let message = format!("LSN {} never became durable: {why}", wish.up_to);
+            self.outbox.truncated(wish.waiter, Err(ApiError::new(Reason::NoHealthyDirectory, message)));
+        }
+        self.reap(ix);
+    }
+
+    /// Files of the journal are gone.
+    pub(crate) fn unlinked(&mut self, dir: DirIx) {
+        self.journals[dir].unlinking = 0;
+        self.freed = true;
+    }
+
+    /// The journal was listed: a newer stream than ours is somebody else's.
+    pub(crate) fn listed(&mut self, dir: DirIx, newest: Option<StreamKey>, space: Option<Space>, now: Instant) {
+        let journal = &mut self.journals[dir];
+        journal.list_at = now + IDLE;
+        journal.look_for_free = true;
+        if let Some(space) = space {
+            journal.space = space;
+        }
+        let ours = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
+        if let Some(newest) = newest.filter(|newest| *newest > ours) {
+            let why = format!(
+                "{} holds a stream of epoch {newest}, ours is {ours}: another process has taken over this writer",
+                journal.url
+            );
+            self.fence(why);
+        }
+    }
+
+    /// Another process owns the writer: nothing more is written, everything under way is unknown.
+    pub(crate) fn fence(&mut self, why: String) {
+        self.abandon(&why);
+        self.stage = Stage::Fenced(why);
+    }
+
+    /// Nothing more will be written: whoever still waits learns that the outcome is unknown.
+    pub(crate) fn abandon(&mut self, why: &str) {
+        for dir in 0..self.journals.len() {
+            let journal = &mut self.journals[dir];
+            journal.queue.clear();
+            journal.facts.clear();
+            journal.checkpoint = None;
+            journal.commit_at = None;
+            if let Some(in_flight) = journal.in_flight.take() {
+                for waiter in in_flight.groups.into_iter().flat_map(|g| g.batches).filter_map(|batch| batch.waiter) {
+                    self.outbox.append(waiter, Err(unknown(why)));
+                }
+            }
+        }
+        for ix in 0..self.collections.len() {
+            self.strand(ix, why);
+            if let Some(collection) = self.collections[ix].as_mut() {
+                // The senders go away: their callers learn UNKNOWN_OUTCOME.
+                collection.truncates.clear();
+                collection.changed.notify_waiters();
+            }
+        }
+        self.freed = true;
+        for journal in &mut self.journals {
+            journal.signalled = true;
+        }
+    }
+}

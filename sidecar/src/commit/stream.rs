@@ -1,0 +1,126 @@
+//! Where the next frame of a stream goes, and what its head says: the state of one journal being written.
+//!
+//! 1. `frame_seq` is dense from 1; one frame is in flight at most, so a frame proves that all before it were synced.
+//! 2. A page is written once. After any failure the stream is over.
+//! 3. A frame never spans files: one that does not fit below the limit of a file that holds a frame goes to a new file.
+
+use crate::format::StreamId;
+use crate::format::frame::FrameHeader;
+use crate::format::limits::PAGE;
+use crate::types::Epoch;
+
+/// The identity and position of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) epoch: Epoch,
+    pub(crate) session: u32,
+    /// The current file; 0 before the first.
+    pub(crate) file: u64,
+    /// Where the next frame goes in it.
+    pub(crate) offset: u64,
+    /// `frame_seq` of the last frame written and synced.
+    pub(crate) durable_frame: u64,
+    /// Its crc.
+    pub(crate) prev_crc: u32,
+    /// Frames up to here may be gone; what the next frame says.
+    pub(crate) floor: u64,
+    /// Streams of lower epochs may be gone; what the next frame says.
+    pub(crate) oldest: Epoch,
+    /// Rotate before the next frame whatever its size.
+    pub(crate) rotate: bool,
+}
+
+/// Where one frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) file: u64,
+    pub(crate) offset: u64,
+    /// The file has to be made first.
+    pub(crate) new_file: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(id: StreamId, epoch: Epoch, session: u32, oldest: Epoch) -> Self {
+        Self { id, epoch, session, file: 0, offset: 0, durable_frame: 0, prev_crc: 0, floor: 0, oldest, rotate: false }
+    }
+
+    /// Where a frame of `len` bytes goes when files are limited to `limit` bytes.
+    pub(crate) fn place(&self, len: u64, limit: u64) -> Place {
+        let page = PAGE as u64;
+        let holds_a_frame = self.offset > page;
+        let new_file = self.file == 0 || (holds_a_frame && (self.rotate || self.offset + len > limit));
+        if new_file {
+            Place { file: self.file + 1, offset: page, new_file }
+        } else {
+            Place { file: self.file, offset: self.offset, new_file }
+        }
+    }
+
+    /// The head of the next frame at `place`.
+    pub(crate) fn header(&self, place: Place, flags: u32) -> FrameHeader {
+        FrameHeader {
+            flags,
+            stream: self.id,
+            file: place.file,
+            offset: place.offset,
+            frame_seq: self.durable_frame + 1,
+            durable_frame: self.durable_frame,
+            prev_crc: self.prev_crc,
+            epoch: self.epoch,
+            floor: self.floor,
+            oldest: self.oldest,
+            oldest_session: 0,
+        }
+    }
+
+    /// The frame at `place` is durable.
+    pub(crate) fn advance(&mut self, place: Place, len: u64, crc: u32) {
+        self.file = place.file;
+        self.offset = place.offset + len;
+        self.durable_frame += 1;
+        self.prev_crc = crc;
+        if place.new_file {
+            self.rotate = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_does_not_fit_goes_to_the_next_file() {
+        let mut stream = Stream::new(StreamId([1; 16]), Epoch(1), 0, Epoch(1));
+        let limit = 16 << 20;
+        let first = stream.place(4096, limit);
+        assert_eq!(first, Place { file: 1, offset: 4096, new_file: true });
+        stream.advance(first, 4096, 7);
+        let second = stream.place(limit - 8192, limit);
+        assert_eq!(second, Place { file: 1, offset: 8192, new_file: false }, "fits to the byte");
+        assert_eq!(stream.place(limit - 4096, limit), Place { file: 2, offset: 4096, new_file: true });
+        stream.advance(second, limit - 8192, 8);
+        assert_eq!(stream.place(4096, limit), Place { file: 2, offset: 4096, new_file: true });
+    }
+
+    #[test]
+    fn a_frame_larger_than_a_file_makes_an_empty_file_longer() {
+        let mut stream = Stream::new(StreamId([1; 16]), Epoch(1), 0, Epoch(1));
+        let huge = stream.place(40 << 20, 16 << 20);
+        assert_eq!(huge, Place { file: 1, offset: 4096, new_file: true });
+        stream.advance(huge, 40 << 20, 7);
+        assert!(stream.place(4096, 16 << 20).new_file);
+    }
+
+    #[test]
+    fn a_head_proves_the_frame_before_it() {
+        let mut stream = Stream::new(StreamId([1; 16]), Epoch(9), 0, Epoch(3));
+        let place = stream.place(4096, 16 << 20);
+        let head = stream.header(place, 0);
+        assert_eq!((head.frame_seq, head.durable_frame, head.prev_crc), (1, 0, 0));
+        stream.advance(place, 4096, 77);
+        let head = stream.header(stream.place(4096, 16 << 20), 0);
+        assert_eq!((head.frame_seq, head.durable_frame, head.prev_crc, head.oldest), (2, 1, 77, Epoch(3)));
+    }
+}

@@ -1,0 +1,6 @@
+//! Directories: the storage behind one URL of one writer, reached through one seam per kind of storage.
+
+pub mod disk;
+pub mod identity;
+pub mod mounts;
+pub mod real_disk;

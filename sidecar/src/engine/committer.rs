@@ -1,0 +1,168 @@
+//! One thread per directory: asks the log what to do next, does it on the disk, reports. While it syncs, the next group
+//! gathers.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::inner::Inner;
+use crate::commit::collection::DirIx;
+use crate::commit::frames::{FrameJob, Work};
+use crate::commit::outcome::{Committed, Failure};
+use crate::directory::disk::{self, DiskFile};
+use crate::directory::identity::JOURNAL;
+use crate::format::frame::FrameBuilder;
+use crate::format::header::SlotHeader;
+use crate::format::limits::GROUP_CUT;
+use crate::format::names::SlotName;
+use crate::format::{Marker, StreamKey};
+use crate::recovery::Handle;
+
+/// A sync that takes longer is logged.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
+/// Runs until the directory's stream is over. A panic is a failure of the directory: nobody is left without an answer.
+pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
+    let mut writer = Writer { handle, file: None, marker: [0; 16] };
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| writer.work(inner, dir)));
+    if done.is_err() {
+        inner.with_log(|log| log.failed(dir, Failure::Failed("its committer panicked".into()), Instant::now()));
+    }
+}
+
+struct Writer<'a> {
+    handle: &'a Handle,
+    file: Option<Box<dyn DiskFile>>,
+    marker: Marker,
+}
+
+impl Writer<'_> {
+    fn work(&mut self, inner: &Arc<Inner>, dir: DirIx) {
+        let mut builder = FrameBuilder::new();
+        loop {
+            match inner.next_work(dir, &mut builder) {
+                Work::Frame(job) => {
+                    let outcome = self.write(&job, &mut builder);
+                    let large = builder.bytes() > 4 * GROUP_CUT;
+                    match outcome {
+                        Ok(done) => {
+                            if done.took > SLOW_SYNC {
+                                tracing::warn!(directory = %inner.url(dir), took = ?done.took, "slow sync");
+                            }
+                            inner.committed(dir, done);
+                        }
+                        Err(failure) => inner.failed(dir, failure),
+                    }
+                    if large {
+                        // A rare large batch does not keep its memory.
+                        builder = FrameBuilder::new();
+                    }
+                }
+                Work::Unlink(files) => {
+                    self.unlink(&files);
+                    inner.with_log(|log| log.unlinked(dir));
+                }
+                Work::List => {
+                    let newest = self.newest_stream();
+                    let space = self.handle.disk.0.space().ok();
+                    inner.with_log(|log| log.listed(dir, newest, space, Instant::now()));
+                }
+                // The log waits by itself before it answers.
+                Work::Wait(_) => {}
+                Work::End => return,
+            }
+        }
+    }
+
+    fn path(&self, name: SlotName) -> PathBuf {
+        Path::new(JOURNAL).join(name.to_string())
+    }
+
+    /// Makes the file where the job needs one, writes the frame and syncs it: durable on `Ok`.
+    fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
+        if job.place.new_file {
+            self.create(job)?;
+        }
+        let Some(file) = &self.file else { return Err(Failure::Failed("no file is open".into())) };
+        let frame = builder.finish_slot(&job.header, &self.marker).map_err(|e| Failure::Failed(e.to_string()))?;
+        let (len, crc) = (frame.bytes.len(), frame.crc);
+        let started = Instant::now();
+        let written = file.write_at(job.place.offset, frame.bytes).map_err(failure("write"))?;
+        if written != len {
+            // The rest may fit or not: what is on the disk now is torn, and the stream is over. The kernel says why when
+            // it is asked again, about bytes that nobody will read.
+            let error = file.write_at(job.place.offset + written as u64, &frame.bytes[written..]).err();
+            return Err(match error {
+                Some(error) => failure("write")(error),
+                None => Failure::Failed(format!("a write of {len} bytes ended after {written}")),
+            });
+        }
+        file.sync_data().map_err(failure("sync"))?;
+        Ok(Committed { len: len as u64, crc, took: started.elapsed() })
+    }
+
+    /// Makes the next file of the stream: header written and synced, the name durable.
+    fn create(&mut self, job: &FrameJob) -> Result<(), Failure> {
+        let key = StreamKey { epoch: job.header.epoch, session: 0 };
+        let name = SlotName { key, file: job.place.file };
+        let path = self.path(name);
+        self.marker = *uuid::Uuid::new_v4().as_bytes();
+        let header = SlotHeader {
+            writer: self.handle.identity.writer,
+            directory: self.handle.identity.directory,
+            stream: job.header.stream,
+            key,
+            file: job.place.file,
+            marker: self.marker,
+        };
+        let disk = &self.handle.disk.0;
+        let file = disk.create_excl(&path).map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists && job.place.file == 1 {
+                let shown = disk.display(&path);
+                return Failure::Fenced(format!(
+                    "{} exists: another process has taken over this writer",
+                    shown.display()
+                ));
+            }
+            failure("create a slot")(error)
+        })?;
+        let page = header.build_slot();
+        let written = file.write_at(0, &page).map_err(failure("write a slot's header"))?;
+        if written != page.len() {
+            return Err(Failure::Full(format!("a slot's header of {} bytes ended after {written}", page.len())));
+        }
+        file.sync_data().map_err(failure("sync a slot's header"))?;
+        disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn unlink(&self, files: &[String]) {
+        for name in files {
+            match self.handle.disk.0.unlink(&Path::new(JOURNAL).join(name)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // It holds nothing that is needed: the next start removes it.
+                Err(error) => tracing::warn!(file = name, %error, "cannot remove a journal file"),
+            }
+        }
+        if let Err(error) = self.handle.disk.0.sync_dir(Path::new(JOURNAL)) {
+            tracing::warn!(%error, "cannot sync the journal's folder");
+        }
+    }
+
+    fn newest_stream(&self) -> Option<StreamKey> {
+        let entries = self.handle.disk.0.list(Path::new(JOURNAL)).ok()?;
+        entries.iter().filter_map(|entry| SlotName::parse(&entry.name)).map(|name| name.key).max()
+    }
+}
+
+/// A device's error as the log understands it.
+fn failure(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| {
+        let sentence = format!("cannot {what}: {error}");
+        if disk::is_full(&error) { Failure::Full(sentence) } else { Failure::Failed(sentence) }
+    }
+}

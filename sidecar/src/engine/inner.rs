@@ -1,0 +1,241 @@
+//! The engine's shared state: the log behind one short lock, the threads that work for it, who waits for what.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+use walstorage_crds::config::Config;
+use walstorage_crds::url::WalUrl;
+
+use super::{Ended, Observer, Options, bounds};
+use crate::api::DamageReport;
+use crate::commit::collection::DirIx;
+use crate::commit::frames::Work;
+use crate::commit::log::{Log, Settings, Stage};
+use crate::commit::outcome::{Committed, Failure};
+use crate::error::{ApiError, Reason};
+use crate::format::frame::FrameBuilder;
+use crate::recovery::open::{DiskFactory, Unusable};
+use crate::recovery::{Progress, Waiting};
+
+/// What recovery found beside the log.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) unusable: Vec<Unusable>,
+    pub(super) damage: Vec<DamageReport>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The state of a recovery that has not ended.
+#[derive(Default)]
+pub(super) struct Recovering {
+    /// `None` while an attempt is under way for the first time.
+    pub(super) waiting: Option<Waiting>,
+    /// Directories to be given up by the next attempt.
+    pub(super) forget: BTreeSet<Uuid>,
+    /// Try again now.
+    pub(super) poked: bool,
+    /// Attempts that ended.
+    pub(super) attempts: u64,
+}
+
+/// Shared by handles and threads.
+pub(super) struct Inner {
+    pub(super) config: Mutex<Config>,
+    pub(super) require_mounts: bool,
+    pub(super) grant: Option<super::Grant>,
+    pub(super) disks: DiskFactory,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) memory_warning: Mutex<Option<String>>,
+
+    pub(super) recovering: Mutex<Recovering>,
+    pub(super) recovery_wakes: Condvar,
+    pub(super) progress: Progress,
+    /// Counts attempts and changes of stage, for those who wait for either.
+    pub(super) turns: watch::Sender<u64>,
+
+    /// `None` until an attempt succeeded.
+    log: Mutex<Option<Log>>,
+    /// One per directory of the log, used with its lock.
+    work: std::sync::OnceLock<Vec<Condvar>>,
+    pub(super) findings: Mutex<Findings>,
+    /// Memory or journal space was freed.
+    pub(super) freed: Notify,
+    pub(super) stopping: AtomicBool,
+    pub(super) ended: watch::Sender<Option<Ended>>,
+}
+
+impl Inner {
+    pub(super) fn new(options: Options, disks: DiskFactory) -> Self {
+        Self {
+            config: Mutex::new(options.config),
+            require_mounts: options.require_mounts,
+            grant: options.grant,
+            disks,
+            observer: options.observer,
+            memory_warning: Mutex::new(None),
+            recovering: Mutex::default(),
+            recovery_wakes: Condvar::new(),
+            progress: Progress::default(),
+            turns: watch::Sender::new(0),
+            log: Mutex::new(None),
+            work: std::sync::OnceLock::new(),
+            findings: Mutex::default(),
+            freed: Notify::new(),
+            stopping: AtomicBool::new(false),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    /// The bound of memory as of now; its warning is kept for the status.
+    pub(super) fn memory_limit(&self) -> u64 {
+        let (limit, warning) = bounds::memory_limit(&self.config.lock(), bounds::cgroup_memory_limit());
+        *self.memory_warning.lock() = warning;
+        limit
+    }
+
+    /// The log is there: it is driven by one thread per directory from now on.
+    pub(super) fn install(&self, log: Log) {
+        let _ = self.work.set(log.journals.iter().map(|_| Condvar::new()).collect());
+        *self.log.lock() = Some(log);
+    }
+
+    /// Looks at the log, or says that it is not ready.
+    pub(super) fn read_log<T>(&self, look: impl FnOnce(&Log) -> Result<T, ApiError>) -> Result<T, ApiError> {
+        match self.log.lock().as_ref() {
+            Some(log) if log.stage != Stage::Opening => look(log),
+            _ => Err(self.not_ready()),
+        }
+    }
+
+    /// Looks at the log at any stage.
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&Log) -> T) -> Option<T> {
+        self.log.lock().as_ref().map(look)
+    }
+
+    /// Changes the log; what that answers or wakes is seen to afterwards. Nothing happens before there is a log.
+    pub(super) fn with_log<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Option<T> {
+        let mut guard = self.log.lock();
+        let log = guard.as_mut()?;
+        let answer = change(log);
+        self.settle(guard);
+        Some(answer)
+    }
+
+    /// Changes the log on behalf of a caller.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Log) -> Result<T, ApiError>) -> Result<T, ApiError> {
+        self.with_log(change).unwrap_or_else(|| Err(self.not_ready()))
+    }
+
+    /// Lets go of the lock, then delivers answers and wakes whoever has something to do.
+    fn settle(&self, mut guard: MutexGuard<'_, Option<Log>>) {
+        let Some(log) = guard.as_mut() else { return };
+        let outbox = log.take_outbox();
+        let freed = log.take_freed();
+        let mut signals = [0_u64; 1];
+        let mut all = false;
+        for dir in log.take_signals() {
+            match signals.get_mut(dir / 64) {
+                Some(bits) => *bits |= 1 << (dir % 64),
+                None => all = true,
+            }
+        }
+        drop(guard);
+        outbox.deliver();
+        if freed {
+            self.freed.notify_waiters();
+        }
+        if let Some(work) = self.work.get() {
+            for (dir, condvar) in work.iter().enumerate() {
+                if all || (dir < 64 && signals[0] & 1 << dir != 0) {
+                    condvar.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Waits until `dir` has something to do, and answers that.
+    pub(super) fn next_work(&self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+        let mut guard = self.log.lock();
+        loop {
+            let Some(log) = guard.as_mut() else { return Work::End };
+            let work = log.poll(dir, Instant::now(), builder);
+            let Work::Wait(until) = work else { return work };
+            let Some(condvar) = self.work.get().and_then(|work| work.get(dir)) else { return Work::End };
+            match until {
+                Some(at) => drop(condvar.wait_until(&mut guard, at)),
+                None => condvar.wait(&mut guard),
+            }
+        }
+    }
+
+    pub(super) fn committed(&self, dir: DirIx, done: Committed) {
+        let was_opening = self.peek(|log| log.stage == Stage::Opening).unwrap_or(false);
+        let tally = self.with_log(|log| log.committed(dir, done, Instant::now())).unwrap_or_default();
+        if was_opening {
+            self.turn();
+            self.wake_all();
+        }
+        if tally.entries > 0 {
+            self.observer.committed(&self.url(dir), done.took, tally.entries, tally.acks);
+        }
+    }
+
+    pub(super) fn failed(&self, dir: DirIx, failure: Failure) {
+        tracing::error!(directory = %self.url(dir), ?failure, "a write failed");
+        self.with_log(|log| log.failed(dir, failure, Instant::now()));
+        self.turn();
+        self.wake_all();
+    }
+
+    /// Every committer looks again: the stage may have changed.
+    pub(super) fn wake_all(&self) {
+        // The lock orders this after whatever changed.
+        let guard = self.log.lock();
+        if let Some(work) = self.work.get() {
+            for condvar in work {
+                condvar.notify_all();
+            }
+        }
+        drop(guard);
+    }
+
+    /// Something that others wait for may have happened.
+    pub(super) fn turn(&self) {
+        self.turns.send_modify(|turns| *turns += 1);
+    }
+
+    pub(super) fn url(&self, dir: DirIx) -> WalUrl {
+        self.peek(|log| log.journals[dir].url.clone()).unwrap_or_else(|| self.config.lock().wal.wal_urls[0].clone())
+    }
+
+    /// Why a call cannot be served before recovery is done.
+    pub(super) fn not_ready(&self) -> ApiError {
+        if self.stopping.load(Ordering::Acquire) {
+            return ApiError::new(Reason::ShuttingDown, "the sidecar is stopping");
+        }
+        let recovering = self.recovering.lock();
+        let (done, total) = (self.progress.done.load(Ordering::Relaxed), self.progress.total.load(Ordering::Relaxed));
+        let message = match &recovering.waiting {
+            Some(waiting) if !waiting.reasons.is_empty() => format!("waiting: {}", waiting.reasons.join("; ")),
+            _ => format!("recovering: {done} of {total} bytes of journals are read; try again"),
+        };
+        ApiError::new(Reason::NotReady, message).with("replayDoneBytes", done).with("replayTotalBytes", total)
+    }
+
+    /// The settings of the log as configured now.
+    pub(super) fn settings(&self) -> Settings {
+        let memory_limit = self.memory_limit();
+        let config = self.config.lock();
+        Settings {
+            strategy: config.wal.distribution_strategy,
+            affinity: config.wal.collection_affinity,
+            memory_limit,
+            buffered_interval: config.wal.buffered_commit_interval,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What the engine shows of itself.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::inner::Inner;
+use crate::api::{DirectoryState, DirectoryStatus, EngineStatus, Phase};
+use crate::commit::journal::{Health, Journal};
+use crate::commit::log::{Log, Stage};
+use crate::recovery::open::Unusable;
+use crate::types::{DirectoryId, Epoch};
+
+/// A directory is shown as slow when its latency is this many times the best one's.
+const SLOW: f64 = 10.0;
+
+pub(super) fn status(inner: &Inner) -> EngineStatus {
+    // Each lock is let go before the next is taken.
+    let writer_id = inner.config.lock().wal.writer_id.clone().unwrap_or_default();
+    let memory_limit_bytes = inner.memory_limit();
+    let mut status = EngineStatus {
+        writer_uid: None,
+        writer_id,
+        epoch: Epoch(0),
+        grant: inner.grant.as_ref().map_or(0, |grant| grant.epoch),
+        holder: inner.grant.as_ref().map(|grant| grant.holder.clone()).unwrap_or_default(),
+        phase: Phase::Recovering,
+        waiting_for: Vec::new(),
+        replay_done_bytes: inner.progress.done.load(Ordering::Relaxed),
+        replay_total_bytes: inner.progress.total.load(Ordering::Relaxed),
+        directories: Vec::new(),
+        memory_used_bytes: 0,
+        memory_limit_bytes,
+        collections: 0,
+        unapplied_entries: 0,
+        unapplied_bytes: 0,
+        damage: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if inner.peek(|log| show_log(log, &mut status)).is_some() {
+        let findings = inner.findings.lock();
+        status.directories.extend(findings.unusable.iter().map(unusable));
+        status.damage.clone_from(&findings.damage);
+        status.warnings.clone_from(&findings.warnings);
+    } else if let Some(waiting) = &inner.recovering.lock().waiting {
+        status.phase = Phase::Waiting;
+        status.writer_uid = waiting.writer;
+        status.waiting_for.clone_from(&waiting.reasons);
+        status.damage.clone_from(&waiting.damage);
+        status.warnings.clone_from(&waiting.warnings);
+        status.directories.extend(waiting.present.iter().map(|(url, uuid)| DirectoryStatus {
+            uuid: uuid.map(DirectoryId),
+            ..blank(url.clone(), DirectoryState::Healthy)
+        }));
+        status.directories.extend(waiting.unusable.iter().map(unusable));
+    } else {
+        let config = inner.config.lock();
+        let urls = config.wal.wal_urls.iter().chain(&config.wal.journal_url);
+        status.directories.extend(urls.map(|url| blank(url.clone(), DirectoryState::Healthy)));
+    }
+    status.warnings.extend(inner.memory_warning.lock().clone());
+    if inner.stopping.load(Ordering::Acquire) {
+        status.phase = Phase::Stopping;
+    }
+    status
+}
+
+fn blank(url: walstorage_crds::url::WalUrl, state: DirectoryState) -> DirectoryStatus {
+    DirectoryStatus {
+        uuid: None,
+        url,
+        state,
+        reason: String::new(),
+        remedy: String::new(),
+        since: SystemTime::now(),
+        device: String::new(),
+        in_use: false,
+        draining: false,
+        capacity_bytes: 0,
+        free_bytes: 0,
+        pending_bytes: 0,
+        journal_bytes: 0,
+        journal_max_bytes: 0,
+        evacuation_bytes_left: 0,
+        commit_latency_us: 0.0,
+        acks_per_sync: 0.0,
+    }
+}
+
+fn unusable(unusable: &Unusable) -> DirectoryStatus {
+    DirectoryStatus {
+        uuid: unusable.uuid.map(DirectoryId),
+        reason: unusable.reason.clone(),
+        remedy: unusable.remedy.clone(),
+        in_use: unusable.uuid.is_some() && unusable.state != DirectoryState::Forgotten,
+        ..blank(unusable.wanted_url.clone(), unusable.state)
+    }
+}
+
+fn show_log(log: &Log, status: &mut EngineStatus) {
+    status.writer_uid = Some(log.identity.writer);
+    status.writer_id.clone_from(&log.identity.writer_id);
+    status.epoch = log.identity.epoch;
+    status.grant = log.identity.grant;
+    status.holder.clone_from(&log.identity.holder);
+    status.phase = match log.stage {
+        Stage::Opening => Phase::Recovering,
+        Stage::Serving => Phase::Ready,
+        Stage::Stopping => Phase::Stopping,
+        Stage::Fenced(_) => Phase::Fenced,
+    };
+    status.memory_used_bytes = log.memory();
+    status.memory_limit_bytes = log.settings.memory_limit;
+    for collection in log.iter() {
+        status.collections += 1;
+        status.unapplied_entries += collection.buffer.entries();
+        status.unapplied_bytes += collection.buffer.bytes();
+    }
+    let best = log.journals.iter().map(|journal| journal.latency_us).filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
+    status.directories.extend(log.journals.iter().map(|journal| show_journal(journal, best)));
+}
+
+fn show_journal(journal: &Journal, best_us: f64) -> DirectoryStatus {
+    let (state, reason, remedy) = match &journal.health {
+        Health::Full(why) => {
+            let remedy = "free or add space, then restart the sidecar; its collections take no appends until then";
+            (DirectoryState::Full, why.clone(), remedy)
+        }
+        Health::Failed(why) => {
+            let remedy = "repair the device, then restart the sidecar; its collections take no appends until then";
+            (DirectoryState::Failed, why.clone(), remedy)
+        }
+        Health::Healthy if journal.draining => (DirectoryState::Draining, String::new(), ""),
+        Health::Healthy if journal.latency_us > SLOW * best_us => {
+            (DirectoryState::Slow, format!("commits take {:.0} us", journal.latency_us), "look at the device")
+        }
+        Health::Healthy => (DirectoryState::Healthy, String::new(), ""),
+    };
+    DirectoryStatus {
+        uuid: Some(journal.id),
+        url: journal.url.clone(),
+        state,
+        reason,
+        remedy: remedy.to_owned(),
+        since: journal.since,
+        device: journal.device.1.clone(),
+        in_use: journal.in_use,
+        draining: journal.draining,
+        capacity_bytes: journal.space.capacity,
+        free_bytes: journal.space.free,
+        pending_bytes: journal.pending_bytes,
+        journal_bytes: journal.journal_bytes(),
+        journal_max_bytes: journal.journal_max,
+        evacuation_bytes_left: 0,
+        commit_latency_us: journal.latency_us,
+        acks_per_sync: journal.acks_per_sync,
+    }
+}

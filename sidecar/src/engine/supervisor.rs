@@ -1,0 +1,128 @@
+//! The thread that recovers, then starts a committer per directory and sees them end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::inner::{Findings, Inner};
+use super::{Ended, committer};
+use crate::commit::log::{Log, Stage};
+use crate::recovery::{self, Context, Outcome, Ready};
+
+/// Between looks at what recovery waits for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between whole attempts when nothing was seen to change.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Runs the engine to its end.
+pub(super) fn run(inner: &Arc<Inner>) {
+    let ended = match recover(inner) {
+        Ok(ready) => serve(inner, ready),
+        Err(ended) => ended,
+    };
+    tracing::info!(?ended, "the engine has ended");
+    inner.ended.send_replace(Some(ended));
+    inner.turn();
+    inner.freed.notify_waiters();
+}
+
+/// Attempts until one succeeds, or must not be repeated.
+fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
+    loop {
+        // Each lock is let go before the next is taken.
+        let config = inner.config.lock().clone();
+        let forget = inner.recovering.lock().forget.clone();
+        let memory_limit = inner.memory_limit();
+        let context = Context {
+            config,
+            require_mounts: inner.require_mounts,
+            grant: inner.grant.clone(),
+            disks: Arc::clone(&inner.disks),
+            forget,
+            memory_limit,
+        };
+        let started = Instant::now();
+        let outcome = recovery::attempt(&context, &inner.progress);
+        let waiting = match outcome {
+            Outcome::Ready(ready) => {
+                tracing::info!(
+                    took = ?started.elapsed(),
+                    epoch = ready.start.identity.epoch.0,
+                    collections = ready.start.collections.len(),
+                    bytes = inner.progress.done.load(Ordering::Relaxed),
+                    "recovered"
+                );
+                return Ok(*ready);
+            }
+            Outcome::Ended(ended) => return Err(ended),
+            Outcome::Waiting(waiting) => waiting,
+        };
+        let unusable = waiting.unusable.clone();
+        {
+            let mut recovering = inner.recovering.lock();
+            let changed = recovering.waiting.as_ref().is_none_or(|before| before.reasons != waiting.reasons);
+            if changed {
+                tracing::warn!(waiting_for = ?waiting.reasons, "recovery waits");
+            }
+            recovering.waiting = Some(waiting);
+            recovering.attempts += 1;
+        }
+        inner.turn();
+        let again_at = Instant::now() + RETRY;
+        loop {
+            if inner.stopping.load(Ordering::Acquire) {
+                return Err(Ended::Clean);
+            }
+            let mut recovering = inner.recovering.lock();
+            if std::mem::take(&mut recovering.poked) || Instant::now() >= again_at {
+                break;
+            }
+            inner.recovery_wakes.wait_for(&mut recovering, LOOK);
+            let poked = std::mem::take(&mut recovering.poked);
+            drop(recovering);
+            if poked || !recovery::unchanged(&context, &unusable) {
+                break;
+            }
+        }
+        if inner.stopping.load(Ordering::Acquire) {
+            return Err(Ended::Clean);
+        }
+    }
+}
+
+/// Runs the committers until the stream of each directory is over, then answers why.
+fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
+    let Ready { start, handles, unusable, damage, warnings } = ready;
+    *inner.findings.lock() = Findings { unusable, damage, warnings };
+    inner.install(Log::new(start));
+    inner.recovering.lock().waiting = None;
+    if inner.stopping.load(Ordering::Acquire) {
+        inner.with_log(|log| log.stop(Instant::now()));
+    }
+    std::thread::scope(|scope| {
+        for (dir, handle) in handles.iter().enumerate() {
+            let name = format!("commit-{dir}");
+            let spawned =
+                std::thread::Builder::new().name(name).spawn_scoped(scope, move || committer::run(inner, dir, handle));
+            if let Err(error) = spawned {
+                let why = format!("its committer cannot start: {error}");
+                inner.failed(dir, crate::commit::outcome::Failure::Failed(why));
+            }
+        }
+    });
+    // All committers have ended. With every directory failed the process lives on: it may hold the only copy.
+    loop {
+        match inner.peek(|log| log.stage.clone()) {
+            Some(Stage::Stopping) | None => break,
+            Some(Stage::Fenced(_)) => break,
+            Some(Stage::Opening | Stage::Serving) => {}
+        }
+        let mut recovering = inner.recovering.lock();
+        inner.recovery_wakes.wait_for(&mut recovering, LOOK);
+    }
+    inner.with_log(|log| log.abandon("the sidecar has stopped"));
+    match inner.peek(|log| log.stage.clone()) {
+        Some(Stage::Fenced(why)) => Ended::Fenced(why),
+        _ => Ended::Clean,
+    }
+}

@@ -1,0 +1,177 @@
+//! What one stream says: its entries and facts, gathered frame by frame in the order of the stream.
+//!
+//! Facts are merged by maximum per incarnation, so that the order in which streams and directories are put together
+//! later does not matter.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::commit::buffer::EntryBuffer;
+use crate::commit::collection::Gap;
+use crate::commit::producers::LastRequest;
+use crate::format::StreamKey;
+use crate::format::cursor::DecodeError;
+use crate::format::facts::{CollectionFact, EpochFact, Fact as _, GapFact, TruncateFact};
+use crate::format::record::{Kind, RecordRef};
+use crate::types::{CollectionName, Incarnation, Lsn, NameError};
+
+/// Where a record stands, for "what came after this frame": epoch and session, then the frame.
+pub(crate) type Moment = (StreamKey, u64);
+
+/// Why a record of a whole frame cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContentError {
+    /// It does not decode.
+    #[error("a record of a whole frame does not decode: {0}")]
+    Decode(#[from] DecodeError),
+    /// Its collection's name is none.
+    #[error("a record has an impossible collection name: {0}")]
+    Name(#[from] NameError),
+    /// It has no place in a journal.
+    #[error("a record of the kind {0} has no place in a journal")]
+    Kind(&'static str),
+}
+
+/// What is known of one incarnation of a collection.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) name: CollectionName,
+    /// Entries whose LSNs rise.
+    pub(crate) entries: EntryBuffer,
+    /// Entries that came below one that was there already: LSN and bytes.
+    pub(crate) stragglers: Vec<(Lsn, Vec<u8>)>,
+    pub(crate) home: Option<(u64, uuid::Uuid)>,
+    pub(crate) placement: u64,
+    pub(crate) head: Lsn,
+    pub(crate) truncated_to: Lsn,
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) producers: HashMap<Bytes, LastRequest>,
+    pub(crate) deleted: bool,
+    /// The last frame that says something about it.
+    pub(crate) last_seen: Moment,
+    pub(crate) has_entries: bool,
+}
+
+/// What one stream says.
+#[derive(Debug, Default)]
+pub(crate) struct StreamContent {
+    pub(crate) found: HashMap<Incarnation, Found>,
+    /// The EPOCH of the highest frame that has one.
+    pub(crate) epoch: Option<(u64, EpochFact)>,
+    /// The highest epoch that anything in it speaks of.
+    pub(crate) highest_epoch: u64,
+}
+
+impl StreamContent {
+    /// Takes one record of the frame `seq`. Every record of a frame that counts must be given, in order.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(crate) fn take(&mut self, key: StreamKey, seq: u64, record: &RecordRef<'_>) -> Result<(), ContentError> {
+        match record.kind {
+            Kind::Epoch => {
+                let fact = EpochFact::decode(record)?;
+                self.highest_epoch = self.highest_epoch.max(fact.key.epoch.0);
+                if self.epoch.as_ref().is_none_or(|(before, _)| *before <= seq) {
+                    self.epoch = Some((seq, fact));
+                }
+                return Ok(());
+            }
+            Kind::Data | Kind::Collection | Kind::Truncate | Kind::Gap | Kind::Delete | Kind::Flushed => {}
+            // What must be understood is announced by the header's features and the frame's flags.
+            Kind::Reserved(_) => return Ok(()),
+            Kind::Unknown | Kind::Frame | Kind::Pad | Kind::Index => {
+                return Err(ContentError::Kind(record.kind.as_str()));
+            }
+        }
+        self.highest_epoch = self.highest_epoch.max(record.incarnation.epoch().0).max(record.epoch.0);
+        let found = self.found(record)?;
+        found.last_seen = (key, seq);
+        match record.kind {
+            Kind::Data => found.entry(record),
+            Kind::Collection => {
+                let fact = CollectionFact::decode(record)?;
+                found.head = found.head.max(record.lsn);
+                if found.home.is_none_or(|(moves, _)| moves <= fact.move_number) {
+                    found.home = Some((fact.move_number, fact.home));
+                }
+                found.placement = found.placement.max(fact.placement);
+                for producer in fact.producers {
+                    let request =
+                        LastRequest { seq: producer.last_seq, first: producer.first_lsn, count: producer.count };
+                    found.request(&producer.id, request);
+                }
+            }
+            Kind::Truncate => {
+                found.head = found.head.max(TruncateFact::decode(record)?.head).max(record.lsn);
+                found.truncated_to = found.truncated_to.max(record.lsn);
+            }
+            Kind::Gap => {
+                let fact = GapFact::decode(record)?;
+                found.head = found.head.max(fact.last);
+                found.gaps.push(Gap { first: record.lsn, last: fact.last, cause: fact.reason });
+            }
+            _ => {
+                found.head = found.head.max(record.lsn);
+                found.deleted |= record.kind == Kind::Delete;
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, record: &RecordRef<'_>) -> Result<&mut Found, ContentError> {
+        Ok(match self.found.entry(record.incarnation) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Found::new(CollectionName::new(record.collection_id)?))
+            }
+        })
+    }
+}
+
+impl Found {
+    pub(crate) fn new(name: CollectionName) -> Self {
+        Self {
+            name,
+            entries: EntryBuffer::default(),
+            stragglers: Vec::new(),
+            home: None,
+            placement: 0,
+            head: Lsn::ZERO,
+            truncated_to: Lsn::ZERO,
+            gaps: Vec::new(),
+            producers: HashMap::new(),
+            deleted: false,
+            last_seen: Moment::default(),
+            has_entries: false,
+        }
+    }
+
+    fn entry(&mut self, record: &RecordRef<'_>) {
+        self.has_entries = true;
+        let lsn = record.lsn;
+        if !record.producer_id.is_empty() {
+            let count = record.batch_end.0.saturating_sub(lsn.0) + 1;
+            self.request(record.producer_id, LastRequest { seq: record.producer_seq, first: lsn, count });
+        }
+        if self.entries.last().is_none_or(|last| last < lsn) {
+            let raw = record.raw();
+            self.entries.push(lsn, raw.len(), |out| out.extend_from_slice(raw));
+        } else {
+            self.stragglers.push((lsn, record.raw().to_vec()));
+        }
+    }
+
+    /// The highest sequence of a producer wins; of one batch the first entry.
+    fn request(&mut self, id: &[u8], request: LastRequest) {
+        match self.producers.get_mut(id) {
+            Some(known) => {
+                if known.seq < request.seq {
+                    *known = request;
+                }
+            }
+            None => drop(self.producers.insert(Bytes::copy_from_slice(id), request)),
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The last step of an attempt: what is lost is accounted for, homes are found, and the log is built. Pure but for
+//! random ids.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use uuid::Uuid;
+
+use super::load::{LoadedJournal, LoadedStream};
+use super::merge::{self, Input, Merged, MergedCollection};
+use super::open::Opened;
+use super::{Context, Handle, Waiting};
+use crate::api::DamageReport;
+use crate::commit::collection::Collection;
+use crate::commit::frames::IDLE;
+use crate::commit::journal::{Closing, Health, Journal, OldStream, Opening};
+use crate::commit::log::{Identity as LogIdentity, Settings, Start};
+use crate::commit::stream::Stream;
+use crate::directory::identity::{Identity, JOURNAL};
+use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
+use crate::format::names::SlotName;
+use crate::format::{StreamId, record};
+use crate::placement::{self, Candidate};
+use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
+
+/// LSNs that a forgotten directory may have held beyond what is known.
+const FORGOTTEN_SPAN: u64 = 1 << 40;
+
+/// An open directory, its journal's files noted.
+pub(super) struct Place {
+    opened: Opened,
+    identity: Identity,
+    old: Vec<OldStream>,
+    closes: Vec<Close>,
+    garbage: Vec<(String, u64)>,
+    accepted: Vec<AcceptedDamage>,
+    highest_epoch: u64,
+}
+
+impl Place {
+    pub(super) fn new(opened: Opened, identity: Identity, journal: &LoadedJournal) -> Self {
+        let here = |stream: &&LoadedStream| !stream.files.is_empty();
+        Self {
+            opened,
+            identity,
+            old: journal.streams.iter().filter(here).map(old_stream).collect(),
+            closes: journal.streams.iter().filter_map(close).collect(),
+            garbage: journal.garbage.clone(),
+            accepted: journal.accepted.clone(),
+            highest_epoch: journal.highest_epoch,
+        }
+    }
+}
+
+fn close(stream: &LoadedStream) -> Option<Close> {
+    let (frame_seq, crc) = (stream.close.frame_seq, stream.close.crc);
+    Some(Close { stream: stream.id?, key: stream.key, frame_seq, crc })
+}
+
+/// A stream's files and the highest LSNs in them, what was saved of damaged frames included.
+fn old_stream(stream: &LoadedStream) -> OldStream {
+    let mut heads: HashMap<Incarnation, Lsn> = HashMap::new();
+    for (incarnation, found) in &stream.content.found {
+        let loose = found.stragglers.iter().map(|(lsn, _)| *lsn).max();
+        if let Some(head) = found.entries.last().max(loose) {
+            heads.insert(*incarnation, head);
+        }
+    }
+    for raw in stream.losses.iter().flat_map(|loss| &loss.salvage.records) {
+        if let Ok((record, _)) = record::decode(raw)
+            && record.kind == record::Kind::Data
+        {
+            let head = heads.entry(record.incarnation).or_default();
+            *head = record.lsn.max(*head);
+        }
+    }
+    OldStream { epoch: stream.key.epoch, files: stream.files.clone(), heads }
+}
+
+type Decided = (Start, Vec<Handle>, Vec<DamageReport>, Vec<String>);
+
+/// Builds the log.
+///
+/// # Errors
+/// When damage is unaccounted for and `on_damage` is `fail`.
+pub(super) fn decide(
+    context: &Context,
+    places: Vec<Place>,
+    inputs: Vec<Input>,
+    epoch: Option<&EpochFact>,
+) -> Result<Decided, Waiting> {
+    let wal = &context.config.wal;
+    let keep = wal.on_damage == walstorage_crds::config::OnDamage::Gap;
+    let mut merged = merge::merge(inputs, keep);
+    let mut warnings = merged.contradictions.clone();
+    let mut records = Records::default();
+    let mut seed = rand::random::<u64>();
+    let new_epoch = Epoch(
+        places
+            .iter()
+            .map(|place| place.highest_epoch + 1)
+            .chain(context.grant.iter().map(|grant| grant.epoch))
+            .max()
+            .unwrap_or(1)
+            .max(1),
+    );
+    forget(context, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
+    let losses = merged.losses(wal.collection_affinity);
+    let damage = reports(&places, &merged, &losses);
+    if !keep && !damage.is_empty() {
+        let reasons = damage.iter().map(sentence).collect();
+        let present =
+            places.iter().map(|place| (place.opened.wanted.url.clone(), Some(place.identity.directory))).collect();
+        let writer = places.first().map(|place| place.identity.writer);
+        return Err(Waiting { reasons, damage, present, writer, warnings, ..Waiting::default() });
+    }
+    for &(index, first, last) in &losses {
+        let collection = &mut merged.collections[index];
+        collection.lose(first, last, GapCause::Damage);
+        records.gap(collection, first, last, GapCause::Damage, new_epoch);
+    }
+    if !damage.is_empty() {
+        warnings.extend(damage.iter().map(sentence));
+    }
+    let mut newly_accepted: HashMap<Uuid, Vec<AcceptedDamage>> = HashMap::new();
+    for lost in &merged.unresolved {
+        let place = places.iter().find(|place| place.identity.directory == lost.directory);
+        let stream = place.and_then(|place| place.closes.iter().find(|close| close.key == lost.key));
+        if let Some(stream) = stream {
+            newly_accepted.entry(lost.directory).or_default().push(AcceptedDamage {
+                stream: stream.stream,
+                first_seq: lost.loss.damage.first_seq,
+                last_seq: lost.loss.damage.last_seq.unwrap_or(i64::MAX as u64),
+            });
+        }
+    }
+    let home_of: HashMap<Uuid, usize> =
+        places.iter().enumerate().map(|(index, place)| (place.identity.directory, index)).collect();
+    let mut collections = Vec::new();
+    for merged in merged.collections {
+        // Homes of forgotten directories were moved above; what is left without one lived where nothing is known of.
+        let home = home_of.get(&merged.home).copied().unwrap_or(0);
+        collections.push(merged.into_collection(home));
+    }
+    let memory: u64 = collections.iter().map(|collection| collection.buffer.capacity() as u64).sum();
+    if memory > context.memory_limit {
+        warnings.push(format!(
+            "the entries replayed use {memory} bytes, the bound is {}: appends are refused until truncation brings it below",
+            context.memory_limit
+        ));
+    }
+    let (grant, holder) = match (&context.grant, epoch) {
+        (Some(grant), _) => (grant.epoch, grant.holder.clone()),
+        // A start without a grant copies what is there.
+        (None, Some(epoch)) => (epoch.grant, epoch.holder.clone()),
+        (None, None) => (0, String::new()),
+    };
+    let mut forgotten: Vec<DirectoryId> =
+        epoch.map(|epoch| epoch.forgotten.iter().copied().map(DirectoryId).collect()).unwrap_or_default();
+    for uuid in &context.forget {
+        let was_member = epoch.is_some_and(|epoch| epoch.members.iter().any(|member| member.uuid == *uuid));
+        if was_member && !forgotten.contains(&DirectoryId(*uuid)) {
+            forgotten.push(DirectoryId(*uuid));
+        }
+    }
+    let identity = LogIdentity {
+        writer: places.first().map(|place| place.identity.writer).unwrap_or_default(),
+        writer_id: wal.writer_id.clone().unwrap_or_default(),
+        epoch: new_epoch,
+        run: Uuid::new_v4(),
+        grant,
+        holder,
+    };
+    let mut journals = Vec::new();
+    let mut handles = Vec::new();
+    for place in places {
+        let newly = newly_accepted.remove(&place.identity.directory).unwrap_or_default();
+        let in_use = epoch.is_some_and(|epoch| {
+            epoch.members.iter().any(|member| member.uuid == place.identity.directory && member.in_use)
+        });
+        let (journal, handle) = place.into_journal(context, new_epoch, newly, in_use);
+        journals.push(journal);
+        handles.push(handle);
+    }
+    let start = Start {
+        settings: Settings {
+            strategy: wal.distribution_strategy,
+            affinity: wal.collection_affinity,
+            memory_limit: context.memory_limit,
+            buffered_interval: wal.buffered_commit_interval,
+        },
+        identity,
+        journals,
+        forgotten,
+        collections,
+        tombstones: merged.tombstones,
+        opening_records: records.bytes,
+        opening_record_count: records.count,
+        seed,
+    };
+    Ok((start, handles, damage, warnings))
+}
+
+/// Records that frame 1 of every directory will hold.
+#[derive(Default)]
+struct Records {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Records {
+    fn gap(&mut self, of: &MergedCollection, first: Lsn, last: Lsn, reason: GapCause, epoch: Epoch) {
+        let subject = Subject { collection_id: of.name.as_str(), incarnation: of.incarnation, lsn: first };
+        facts::GapFact { last, reason }.encode(&mut self.bytes, subject, epoch);
+        self.count += 1;
+    }
+
+    /// COLLECTION after a move. Producers stay in the facts and entries that name them.
+    fn moved(&mut self, of: &MergedCollection, epoch: Epoch) {
+        let subject = Subject { collection_id: of.name.as_str(), incarnation: of.incarnation, lsn: of.head };
+        let fact = facts::CollectionFact {
+            home: of.home,
+            move_number: of.move_number,
+            placement: of.placement,
+            producers: Vec::new(),
+        };
+        fact.encode(&mut self.bytes, subject, epoch);
+        self.count += 1;
+    }
+}
+
+/// Gives up the directories that an administrator named: what they may have held becomes gaps, their collections get
+/// new homes.
+fn forget(
+    context: &Context,
+    places: &[Place],
+    merged: &mut Merged,
+    epoch: Option<&EpochFact>,
+    new_epoch: Epoch,
+    records: &mut Records,
+    seed: &mut u64,
+) {
+    let wal = &context.config.wal;
+    let Some(epoch) = epoch else { return };
+    let mut turn = merged.collections.iter().map(|collection| collection.placement).max().unwrap_or(0);
+    for member in epoch.members.iter().filter(|member| context.forget.contains(&member.uuid)) {
+        // What was a journal took the commits of every collection, wherever its home.
+        let of_segments = wal.wal_urls.iter().any(|url| url.as_str() == member.url);
+        for collection in &mut merged.collections {
+            if wal.collection_affinity && of_segments && collection.home != member.uuid {
+                continue;
+            }
+            for (first, last) in std::mem::take(&mut collection.holes) {
+                collection.lose(first, last, GapCause::DirectoryForgotten);
+                records.gap(collection, first, last, GapCause::DirectoryForgotten, new_epoch);
+            }
+            let (first, last) = (collection.head.next(), Lsn(collection.head.0.saturating_add(FORGOTTEN_SPAN)));
+            collection.lose(first, last, GapCause::DirectoryForgotten);
+            records.gap(collection, first, last, GapCause::DirectoryForgotten, new_epoch);
+            if collection.home == member.uuid {
+                turn += 1;
+                if let Some(home) = new_home(context, places, &collection.name, turn, seed) {
+                    collection.home = home;
+                    collection.move_number += 1;
+                    records.moved(collection, new_epoch);
+                }
+            }
+        }
+    }
+}
+
+/// A home among the configured directories, before anything was measured.
+fn new_home(context: &Context, places: &[Place], name: &CollectionName, turn: u64, seed: &mut u64) -> Option<Uuid> {
+    let candidates: Vec<Candidate> = places
+        .iter()
+        .filter(|place| !place.opened.wanted.draining)
+        .filter_map(|place| {
+            Some(Candidate {
+                id: DirectoryId(place.identity.directory),
+                position: place.opened.wanted.position?,
+                healthy: true,
+                tier: 0,
+                device: place.opened.device_inode.0,
+                queued_bytes: 0,
+                latency_us: 0.0,
+                free_bytes: place.opened.space.free,
+                capacity_bytes: place.opened.space.capacity,
+                used_bytes: place.old.iter().map(OldStream::bytes).sum(),
+            })
+        })
+        .collect();
+    let draw = |n: usize| {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 33) as usize % n
+    };
+    placement::choose(context.config.wal.distribution_strategy, &candidates, name, turn, None, draw).map(|id| id.0)
+}
+
+/// What is damaged, for people and programs: one report per place, holes with the first of them.
+fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> Vec<DamageReport> {
+    let mut reports = Vec::new();
+    for lost in &merged.unresolved {
+        let Some(place) = places.iter().find(|place| place.identity.directory == lost.directory) else { continue };
+        let damage = &lost.loss.damage;
+        let name = SlotName { key: lost.key, file: damage.file };
+        let file = place.opened.disk.0.display(&Path::new(JOURNAL).join(name.to_string()));
+        let mut named = kept(&lost.loss.salvage.records);
+        if damage.most_entries() > lost.loss.salvage.entries {
+            named.push((None, None));
+        }
+        reports.push(DamageReport {
+            directory: place.opened.wanted.url.clone(),
+            file: file.display().to_string(),
+            offset: damage.offset,
+            what: damage.what.to_string(),
+            lost: named,
+        });
+    }
+    let holes = losses.iter().filter_map(|&(index, first, last)| {
+        let collection = &merged.collections[index];
+        let inside = collection.holes.contains(&(first, last));
+        inside.then(|| (Some(collection.name.clone()), Some((first, last))))
+    });
+    let holes: Vec<_> = holes.collect();
+    match (reports.first_mut(), holes.is_empty()) {
+        (_, true) => {}
+        (Some(report), false) => report.lost.extend(holes),
+        (None, false) => {
+            let Some(place) = places.first() else { return reports };
+            reports.push(DamageReport {
+                directory: place.opened.wanted.url.clone(),
+                file: place.opened.disk.0.display(Path::new(JOURNAL)).display().to_string(),
+                offset: 0,
+                what: "entries that were acknowledged are in no file".to_owned(),
+                lost: holes,
+            });
+        }
+    }
+    reports
+}
+
+type Named = (Option<CollectionName>, Option<(Lsn, Lsn)>);
+
+/// Collections and LSNs of the records that were kept of a damaged frame.
+fn kept(records: &[Vec<u8>]) -> Vec<Named> {
+    let mut named: Vec<Named> = Vec::new();
+    for raw in records {
+        let Ok((record, _)) = record::decode(raw) else { continue };
+        if record.kind != record::Kind::Data {
+            continue;
+        }
+        let name = CollectionName::new(record.collection_id).ok();
+        match named.last_mut() {
+            Some((last_name, Some((_, last)))) if *last_name == name && last.next() == record.lsn => *last = record.lsn,
+            _ => named.push((name, Some((record.lsn, record.lsn)))),
+        }
+    }
+    named
+}
+
+fn sentence(report: &DamageReport) -> String {
+    let mut of: Vec<String> = Vec::new();
+    for (name, range) in &report.lost {
+        of.push(match (name, range) {
+            (Some(name), Some((first, last))) => format!("{:?} LSN {first} to {last}", name.as_str()),
+            (Some(name), None) => format!("{:?}, LSNs unknown", name.as_str()),
+            (None, _) => "unknown".to_owned(),
+        });
+    }
+    let of = if of.is_empty() { "no entries".to_owned() } else { of.join(", ") };
+    format!(
+        "damage in {} at offset {}: {} (of {of}); restore the file, or set on_damage = \"gap\" to go on with what is left",
+        report.file, report.offset, report.what
+    )
+}
+
+impl MergedCollection {
+    fn into_collection(self, home: usize) -> Collection {
+        let mut collection = Collection::new(self.name, self.incarnation, home, self.placement);
+        collection.move_number = self.move_number;
+        collection.truncated_to = self.truncated_to;
+        collection.durable_head = self.head;
+        collection.assigned_head = self.head;
+        collection.buffer = self.entries;
+        collection.gaps = self.gaps;
+        collection.producers = self.producers;
+        collection
+    }
+}
+
+impl Place {
+    fn into_journal(
+        self,
+        context: &Context,
+        epoch: Epoch,
+        newly_accepted: Vec<AcceptedDamage>,
+        in_use: bool,
+    ) -> (Journal, Handle) {
+        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _ } = self;
+        accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
+        accepted.extend(newly_accepted);
+        let now = Instant::now();
+        // Streams older than all that were read were given up before.
+        let oldest = closes.iter().map(|close| close.key.epoch).chain([epoch]).min().unwrap_or(epoch);
+        let journal = Journal {
+            id: DirectoryId(identity.directory),
+            url: opened.wanted.url.clone(),
+            position: opened.wanted.position,
+            takes_all_commits: opened.wanted.takes_all_commits,
+            draining: opened.wanted.draining,
+            health: Health::Healthy,
+            since: SystemTime::now(),
+            in_use,
+            device: (opened.device_inode.0, opened.device.clone()),
+            space: opened.space,
+            journal_max: crate::engine::bounds::journal_max(&context.config, opened.space.capacity),
+            opening: Opening::First,
+            closing: Closing::Open,
+            stream: Stream::new(StreamId(*Uuid::new_v4().as_bytes()), epoch, 0, oldest),
+            closes,
+            accepted_damage: accepted,
+            slots: VecDeque::new(),
+            old,
+            garbage,
+            unlinking: 0,
+            acked_floor: 0,
+            acked_oldest: oldest,
+            queue: VecDeque::new(),
+            pending_bytes: 0,
+            facts: VecDeque::new(),
+            commit_at: None,
+            in_flight: None,
+            checkpoint: None,
+            since_checkpoint: 0,
+            checkpoint_size: 0,
+            yield_to_normal: false,
+            pressed: false,
+            look_for_free: true,
+            signalled: false,
+            last_commit: now,
+            proven: false,
+            list_at: now + IDLE,
+            latency_us: 0.0,
+            acks_per_sync: 0.0,
+        };
+        (journal, Handle { disk: opened.disk, lock: opened.lock, identity })
+    }
+}

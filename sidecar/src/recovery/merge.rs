@@ -1,0 +1,319 @@
+//! Putting the streams of all directories together: which collections there are, with which entries, and what is lost.
+//! Pure: the same inputs give the same answer, in whatever order directories and streams are given.
+//!
+//! 1. Only the highest incarnation of a name counts; a deletion removes it and all below.
+//! 2. Every LSN in (truncated_to, head] is an entry, lies in a gap, or is reported as a hole.
+//! 3. Two entries with one LSN and different checksums must be impossible: the higher epoch wins, and it is reported.
+//! 4. Damage that may have taken the last entries of a collection is never silent: what may be lost there is named.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use super::content::{Found, Moment};
+use super::load::{LoadedJournal, Loss};
+use crate::commit::buffer::EntryBuffer;
+use crate::commit::collection::Gap;
+use crate::commit::producers::Producers;
+use crate::format::StreamKey;
+use crate::format::facts::GapCause;
+use crate::format::record;
+use crate::types::{CollectionName, Incarnation, Lsn};
+
+/// One directory's part.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) directory: Uuid,
+    pub(crate) journal: LoadedJournal,
+}
+
+/// A collection as all directories together know it.
+#[derive(Debug)]
+pub(crate) struct MergedCollection {
+    pub(crate) name: CollectionName,
+    pub(crate) incarnation: Incarnation,
+    /// The directory that its COLLECTION names, or where its entries are.
+    pub(crate) home: Uuid,
+    pub(crate) move_number: u64,
+    pub(crate) placement: u64,
+    pub(crate) truncated_to: Lsn,
+    pub(crate) head: Lsn,
+    pub(crate) entries: EntryBuffer,
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) producers: Producers,
+    /// LSNs that should be there and are not: first and last.
+    pub(crate) holes: Vec<(Lsn, Lsn)>,
+    /// For each directory with entries or facts of it: the last moment there.
+    seen: HashMap<Uuid, Moment>,
+    has_entries_in: Vec<Uuid>,
+    /// The last moment anywhere.
+    last_seen: Moment,
+}
+
+/// A frame (or more) that is lost and was not accounted for by an earlier start.
+#[derive(Debug)]
+pub(crate) struct Unresolved {
+    pub(crate) directory: Uuid,
+    pub(crate) key: StreamKey,
+    pub(crate) loss: Loss,
+}
+
+/// What all directories together say.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    /// By name.
+    pub(crate) collections: Vec<MergedCollection>,
+    pub(crate) tombstones: BTreeMap<CollectionName, Incarnation>,
+    pub(crate) unresolved: Vec<Unresolved>,
+    /// Contradictions found, a sentence each.
+    pub(crate) contradictions: Vec<String>,
+}
+
+/// Everything known of one incarnation.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<(Uuid, StreamKey, Found)>,
+}
+
+/// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`).
+pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
+    let mut merged = Merged::default();
+    let mut incarnations: HashMap<Incarnation, Parts> = HashMap::new();
+    for Input { directory, journal } in inputs {
+        for mut stream in journal.streams {
+            for loss in stream.losses.drain(..) {
+                if keep_salvage || loss.accepted {
+                    for raw in &loss.salvage.records {
+                        if let Ok((record, _)) = record::decode(raw) {
+                            // Records that hold were written by a writer: nothing in them can be refused.
+                            let _ = stream.content.take(stream.key, loss.damage.first_seq, &record);
+                        }
+                    }
+                }
+                if !loss.accepted {
+                    merged.unresolved.push(Unresolved { directory, key: stream.key, loss });
+                }
+            }
+            for (incarnation, found) in stream.content.found {
+                incarnations.entry(incarnation).or_default().parts.push((directory, stream.key, found));
+            }
+        }
+    }
+    let mut by_name: BTreeMap<CollectionName, (Incarnation, Parts)> = BTreeMap::new();
+    for (incarnation, parts) in incarnations {
+        let Some(name) = parts.parts.first().map(|(_, _, found)| found.name.clone()) else { continue };
+        if parts.parts.iter().any(|(_, _, found)| found.deleted) {
+            let tombstone = merged.tombstones.entry(name.clone()).or_insert(incarnation);
+            *tombstone = incarnation.max(*tombstone);
+        }
+        match by_name.get(&name) {
+            Some((known, _)) if *known > incarnation => {}
+            _ => drop(by_name.insert(name, (incarnation, parts))),
+        }
+    }
+    for (name, (incarnation, parts)) in by_name {
+        if merged.tombstones.get(&name).is_some_and(|deleted| *deleted >= incarnation) {
+            continue;
+        }
+        let collection = parts.merge(name, incarnation, &mut merged.contradictions);
+        merged.collections.push(collection);
+    }
+    merged
+}
+
+impl Parts {
+    fn merge(
+        self,
+        name: CollectionName,
+        incarnation: Incarnation,
+        contradictions: &mut Vec<String>,
+    ) -> MergedCollection {
+        let parts = self.parts;
+        let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
+        let fallback = parts.iter().find(|(_, _, found)| found.has_entries).or(parts.first()).map(|(dir, _, _)| *dir);
+        let mut merged = MergedCollection {
+            name,
+            incarnation,
+            home: home.map(|(_, home)| home).or(fallback).unwrap_or_default(),
+            move_number: home.map_or(1, |(moves, _)| moves),
+            placement: 0,
+            truncated_to: Lsn::ZERO,
+            head: Lsn::ZERO,
+            entries: EntryBuffer::default(),
+            gaps: Vec::new(),
+            producers: Producers::default(),
+            holes: Vec::new(),
+            seen: HashMap::new(),
+            has_entries_in: Vec::new(),
+            last_seen: Moment::default(),
+        };
+        let mut requests = Vec::new();
+        let mut runs: Vec<(StreamKey, EntryBuffer)> = Vec::new();
+        let mut loose: Vec<(StreamKey, Lsn, Vec<u8>)> = Vec::new();
+        for (directory, key, found) in parts {
+            let Found {
+                name: _,
+                entries,
+                stragglers,
+                home: _,
+                placement,
+                head,
+                truncated_to,
+                gaps,
+                producers,
+                deleted: _,
+                last_seen,
+                has_entries,
+            } = found;
+            merged.placement = merged.placement.max(placement);
+            merged.truncated_to = merged.truncated_to.max(truncated_to);
+            merged.head = merged.head.max(head).max(entries.last().unwrap_or_default());
+            merged.gaps.extend(gaps);
+            let seen = merged.seen.entry(directory).or_default();
+            *seen = last_seen.max(*seen);
+            merged.last_seen = merged.last_seen.max(last_seen);
+            if has_entries {
+                merged.has_entries_in.push(directory);
+            }
+            requests.extend(producers);
+            runs.push((key, entries));
+            loose.extend(stragglers.into_iter().map(|(lsn, raw)| (key, lsn, raw)));
+        }
+        // The order of requests decides which producers are remembered when there are too many.
+        requests.sort_by_key(|(_, request)| (request.first, request.seq));
+        for (id, request) in requests {
+            merged.producers.recovered(&id, request);
+        }
+        merged.head = merged.head.max(merged.truncated_to);
+        normalise(&mut merged.gaps, merged.truncated_to);
+        for (_, run) in &mut runs {
+            run.truncate_to(merged.truncated_to);
+        }
+        runs.retain(|(_, run)| run.entries() > 0);
+        runs.sort_by_key(|(_, run)| run.first());
+        let disjoint = runs.windows(2).all(|pair| pair[0].1.last() < pair[1].1.first());
+        if disjoint && loose.is_empty() {
+            for (_, run) in runs {
+                merged.entries.extend(run);
+            }
+        } else {
+            merged.entries = interleave(&merged.name, runs, loose, merged.truncated_to, contradictions);
+        }
+        merged.holes = holes(&merged);
+        merged
+    }
+}
+
+/// Sorts gaps, joins those that touch or overlap, and drops what is truncated.
+fn normalise(gaps: &mut Vec<Gap>, truncated_to: Lsn) {
+    gaps.retain(|gap| gap.last > truncated_to && gap.first <= gap.last);
+    gaps.sort_by_key(|gap| (gap.first, gap.last));
+    let mut joined: Vec<Gap> = Vec::new();
+    for gap in gaps.drain(..) {
+        match joined.last_mut() {
+            Some(before)
+                if gap.first <= before.last || (gap.first == before.last.next() && gap.cause == before.cause) =>
+            {
+                before.last = before.last.max(gap.last);
+            }
+            _ => joined.push(gap),
+        }
+    }
+    *gaps = joined;
+}
+
+/// One run of the entries of several that overlap.
+fn interleave(
+    name: &CollectionName,
+    runs: Vec<(StreamKey, EntryBuffer)>,
+    loose: Vec<(StreamKey, Lsn, Vec<u8>)>,
+    truncated_to: Lsn,
+    contradictions: &mut Vec<String>,
+) -> EntryBuffer {
+    let mut entries: BTreeMap<Lsn, (u64, u32, Vec<u8>)> = BTreeMap::new();
+    let runs = runs.iter().flat_map(|(_, run)| run.iter(Lsn::ZERO).map(|(lsn, raw)| (lsn, raw.to_vec())));
+    let loose = loose.into_iter().map(|(_, lsn, raw)| (lsn, raw));
+    for (lsn, raw) in runs.chain(loose).filter(|(lsn, _)| *lsn > truncated_to) {
+        let Ok((record, _)) = record::decode(&raw) else { continue };
+        let (epoch, crc) = (record.epoch.0, record.crc);
+        match entries.get(&lsn) {
+            Some((_, known, _)) if *known == crc => {}
+            Some((known_epoch, ..)) => {
+                contradictions.push(format!(
+                    "LSN {lsn} of {:?} was found with two contents, of epochs {known_epoch} and {epoch}: the higher counts",
+                    name.as_str()
+                ));
+                if epoch > *known_epoch {
+                    entries.insert(lsn, (epoch, crc, raw));
+                }
+            }
+            None => drop(entries.insert(lsn, (epoch, crc, raw))),
+        }
+    }
+    let mut buffer = EntryBuffer::default();
+    for (lsn, (_, _, raw)) in entries {
+        buffer.push(lsn, raw.len(), |out| out.extend_from_slice(&raw));
+    }
+    buffer
+}
+
+/// The LSNs in (truncated_to, head] that are neither entry nor gap.
+fn holes(collection: &MergedCollection) -> Vec<(Lsn, Lsn)> {
+    let mut covered: Vec<(Lsn, Lsn)> = collection.entries.spans().collect();
+    covered.extend(collection.gaps.iter().map(|gap| (gap.first, gap.last)));
+    covered.sort_unstable();
+    let mut holes = Vec::new();
+    let mut next = collection.truncated_to.next();
+    for (first, last) in covered {
+        if first > next {
+            holes.push((next, Lsn(first.0 - 1)));
+        }
+        next = next.max(last.next());
+    }
+    if next <= collection.head {
+        holes.push((next, collection.head));
+    }
+    holes
+}
+
+impl MergedCollection {
+    /// Whether nothing was heard of it in `directory`'s stream after the lost frames, nor anywhere in a later epoch: its
+    /// last entries may have been among them.
+    fn may_have_ended_in(&self, lost: &Unresolved, affinity: bool) -> bool {
+        let there = !affinity || self.home == lost.directory || self.has_entries_in.contains(&lost.directory);
+        let after = |moment: &Moment| {
+            moment.0 > lost.key
+                || (moment.0 == lost.key && lost.loss.damage.last_seq.is_some_and(|last| moment.1 > last))
+        };
+        let seen_there = self.seen.get(&lost.directory).is_some_and(after);
+        let seen_later = self.last_seen.0.epoch > lost.key.epoch;
+        there && !seen_there && !seen_later
+    }
+
+    /// Records LSNs as lost.
+    pub(crate) fn lose(&mut self, first: Lsn, last: Lsn, cause: GapCause) {
+        self.gaps.push(Gap { first, last, cause });
+        self.head = self.head.max(last);
+        normalise(&mut self.gaps, self.truncated_to);
+    }
+}
+
+impl Merged {
+    /// What may be lost, by collection: holes, and what may have ended in a lost frame.
+    pub(crate) fn losses(&self, affinity: bool) -> Vec<(usize, Lsn, Lsn)> {
+        let mut losses = Vec::new();
+        for (index, collection) in self.collections.iter().enumerate() {
+            losses.extend(collection.holes.iter().map(|&(first, last)| (index, first, last)));
+            let most = self
+                .unresolved
+                .iter()
+                .filter(|lost| collection.may_have_ended_in(lost, affinity))
+                .map(|lost| lost.loss.damage.most_entries().saturating_sub(lost.loss.salvage.entries))
+                .fold(0_u64, u64::saturating_add);
+            if most > 0 {
+                losses.push((index, collection.head.next(), Lsn(collection.head.0.saturating_add(most))));
+            }
+        }
+        losses
+    }
+}

@@ -1,0 +1,600 @@
+//! Recovery: from directories to a log that may serve. One [`attempt`] opens, reads, merges and decides; it writes
+//! nothing but folders and identities of new directories. The first frames of the new streams, written by the engine,
+//! make its decisions durable before anything is served.
+//!
+//! 1. Every member that was in use is present, or given up by name; else the attempt answers *waiting*.
+//! 2. Nothing is served while damage is unaccounted for: it becomes gaps (`on_damage = "gap"`), or the attempt waits.
+//! 3. A directory known to have been in use that comes up empty is lost, never new.
+//! 4. Nothing written before is written over.
+
+pub(crate) mod content;
+mod decide;
+pub(crate) mod load;
+pub(crate) mod merge;
+pub(crate) mod open;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
+use walstorage_crds::config::Config;
+use walstorage_crds::url::WalUrl;
+
+use self::load::{LoadError, LoadedJournal};
+use self::merge::Input;
+use self::open::{DiskFactory, DiskHandle, Opened, Rules, Unusable, Wanted};
+use crate::api::{DamageReport, DirectoryState};
+use crate::commit::log::Start;
+use crate::directory::disk::LockGuard;
+use crate::directory::identity::{self, Identity};
+use crate::directory::mounts;
+use crate::engine::{Ended, Grant};
+use crate::format::facts::{EpochFact, Member};
+
+/// What an attempt works from.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) require_mounts: bool,
+    pub(crate) grant: Option<Grant>,
+    pub(crate) disks: DiskFactory,
+    /// Directories that an administrator gives up.
+    pub(crate) forget: BTreeSet<Uuid>,
+    /// Bound of the memory that entries may hold.
+    pub(crate) memory_limit: u64,
+}
+
+/// How far the reading is, bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) total: AtomicU64,
+    pub(crate) done: AtomicU64,
+}
+
+/// A directory that takes part.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) disk: DiskHandle,
+    #[allow(dead_code, reason = "held for the life of the process")]
+    pub(crate) lock: Box<dyn LockGuard>,
+    pub(crate) identity: Identity,
+}
+
+/// A log that may serve once its first frames are durable.
+pub(crate) struct Ready {
+    pub(crate) start: Start,
+    /// In the order of the log's journals.
+    pub(crate) handles: Vec<Handle>,
+    pub(crate) unusable: Vec<Unusable>,
+    pub(crate) damage: Vec<DamageReport>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why the log cannot serve yet.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// A sentence each, with what to do.
+    pub(crate) reasons: Vec<String>,
+    pub(crate) unusable: Vec<Unusable>,
+    /// Directories that are open: URL, uuid, in use.
+    pub(crate) present: Vec<(WalUrl, Option<Uuid>)>,
+    pub(crate) damage: Vec<DamageReport>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) writer: Option<Uuid>,
+}
+
+/// How an attempt ended.
+pub(crate) enum Outcome {
+    Ready(Box<Ready>),
+    Waiting(Waiting),
+    Ended(Ended),
+}
+
+/// One try to recover.
+pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
+    progress.total.store(0, Ordering::Relaxed);
+    progress.done.store(0, Ordering::Relaxed);
+    let mut attempt = Attempt {
+        context,
+        progress,
+        rules: Rules {
+            require_mounts: context.require_mounts,
+            allow_ephemeral: context.config.wal.allow_ephemeral,
+            mounts: mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        },
+        opened: Vec::new(),
+        unusable: Vec::new(),
+        warnings: Vec::new(),
+    };
+    match attempt.run() {
+        Ok(ready) => Outcome::Ready(Box::new(ready)),
+        Err(Stop::Ended(ended)) => Outcome::Ended(ended),
+        Err(Stop::Waiting(mut waiting)) => {
+            waiting.present.extend(
+                attempt
+                    .opened
+                    .iter()
+                    .map(|dir| (dir.opened.wanted.url.clone(), dir.opened.identity.as_ref().map(|id| id.directory))),
+            );
+            let identity = attempt.opened.iter().find_map(|dir| dir.opened.identity.as_ref());
+            waiting.writer = waiting.writer.or(identity.map(|identity| identity.writer));
+            waiting.unusable = attempt.unusable;
+            waiting.warnings.append(&mut attempt.warnings);
+            Outcome::Waiting(waiting)
+        }
+    }
+}
+
+/// Whether an unusable directory would be judged the same now: a cheap look between attempts.
+pub(crate) fn unchanged(context: &Context, before: &[Unusable]) -> bool {
+    let rules = Rules {
+        require_mounts: context.require_mounts,
+        allow_ephemeral: context.config.wal.allow_ephemeral,
+        mounts: mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+    };
+    before.iter().all(|unusable| {
+        let wanted = Wanted {
+            url: unusable.wanted_url.clone(),
+            root: unusable.root.clone(),
+            position: unusable.position,
+            takes_all_commits: false,
+            draining: false,
+            may_create: false,
+        };
+        match open::open(wanted, &context.disks, &rules, &mut Vec::new()) {
+            Ok(_) => unusable.opens,
+            Err(now) => !unusable.opens && now.reason == unusable.found,
+        }
+    })
+}
+
+/// Why an attempt did not end in a log.
+enum Stop {
+    Waiting(Waiting),
+    Ended(Ended),
+}
+
+impl Stop {
+    fn wait(reason: impl Into<String>) -> Self {
+        Self::Waiting(Waiting { reasons: vec![reason.into()], ..Waiting::default() })
+    }
+}
+
+/// An open directory and what its journal says.
+struct Directory {
+    opened: Opened,
+    journal: Option<LoadedJournal>,
+}
+
+struct Attempt<'a> {
+    context: &'a Context,
+    progress: &'a Progress,
+    rules: Rules,
+    opened: Vec<Directory>,
+    unusable: Vec<Unusable>,
+    warnings: Vec<String>,
+}
+
+impl Attempt<'_> {
+    fn run(&mut self) -> Result<Ready, Stop> {
+        for wanted in self.wanted() {
+            self.open(wanted);
+        }
+        self.open_legacy();
+        self.refuse_locked()?;
+        self.load()?;
+        self.open_removed_members()?;
+        let epoch = self.newest_epoch();
+        self.check_grant(epoch.as_ref())?;
+        self.await_members(epoch.as_ref())?;
+        self.make_new_directories(epoch.as_ref())?;
+        self.decide(epoch.as_ref())
+    }
+
+    /// The roots below a path: with the writer's id, where there is one.
+    fn root(&self, path: &Path) -> PathBuf {
+        match &self.context.config.wal.writer_id {
+            Some(id) => path.join(id),
+            None => path.to_owned(),
+        }
+    }
+
+    /// What the configuration names.
+    fn wanted(&self) -> Vec<Wanted> {
+        let wal = &self.context.config.wal;
+        let urls = wal.wal_urls.iter().enumerate().map(|(position, url)| (url, Some(position)));
+        urls.chain(wal.journal_url.iter().map(|url| (url, None)))
+            .map(|(url, position)| Wanted {
+                url: url.clone(),
+                root: self.root(&url.file_path().unwrap_or_default()),
+                position,
+                takes_all_commits: position.is_none(),
+                draining: wal.url_options.get(url).is_some_and(|options| options.drain),
+                may_create: false,
+            })
+            .collect()
+    }
+
+    fn open(&mut self, wanted: Wanted) {
+        match open::open(wanted, &self.context.disks, &self.rules, &mut self.warnings) {
+            Ok(opened) => self.opened.push(Directory { opened, journal: None }),
+            Err(unusable) => self.unusable.push(unusable),
+        }
+    }
+
+    /// `wal_dir` beside WAL URLs counts only where it holds a log of this writer; then it is opened draining.
+    fn open_legacy(&mut self) {
+        let Some(url) = self.context.config.legacy_wal_dir.clone() else { return };
+        let path = url.file_path().unwrap_or_default();
+        let mut roots = vec![self.root(&path)];
+        if roots[0] != path {
+            roots.push(path.clone());
+        }
+        for root in roots {
+            let disk = (self.context.disks)(&root);
+            let Ok(Some(found)) = identity::read(disk.as_ref()) else { continue };
+            let ours = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref());
+            let same_id = self.context.config.wal.writer_id.as_deref().unwrap_or_default() == found.writer_id;
+            if ours.is_some_and(|ours| ours.writer != found.writer) || !(same_id || found.writer_id.is_empty()) {
+                self.warnings.push(format!("{url} (wal_dir) belongs to another writer and is ignored"));
+                continue;
+            }
+            let may_create = false;
+            self.open(Wanted {
+                url: url.clone(),
+                root,
+                position: None,
+                takes_all_commits: false,
+                draining: true,
+                may_create,
+            });
+            return;
+        }
+    }
+
+    /// While another process holds a lock nothing is known of that directory: nothing can be decided.
+    fn refuse_locked(&self) -> Result<(), Stop> {
+        let reasons: Vec<String> =
+            self.unusable.iter().filter(|unusable| unusable.locked).map(Unusable::sentence).collect();
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Waiting(Waiting { reasons, ..Waiting::default() }))
+    }
+
+    /// Checks who the open directories are, then reads those that are not read yet, in parallel.
+    fn load(&mut self) -> Result<(), Stop> {
+        self.check_identities()?;
+        let progress = self.progress;
+        let loaded: Vec<(usize, Result<LoadedJournal, LoadError>)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .opened
+                .iter()
+                .enumerate()
+                .filter(|(_, dir)| dir.journal.is_none())
+                .map(|(index, dir)| {
+                    let disk = dir.opened.disk.0.clone();
+                    let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
+                    let thread = scope.spawn(move || {
+                        load::load(
+                            disk.as_ref(),
+                            ours,
+                            &|bytes| {
+                                progress.total.fetch_add(bytes, Ordering::Relaxed);
+                            },
+                            &|bytes| {
+                                progress.done.fetch_add(bytes, Ordering::Relaxed);
+                            },
+                        )
+                    });
+                    (index, thread)
+                })
+                .collect();
+            threads.into_iter().filter_map(|(index, thread)| Some((index, thread.join().ok()?))).collect()
+        });
+        let mut broken = Vec::new();
+        for (index, result) in loaded {
+            match result {
+                Ok(journal) => {
+                    if self.opened[index].opened.identity.is_none() && !journal.streams.is_empty() {
+                        let path = self.opened[index].opened.disk.0.display(Path::new(identity::IDENTITY));
+                        let reason = format!("{} is missing beside a journal", path.display());
+                        broken.push((index, reason, "restore it from a copy, or forget the directory"));
+                    }
+                    self.opened[index].journal = Some(journal);
+                }
+                Err(LoadError::Misplaced { path, theirs, ours }) => {
+                    let error = LoadError::Misplaced { path, theirs, ours };
+                    return Err(Stop::wait(error.to_string()));
+                }
+                Err(error @ (LoadError::Newer { .. } | LoadError::Content { .. })) => {
+                    return Err(Stop::Ended(Ended::Refused(error.to_string())));
+                }
+                Err(error @ LoadError::Io { .. }) => {
+                    broken.push((index, error.to_string(), "repair the device, or forget the directory"));
+                }
+            }
+        }
+        broken.sort_by_key(|(index, ..)| std::cmp::Reverse(*index));
+        for (index, reason, remedy) in broken {
+            let dir = self.opened.remove(index);
+            self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy));
+        }
+        // A thread that panicked left its directory unread.
+        match self.opened.iter().find(|dir| dir.journal.is_none()) {
+            Some(dir) => Err(Stop::wait(format!("reading {} was given up", dir.opened.wanted.url))),
+            None => Ok(()),
+        }
+    }
+
+    /// One place behind two URLs, two writers: never go on.
+    fn check_identities(&self) -> Result<(), Stop> {
+        for (index, one) in self.opened.iter().enumerate() {
+            for other in &self.opened[index + 1..] {
+                let (a, b) = (&one.opened, &other.opened);
+                let same_place = a.device_inode == b.device_inode;
+                let same_identity = a.identity.is_some()
+                    && a.identity.as_ref().map(|id| id.directory) == b.identity.as_ref().map(|id| id.directory);
+                if same_place || same_identity {
+                    return Err(Stop::Ended(Ended::Configuration(format!(
+                        "{} and {} are one directory: name it once",
+                        a.wanted.url, b.wanted.url
+                    ))));
+                }
+                if let (Some(x), Some(y)) = (&a.identity, &b.identity)
+                    && x.writer != y.writer
+                {
+                    return Err(Stop::Ended(Ended::Refused(format!(
+                        "{} belongs to writer {}, but {} to writer {}: a writer's directories are its own; remove the \
+                         URL that is not of this writer",
+                        a.wanted.url, x.writer, b.wanted.url, y.writer
+                    ))));
+                }
+            }
+            let Some(identity) = &one.opened.identity else { continue };
+            let ours = self.context.config.wal.writer_id.as_deref().unwrap_or_default();
+            let legacy = self.context.config.legacy_wal_dir.as_ref() == Some(&one.opened.wanted.url);
+            if identity.writer_id != ours && !legacy {
+                return Err(Stop::Ended(Ended::Refused(format!(
+                    "{} belongs to writer {:?}, this one is {ours:?}: a writer's directories are its own",
+                    one.opened.wanted.url, identity.writer_id
+                ))));
+            }
+            if let Some(grant) = &self.context.grant
+                && grant.writer_uid != identity.writer
+            {
+                return Err(Stop::Ended(Ended::Refused(format!(
+                    "{} belongs to writer {}, the grant is for {}",
+                    one.opened.wanted.url, identity.writer, grant.writer_uid
+                ))));
+            }
+        }
+        Ok(())
+    }
+
+    fn newest_epoch(&self) -> Option<EpochFact> {
+        let streams = self.opened.iter().filter_map(|dir| dir.journal.as_ref()).flat_map(|journal| &journal.streams);
+        streams
+            .filter_map(|stream| stream.content.epoch.as_ref().map(|(seq, epoch)| ((stream.key, *seq), epoch)))
+            .max_by_key(|(moment, _)| *moment)
+            .map(|(_, epoch)| epoch.clone())
+    }
+
+    fn is_open(&self, uuid: Uuid) -> bool {
+        self.opened.iter().any(|dir| dir.opened.identity.as_ref().is_some_and(|id| id.directory == uuid))
+    }
+
+    /// Members that left the configuration but are still there are opened draining. They may know newer members.
+    fn open_removed_members(&mut self) -> Result<(), Stop> {
+        let mut tried = BTreeSet::new();
+        loop {
+            let Some(epoch) = self.newest_epoch() else { return Ok(()) };
+            let next = epoch.members.iter().find(|member| {
+                let named = self.opened.iter().map(|dir| &dir.opened.wanted.url);
+                let named = named.chain(self.unusable.iter().map(|unusable| &unusable.wanted_url));
+                !self.is_open(member.uuid)
+                    && !tried.contains(&member.uuid)
+                    && !self.context.forget.contains(&member.uuid)
+                    && !named.into_iter().any(|url| url.as_str() == member.url)
+            });
+            let Some(Member { uuid, url, .. }) = next.cloned() else { return Ok(()) };
+            tried.insert(uuid);
+            let Ok(url) = WalUrl::parse(&url) else { continue };
+            let Some(path) = url.file_path() else { continue };
+            let root = [self.root(&path), path].into_iter().find(|root| {
+                let disk = (self.context.disks)(root);
+                matches!(identity::read(disk.as_ref()), Ok(Some(found)) if found.directory == uuid)
+            });
+            let Some(root) = root else { continue };
+            let wanted =
+                Wanted { url, root, position: None, takes_all_commits: false, draining: true, may_create: false };
+            self.open(wanted);
+            self.refuse_locked()?;
+            self.load()?;
+        }
+    }
+
+    /// A newer grant on storage means that somebody else is the holder now.
+    fn check_grant(&self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
+        let (Some(epoch), Some(grant)) = (epoch, &self.context.grant) else { return Ok(()) };
+        let newer = epoch.grant > grant.epoch || (epoch.grant == grant.epoch && epoch.holder != grant.holder);
+        if newer {
+            return Err(Stop::Ended(Ended::Fenced(format!(
+                "storage has grant {} of pod {:?}, ours is {} of pod {:?}: another pod has taken over this writer",
+                epoch.grant, epoch.holder, grant.epoch, grant.holder
+            ))));
+        }
+        Ok(())
+    }
+
+    /// Every member that was in use is here with its journal, or is given up now.
+    fn await_members(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
+        let Some(epoch) = epoch else { return Ok(()) };
+        let mut waiting = Waiting::default();
+        for member in epoch.members.iter().filter(|member| member.in_use) {
+            let here = self
+                .opened
+                .iter()
+                .position(|dir| dir.opened.identity.as_ref().is_some_and(|identity| identity.directory == member.uuid));
+            let readable = here.is_some_and(|index| {
+                self.opened[index].journal.as_ref().is_some_and(|journal| !journal.streams.is_empty())
+            });
+            if readable || self.context.forget.contains(&member.uuid) {
+                continue;
+            }
+            let unusable = match here {
+                Some(index) => {
+                    let dir = self.opened.remove(index);
+                    let reason = "its journal is gone".to_owned();
+                    Unusable::of(&dir.opened, DirectoryState::Lost, reason, open::MISSING)
+                }
+                None => self.take_unusable(member),
+            };
+            waiting.reasons.push(unusable.sentence());
+            self.unusable.push(unusable);
+        }
+        if waiting.reasons.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Waiting(waiting))
+    }
+
+    /// What stands where a member should be.
+    fn take_unusable(&mut self, member: &Member) -> Unusable {
+        if let Some(index) = self.unusable.iter().position(|unusable| unusable.wanted_url.as_str() == member.url) {
+            let mut unusable = self.unusable.remove(index);
+            unusable.uuid = Some(member.uuid);
+            return unusable;
+        }
+        if let Some(index) = self.opened.iter().position(|dir| dir.opened.wanted.url.as_str() == member.url) {
+            // Something else, or nothing, is at its place.
+            let dir = self.opened.remove(index);
+            let reason = match &dir.opened.identity {
+                Some(other) => format!("directory {} is at its place", other.directory),
+                None => "it came up empty".to_owned(),
+            };
+            let mut unusable = Unusable::of(&dir.opened, DirectoryState::Lost, reason, open::MISSING);
+            unusable.uuid = Some(member.uuid);
+            return unusable;
+        }
+        let url = WalUrl::parse(&member.url).or_else(|_| WalUrl::parse("file:///unknown"));
+        let path = url.as_ref().ok().and_then(WalUrl::file_path).unwrap_or_default();
+        let root = self.root(&path);
+        let reason = format!("{} left the configuration and is not there", member.url);
+        let fallback = || self.context.config.wal.wal_urls[0].clone();
+        Unusable {
+            wanted_url: url.unwrap_or_else(|_| fallback()),
+            root,
+            position: None,
+            uuid: Some(member.uuid),
+            state: DirectoryState::Missing,
+            found: reason.clone(),
+            reason,
+            remedy: open::MISSING.to_owned(),
+            locked: false,
+            absent: false,
+            opens: false,
+        }
+    }
+
+    /// Makes what is configured and not there, and gives identities to what is empty.
+    fn make_new_directories(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
+        let absent: Vec<WalUrl> = self
+            .unusable
+            .iter()
+            .filter(|unusable| unusable.absent)
+            .map(|unusable| unusable.wanted_url.clone())
+            .collect();
+        for wanted in self.wanted().into_iter().filter(|wanted| absent.contains(&wanted.url)) {
+            self.unusable.retain(|unusable| unusable.wanted_url != wanted.url);
+            self.open(Wanted { may_create: true, ..wanted });
+        }
+        self.refuse_locked()?;
+        self.load()?;
+        let forgotten = |uuid: Uuid| {
+            self.context.forget.contains(&uuid) || epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid))
+        };
+        let (gone, here): (Vec<_>, Vec<_>) = std::mem::take(&mut self.opened)
+            .into_iter()
+            .partition(|dir| dir.opened.identity.as_ref().is_some_and(|id| forgotten(id.directory)));
+        self.opened = here;
+        for dir in gone {
+            let remedy = "empty the folder to use it anew, or remove its URL";
+            let reason = "it was given up by an administrator".to_owned();
+            self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Forgotten, reason, remedy));
+        }
+        let known = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref()).map(|identity| identity.writer);
+        let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(Uuid::new_v4);
+        let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();
+        let mut failed = Vec::new();
+        for (index, dir) in self.opened.iter_mut().enumerate().filter(|(_, dir)| dir.opened.identity.is_none()) {
+            let identity = Identity { format: 1, directory: Uuid::new_v4(), writer, writer_id: writer_id.clone() };
+            match identity::publish(dir.opened.disk.0.as_ref(), &identity) {
+                Ok(()) => dir.opened.identity = Some(identity),
+                Err(error) => failed.push((index, error)),
+            }
+        }
+        for (index, error) in failed.into_iter().rev() {
+            let dir = self.opened.remove(index);
+            let full = crate::directory::disk::is_full(&error);
+            let state = if full { DirectoryState::Full } else { DirectoryState::Failed };
+            let remedy = if full { "free or add space" } else { "make the folder writable for this process" };
+            let reason = format!("cannot write its identity: {error}");
+            self.unusable.push(Unusable::of(&dir.opened, state, reason, remedy));
+        }
+        let journal_wanted = self.context.config.wal.journal_url.is_some();
+        let journal_here = self.opened.iter().any(|dir| dir.opened.wanted.takes_all_commits);
+        let any_home = self.opened.iter().any(|dir| dir.opened.wanted.position.is_some());
+        if !any_home || (journal_wanted && !journal_here) {
+            let reasons = self.unusable.iter().map(Unusable::sentence).collect();
+            return Err(Stop::Waiting(Waiting { reasons, ..Waiting::default() }));
+        }
+        Ok(())
+    }
+
+    /// Merges what was read and decides what the new streams will say.
+    fn decide(&mut self, epoch: Option<&EpochFact>) -> Result<Ready, Stop> {
+        let mut inputs = Vec::new();
+        let mut places = Vec::new();
+        for dir in std::mem::take(&mut self.opened) {
+            let Some(identity) = dir.opened.identity.clone() else { continue };
+            let journal = dir.journal.unwrap_or_default();
+            places.push(decide::Place::new(dir.opened, identity.clone(), &journal));
+            inputs.push(Input { directory: identity.directory, journal });
+        }
+        let decided = decide::decide(self.context, places, inputs, epoch).map_err(Stop::Waiting)?;
+        let (start, handles, damage, mut warnings) = decided;
+        self.warnings.append(&mut warnings);
+        Ok(Ready {
+            start,
+            handles,
+            unusable: std::mem::take(&mut self.unusable),
+            damage,
+            warnings: std::mem::take(&mut self.warnings),
+        })
+    }
+}
+
+impl Unusable {
+    /// A sentence for people: which, how, why, what to do.
+    pub(crate) fn sentence(&self) -> String {
+        let uuid = self.uuid.map(|uuid| format!(" ({uuid})")).unwrap_or_default();
+        format!("{}{uuid} is {}: {}; {}", self.wanted_url, self.state.as_str(), self.reason, self.remedy)
+    }
+
+    fn of(opened: &Opened, state: DirectoryState, reason: String, remedy: &str) -> Self {
+        Self {
+            wanted_url: opened.wanted.url.clone(),
+            root: opened.wanted.root.clone(),
+            position: opened.wanted.position,
+            uuid: opened.identity.as_ref().map(|identity| identity.directory),
+            state,
+            found: String::new(),
+            reason,
+            remedy: remedy.to_owned(),
+            locked: false,
+            absent: false,
+            opens: true,
+        }
+    }
+}

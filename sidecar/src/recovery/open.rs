@@ -1,0 +1,192 @@
+//! Opening directories: mount, folder, lock, identity. What cannot be opened is a state with a reason and a remedy, never
+//! a reason to exit, except where going on could mix two writers or two names of one place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use walstorage_crds::url::WalUrl;
+
+use crate::api::DirectoryState;
+use crate::directory::disk::{Lock, LockGuard, SharedDisk, Space};
+use crate::directory::identity::{self, Identity};
+use crate::directory::mounts::{self, Mount, Verdict};
+use crate::directory::real_disk::RealDisk;
+
+/// Makes the file system below a path: the seam for tests.
+pub(crate) type DiskFactory = Arc<dyn Fn(&Path) -> SharedDisk + Send + Sync>;
+
+/// The operating system's files.
+pub(crate) fn real_disks() -> DiskFactory {
+    Arc::new(|root| Arc::new(RealDisk::new(root.to_owned())))
+}
+
+/// A directory that is to be opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) url: WalUrl,
+    /// Below the URL's path, with the writer's id.
+    pub(crate) root: PathBuf,
+    /// Its place in `wal_urls`.
+    pub(crate) position: Option<usize>,
+    pub(crate) takes_all_commits: bool,
+    pub(crate) draining: bool,
+    /// It may be made where it is missing.
+    pub(crate) may_create: bool,
+}
+
+/// A directory that is open and locked.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) wanted: Wanted,
+    pub(crate) disk: DiskHandle,
+    pub(crate) lock: Box<dyn LockGuard>,
+    /// `None`: it is empty.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) device_inode: (u64, u64),
+    pub(crate) device: String,
+    pub(crate) space: Space,
+}
+
+/// A shared disk that can be printed.
+#[derive(Clone)]
+pub(crate) struct DiskHandle(pub(crate) SharedDisk);
+
+impl std::fmt::Debug for DiskHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+/// Why a directory is not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unusable {
+    pub(crate) wanted_url: WalUrl,
+    pub(crate) root: PathBuf,
+    pub(crate) position: Option<usize>,
+    pub(crate) uuid: Option<Uuid>,
+    pub(crate) state: DirectoryState,
+    pub(crate) reason: String,
+    pub(crate) remedy: String,
+    /// What opening said, to see whether it says the same later.
+    pub(crate) found: String,
+    /// It could be opened, and is unusable for another reason.
+    pub(crate) opens: bool,
+    /// Another process has the lock: nothing at all may be done until it ends.
+    pub(crate) locked: bool,
+    /// There is nothing there: it may be made, unless it was in use.
+    pub(crate) absent: bool,
+}
+
+/// What opening is to respect.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) require_mounts: bool,
+    pub(crate) allow_ephemeral: bool,
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Wanted {
+    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str) -> Unusable {
+        let reason = reason.into();
+        Unusable {
+            wanted_url: self.url.clone(),
+            root: self.root.clone(),
+            position: self.position,
+            uuid: None,
+            state,
+            found: reason.clone(),
+            opens: false,
+            reason,
+            remedy: remedy.to_owned(),
+            locked: false,
+            absent: false,
+        }
+    }
+}
+
+/// What to do about a directory that is not where it was.
+pub(crate) const MISSING: &str = "mount it again, or give it up with: walctl directory forget <uuid>";
+
+/// Opens and locks one directory. Makes folders where that is allowed; writes nothing else.
+///
+/// # Errors
+/// What it is instead of open. A warning is pushed to `warnings`.
+pub(crate) fn open(
+    wanted: Wanted,
+    disks: &DiskFactory,
+    rules: &Rules,
+    warnings: &mut Vec<String>,
+) -> Result<Opened, Unusable> {
+    let Some(path) = wanted.url.file_path() else {
+        let reason = "this build has no bucket support yet";
+        return Err(wanted.unusable(DirectoryState::Failed, reason, "use file:// URLs"));
+    };
+    // The mount is that of the deepest folder which is there, links resolved.
+    let resolved = resolve(&path);
+    match mounts::judge(&rules.mounts, &resolved, rules.require_mounts, rules.allow_ephemeral) {
+        Verdict::Accepted => {}
+        Verdict::Warn(warning) => {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        Verdict::Refused(reason) => {
+            let remedy = "mount a volume there (the operator does it when the pod is created anew)";
+            return Err(wanted.unusable(DirectoryState::NotMounted, reason, remedy));
+        }
+    }
+    let disk = disks(&wanted.root);
+    let exists = disk.exists();
+    let holds_a_log = exists && disk.list(Path::new(identity::JOURNAL)).is_ok();
+    let may_create = wanted.may_create && (!rules.require_mounts || path.is_dir());
+    if !holds_a_log && !may_create {
+        let (state, reason) = if exists {
+            (DirectoryState::Lost, format!("{} holds no write-ahead log", wanted.root.display()))
+        } else {
+            (DirectoryState::Missing, format!("{} does not exist", wanted.root.display()))
+        };
+        let mut unusable = wanted.unusable(state, reason, MISSING);
+        unusable.absent = true;
+        return Err(unusable);
+    }
+    let failed = |what: &str, error: std::io::Error| {
+        wanted.unusable(
+            DirectoryState::Failed,
+            format!("cannot {what} {}: {error}", disk.display(Path::new(identity::WAL_DIR)).display()),
+            "make the folder writable for this process; it is tried again every second",
+        )
+    };
+    if !holds_a_log {
+        disk.create_dir_all(Path::new(identity::JOURNAL)).map_err(|e| failed("create", e))?;
+    }
+    let lock = match disk.lock(Path::new(identity::LOCK)).map_err(|e| failed("lock", e))? {
+        Lock::Held(lock) => lock,
+        Lock::Busy(pid) => {
+            let pid = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let reason = format!("LOCKED: {pid} holds {}", disk.display(Path::new(identity::LOCK)).display());
+            let mut unusable =
+                wanted.unusable(DirectoryState::Failed, reason, "it is taken when that process has ended");
+            unusable.locked = true;
+            return Err(unusable);
+        }
+    };
+    let identity = identity::read(disk.as_ref()).map_err(|error| {
+        wanted.unusable(DirectoryState::Failed, error.to_string(), "restore the file, or forget the directory")
+    })?;
+    let device_inode = disk.device_inode().map_err(|e| failed("look at", e))?;
+    let space = disk.space().map_err(|e| failed("measure", e))?;
+    let device = mounts::mount_of(&rules.mounts, &resolved).map(|mount| mount.device.clone()).unwrap_or_default();
+    Ok(Opened { wanted, disk: DiskHandle(disk), lock, identity, device_inode, device, space })
+}
+
+/// `path` with links resolved as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
+}
