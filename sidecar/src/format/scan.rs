@@ -477,7 +477,8 @@ fn add_unreadable(ranges: &mut Vec<(u64, u64)>, from: u64, to: u64) {
 }
 
 fn is_blank(page: &[u8]) -> bool {
-    page.iter().all(|byte| *byte == 0)
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    ZEROS.get(..page.len()).is_some_and(|zeros| zeros == page)
 }
 
 /// Reads a bucket's commit object: its header, and its one frame.
