@@ -20,6 +20,9 @@ const JSON: Option<&str> = Some("application/json");
 const LINES: Option<&str> = Some("application/x-ndjson");
 const BYTES: Option<&str> = Some("application/octet-stream");
 
+/// Method, path, content type, body; status, reason, and what the message contains.
+type Case<'a> = (&'a str, &'a str, Option<&'a str>, &'static str, u16, &'a str, &'a str);
+
 /// An error in the form of the interface.
 fn error(reply: &Reply) -> (u16, String, String) {
     let body = reply.json();
@@ -85,7 +88,7 @@ async fn what_is_wrong_with_a_request_is_said_in_one_json() {
     http.send("POST", entries, BYTES, "first").await.unwrap();
     http.post("/v1/collections/c/truncate", &json!({"upTo": "1"})).await.unwrap();
     let long = format!("/v1/collections/{}/entries", "x".repeat(256));
-    let table: [(&str, &str, Option<&str>, &str, u16, &str, &str); 36] = [
+    let table: [Case<'_>; 36] = [
         ("GET", "/", None, "", 404, "INVALID_REQUEST", "there is nothing at /"),
         ("GET", "/v1/nothing", None, "", 404, "INVALID_REQUEST", "nothing at"),
         ("GET", "/v1/collections/a/b/entries", None, "", 404, "INVALID_REQUEST", "nothing at"),

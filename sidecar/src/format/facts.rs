@@ -201,18 +201,13 @@ impl Fact for EpochFact {
                     crc: u32::from_le_bytes(at.fixed("closed crc")?),
                 })
             })?,
-            // A writer that has none to tell may leave it out.
-            accepted: if at.rest().is_empty() {
-                Vec::new()
-            } else {
-                at.array("accepted", |at| {
-                    Ok(AcceptedDamage {
-                        stream: StreamId(at.fixed("accepted stream")?),
-                        first_seq: at.number("accepted first_seq")?,
-                        last_seq: at.number("accepted last_seq")?,
-                    })
-                })?
-            },
+            accepted: at.array("accepted", |at| {
+                Ok(AcceptedDamage {
+                    stream: StreamId(at.fixed("accepted stream")?),
+                    first_seq: at.number("accepted first_seq")?,
+                    last_seq: at.number("accepted last_seq")?,
+                })
+            })?,
         })
     }
 }
