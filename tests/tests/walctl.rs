@@ -145,3 +145,38 @@ async fn not_ready_is_exit_code_3_and_no_sidecar_is_1() {
     assert_eq!(run(binaries::walctl(), ["nonsense"], b"").code, 2);
     assert_eq!(tool.run(&["status", "--output", "raw"], b"").code, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_sidecar_directories_are_listed_forgotten_and_verified() {
+    let mut tool = Tool(Sidecar::ready(Setup::new(2).set("distribution_strategy = \"RoundRobin\"")).await);
+    tool.ok(&["append", "a"], b"x\n");
+    tool.ok(&["append", "b"], b"y\n");
+    let directories = tool.json(&["directory", "list"]);
+    let lost = directories["directories"].as_array().unwrap().iter().find(|d| d["url"] == tool.0.setup.url("d2"));
+    let uuid = lost.unwrap()["uuid"].as_str().unwrap().to_owned();
+    let config = tool.0.setup.path("config.toml").to_str().unwrap().to_owned();
+    let d1 = tool.0.setup.path("d1").to_str().unwrap().to_owned();
+    let forget = ["directory", "forget", &uuid, "--yes", "--config", &config];
+
+    // A running sidecar has the locks.
+    for arguments in [&forget[..], &["directory", "list", "--config", &config], &["verify", &d1]] {
+        let locked = tool.run(arguments, b"");
+        assert_eq!(locked.code, 3, "{arguments:?}: {}", locked.stderr);
+    }
+    let live = tool.run(&["verify", "--live", &d1, &tool.0.setup.url("d2")], b"");
+    assert_eq!(live.code, 0, "{}{}", live.stdout, live.stderr);
+
+    tool.0.stop().await;
+    let both = tool.ok(&["verify", &d1, &tool.0.setup.url("d2")], b"");
+    assert!(both.contains("all is well"), "{both}");
+    std::fs::rename(tool.0.setup.path("d2"), tool.0.setup.path("away")).unwrap();
+    std::fs::write(tool.0.setup.path("d2"), "in the way").unwrap();
+    let listed = tool.ok(&["directory", "list", "--config", &config], b"");
+    assert!(listed.contains(&tool.0.setup.url("d2")), "{listed}");
+    let forgotten = tool.ok(&forget, b"");
+    assert!(forgotten.contains(&uuid), "{forgotten}");
+    tool.0.start();
+    tool.0.wait_ready().await;
+    let table = tool.ok(&["read", "b"], b"") + &tool.ok(&["read", "a"], b"");
+    assert!(table.contains("DIRECTORY_FORGOTTEN"), "{table}");
+}

@@ -84,7 +84,7 @@ impl Problem {
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        if self.error.reason.retryable() {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -153,7 +153,7 @@ mod tests {
 
             let response = Problem::from(error.clone()).into_response();
             assert_eq!(response.status().as_u16(), http, "{reason:?}");
-            assert_eq!(response.headers().contains_key("retry-after"), retryable, "{reason:?}");
+            assert_eq!(response.headers().contains_key("retry-after"), http == 429, "{reason:?}");
             assert_eq!(
                 serde_json::to_value(ErrorBody::from(&error)).unwrap(),
                 json!({"code": code_name(grpc), "reason": reason.as_str(), "message": "m", "durability": durability,
