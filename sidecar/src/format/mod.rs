@@ -20,6 +20,7 @@ pub mod identity;
 mod interop;
 pub mod limits;
 pub mod names;
+pub mod object;
 pub mod record;
 pub mod scan;
 pub mod schema;

@@ -481,36 +481,5 @@ fn is_blank(page: &[u8]) -> bool {
     ZEROS.get(..page.len()).is_some_and(|zeros| zeros == page)
 }
 
-/// Reads a bucket's commit object: its header, and its one frame.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_object(bytes: &[u8], stream: Option<StreamId>) -> Result<(SlotHeader, Frame<'_>), ObjectError> {
-    let (header, length) = SlotHeader::parse_object(bytes)?;
-    let stream = stream.unwrap_or(header.stream);
-    let expected = Expected { stream: Some(stream), epoch: header.key.epoch, file: header.file };
-    let block = bytes.get(length..).unwrap_or_default();
-    let head = parse_head(block, &expected, length as u64)?.ok_or(ObjectError::NoFrame)?;
-    let frame = parse_object_frame(block, &head, &header.marker)?;
-    Ok((header, frame))
-}
-
-/// Why a bucket's commit object is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
-    /// Its header.
-    #[error("the header: {0}")]
-    Header(#[from] HeaderError),
-    /// A later version wrote it.
-    #[error(transparent)]
-    Flags(#[from] UnknownFlags),
-    /// No frame of the stream follows the header.
-    #[error("no frame of the stream follows the header")]
-    NoFrame,
-    /// The frame.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
-
 #[cfg(test)]
 mod tests;

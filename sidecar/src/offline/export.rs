@@ -67,7 +67,7 @@ pub fn export(
     let (_locks, mut journals) = survey::read(urls, options.read, progress)?;
     let (collections, conflicts) = merge(&journals);
     journals.problems.extend(conflicts);
-    let mut notes = Vec::new();
+    let mut notes = std::mem::take(&mut journals.notes);
     if verify::members(&mut journals, &mut notes) && !options.read.live {
         journals.problems.extend(collections.iter().flat_map(Merged::missing));
     }

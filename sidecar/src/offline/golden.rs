@@ -17,8 +17,8 @@ use crate::format::fixture::{DIRECTORY, Stream, WRITER, batched, collection, ent
 use crate::format::frame::{FLAG_CLEAN_SHUTDOWN, FLAG_CONTROL_ONLY, FrameBuilder};
 use crate::format::header::{Codec, SegmentHeader, SegmentOf, SlotHeader};
 use crate::format::identity::Identity;
+use crate::format::object::parse_object;
 use crate::format::record;
-use crate::format::scan::parse_object;
 use crate::format::segment::{Block, FlushBuilder, Flushed, Index};
 use crate::format::{StreamId, StreamKey};
 use crate::types::{Epoch, Incarnation, Lsn};

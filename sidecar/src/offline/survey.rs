@@ -7,7 +7,9 @@ use super::directory::OpenDirectory;
 use super::report::{DirectoryReport, Lost, Problem, StreamReport, TailReport};
 use super::source::FileSource;
 use super::{OfflineError, OnProgress, Progress, ReadOptions};
-use crate::format::facts::{Close, CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapFact, TruncateFact};
+use crate::format::facts::{
+    AcceptedDamage, Close, CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapFact, TruncateFact,
+};
 use crate::format::frame::FLAG_CLEAN_SHUTDOWN;
 use crate::format::names::SlotName;
 use crate::format::record::{Kind, RecordRef};
@@ -103,6 +105,9 @@ pub(super) struct Journals {
     pub(super) directories: Vec<DirectoryReport>,
     pub(super) problems: Vec<Problem>,
     pub(super) tails: Vec<TailReport>,
+    pub(super) notes: Vec<String>,
+    /// Damage whose loss was recorded as gaps, as said by the streams read so far.
+    recorded: Vec<AcceptedDamage>,
 }
 
 /// Opens and reads all directories.
@@ -174,6 +179,7 @@ impl Survey<'_, '_> {
             let (verdict, content, report) = self.stream(key, &files, close, &mut done, total)?;
             oldest = oldest.max(StreamKey { epoch: verdict.oldest.0, session: verdict.oldest.1 });
             for (_, epoch) in &content.epochs {
+                self.journals.recorded.extend(&epoch.accepted);
                 closes.extend(epoch.closes.iter().filter(|close| close.key < key));
             }
             self.journals.content.add(content);
@@ -241,7 +247,7 @@ impl Survey<'_, '_> {
             self.problem(problem(what));
         }
         for damage in &verdict.damage {
-            self.damage(key, damage, &scans, &mut sources);
+            self.damage(key, id, damage, &scans, &mut sources);
         }
         if let End::Tail(tail) = &verdict.end
             && (!tail.blank || tail.head.is_some())
@@ -279,6 +285,7 @@ impl Survey<'_, '_> {
     fn damage(
         &mut self,
         key: StreamKey,
+        stream: Option<StreamId>,
         damage: &Damage,
         scans: &[SlotScan],
         sources: &mut [(SlotName, PathBuf, FileSource)],
@@ -308,13 +315,22 @@ impl Survey<'_, '_> {
             None => format!("frame {} and later", damage.first_seq),
         };
         let path = self.directory.journal().join(SlotName { key, file: damage.file }.to_string());
-        self.problem(Problem {
+        let problem = Problem {
             file: path.display().to_string(),
             offset: Some(damage.offset),
             lost,
             most_entries: Some(damage.most_entries()),
             ..problem(format!("{frames} of stream {key}: {}", damage.what))
-        });
+        };
+        let last = damage.last_seq.unwrap_or(i64::MAX as u64);
+        let covers = |one: &AcceptedDamage| {
+            Some(one.stream) == stream && one.first_seq <= damage.first_seq && last <= one.last_seq
+        };
+        if self.journals.recorded.iter().any(covers) {
+            self.journals.notes.push(format!("{problem}; the loss is recorded as gaps"));
+        } else {
+            self.problem(problem);
+        }
     }
 
     fn problem(&mut self, problem: Problem) {

@@ -10,7 +10,7 @@ use super::fixture::Made;
 use super::report::{GapReport, Lost};
 use super::verify::{VerifyReport, verify};
 use super::*;
-use crate::format::facts::{DeleteFact, Fact, GapCause, GapFact, Member, Subject};
+use crate::format::facts::{AcceptedDamage, DeleteFact, EpochFact, Fact, GapCause, GapFact, Member, Subject};
 use crate::format::fixture::{DIRECTORY, Stream, batched, collection, entry, truncate};
 use crate::format::limits::PAGE;
 use crate::format::record::Kind;
@@ -211,6 +211,26 @@ fn a_closed_stream_without_files_is_damage_unless_it_may_be_gone() {
         let shown = plain(&Made::new(&[&first, &next])).collections.len();
         assert_eq!(shown, if problems == 1 { 2 } else { 0 }, "streams before `oldest` are not read");
     }
+}
+
+#[test]
+fn damage_whose_loss_is_recorded_is_noted_only() {
+    let first = stream();
+    let mut next = Stream::new(2, 0);
+    let accepted = vec![AcceptedDamage { stream: first.id, first_seq: 2, last_seq: 2 }];
+    let fact = EpochFact { accepted, ..next.epoch_fact(vec![first.close()]) };
+    let mut buf = Vec::new();
+    fact.encode_record(&mut buf);
+    next.frame(&[buf]);
+    let gap = GapFact { last: Lsn(3), reason: GapCause::Damage };
+    next.frame(&[self::fact(&gap, "orders", INC, 1)]);
+    let made = Made::new(&[&first, &next]);
+    flip(&made, &first, 1, 2 * PAGE as u64 + 3000);
+    let report = plain(&made);
+    assert!(report.ok(), "{:?}", report.problems);
+    assert!(report.notes[0].contains("frame 2") && report.notes[0].ends_with("recorded as gaps"), "{:?}", report.notes);
+    flip(&made, &first, 1, 3 * PAGE as u64 + 3000);
+    assert_eq!(plain(&made).problems[0].offset, Some(3 * PAGE as u64), "other damage is still a problem");
 }
 
 #[test]
@@ -475,7 +495,7 @@ proptest! {
         next.begin(vec![first.close()]);
         let whole = exported(&Made::new(&[&first, &next]));
         let made = Made::new(&[&first, &next]);
-        let mut change = |file: u64, change: &dyn Fn(&mut Vec<u8>)| {
+        let change = |file: u64, change: &dyn Fn(&mut Vec<u8>)| {
             let path = made.slot(&first, file + 1);
             let mut bytes = std::fs::read(&path).unwrap();
             change(&mut bytes);

@@ -39,7 +39,7 @@ pub fn verify(urls: &[WalUrl], options: ReadOptions, progress: OnProgress<'_>) -
     let (_locks, mut journals) = survey::read(urls, options, progress)?;
     let (collections, conflicts) = merge(&journals);
     journals.problems.extend(conflicts);
-    let mut notes = Vec::new();
+    let mut notes = std::mem::take(&mut journals.notes);
     let all_there = members(&mut journals, &mut notes);
     if options.live {
         notes.push("read beside a running sidecar: missing entries cannot be told from those written meanwhile".into());
