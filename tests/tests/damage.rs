@@ -16,7 +16,7 @@ use std::path::Path;
 
 use futures_util::{StreamExt as _, stream};
 use walstorage_sidecar::engine::Engine;
-use walstorage_sidecar::engine::api::{EngineStatus, GapReason, Item};
+use walstorage_sidecar::engine::api::{DamageReport, EngineStatus, GapReason, Item};
 use walstorage_sidecar::error::Reason;
 use walstorage_sidecar::types::Lsn;
 use walstorage_tests::harness::library::{self, Settled, batch};
@@ -164,23 +164,21 @@ fn dense(served: &Served, case: &str) -> (Truth, Vec<(String, Lsn, Lsn)>) {
 /// Asserts that the status names every damage that the oracle found.
 fn assert_named(status: &EngineStatus, verdict: &Verdict, truth: &Truth, case: &str) {
     for damage in &verdict.damage {
-        let named = status
-            .damage
-            .iter()
-            .find(|report| report.file.ends_with(&damage.place.file) && report.offset == damage.place.offset);
-        let report = named.unwrap_or_else(|| panic!("{case}: {damage:?} is not in {:?}", status.damage));
+        let here =
+            |report: &&DamageReport| report.file.ends_with(&damage.place.file) && report.offset == damage.place.offset;
+        let reports: Vec<_> = status.damage.iter().filter(here).collect();
+        assert!(!reports.is_empty(), "{case}: {damage:?} is not in {:?}", status.damage);
+        let lost = || reports.iter().flat_map(|report| &report.lost);
         for (collection, lsn) in &damage.kept {
-            let kept = report.lost.iter().any(|(name, range)| {
+            let named = lost().any(|(name, range)| {
                 name.as_ref().is_some_and(|name| name.as_str() == collection)
                     && range.is_some_and(|(first, last)| (first.0..=last.0).contains(lsn))
             });
-            assert!(kept, "{case}: {collection}/{lsn} is not named in {report:?}");
+            assert!(named, "{case}: {collection}/{lsn} is not named in {reports:?}");
         }
         if damage.unknown {
-            assert!(
-                report.lost.iter().any(|(name, range)| name.is_none() || range.is_none()),
-                "{case}: what is unknown must be said: {report:?}, {damage:?}"
-            );
+            let unknown = lost().any(|(name, range)| name.is_none() || range.is_none());
+            assert!(unknown, "{case}: what is unknown must be said: {reports:?}, {damage:?}");
         }
     }
     for (name, range) in status.damage.iter().flat_map(|report| &report.lost) {

@@ -234,7 +234,8 @@ fn parse_block<'a>(block: &'a [u8], head: &Head, marker: Option<&Marker>) -> Res
 pub fn salvage<'a>(block: &'a [u8], head: &Head) -> Records<'a> {
     let end = (head.length as usize).min(block.len());
     let bytes = block.get(head.records_at()..end).unwrap_or_default();
-    Records { bytes, left: head.count.saturating_sub(1), strict: false }
+    // The count is not covered by the head's checksum: what is damaged may be just that.
+    Records { bytes, left: u64::MAX, strict: false }
 }
 
 impl<'a> Frame<'a> {
@@ -285,7 +286,9 @@ impl<'a> Iterator for Records<'a> {
             match record::decode(self.bytes) {
                 Ok((record, length)) => {
                     self.bytes = self.bytes.get(length..).unwrap_or_default();
-                    if !matches!(record.kind, Kind::Frame | Kind::Pad) {
+                    if record.kind == Kind::Pad && !self.strict {
+                        self.left = 0;
+                    } else if !matches!(record.kind, Kind::Frame | Kind::Pad) {
                         return Some(Ok(record));
                     }
                 }

@@ -402,7 +402,8 @@ impl Place {
         accepted.extend(newly_accepted);
         let now = Instant::now();
         // Streams older than all that were read were given up before.
-        let oldest = closes.iter().map(|close| close.key.epoch).chain([epoch]).min().unwrap_or(epoch);
+        let kept = closes.iter().map(|close| close.key.epoch).chain(old.iter().map(|stream| stream.epoch));
+        let oldest = kept.chain([epoch]).min().unwrap_or(epoch);
         let journal = Journal {
             id: DirectoryId(identity.directory),
             url: opened.wanted.url.clone(),

@@ -201,15 +201,24 @@ pub(crate) fn load(
             }
             accepted.extend(&epoch.accepted);
         }
+        let id = id.or_else(|| closes.values().find(|close| close.key == key).map(|close| close.stream));
         let close = match id.and_then(|id| closes.get(&id)) {
             Some(close) => ClosedAt { frame_seq: close.frame_seq, crc: close.crc },
-            None => verdict.last,
+            None => last_seen(&verdict),
         };
         loaded.streams.push(LoadedStream { key, id, files, content, losses, close });
     }
     missing_streams(&mut loaded, &closes, &accepted, oldest);
     loaded.accepted = accepted;
     Ok(loaded)
+}
+
+/// The last frame that counts or that is damaged, where that one's head can be read: a close before it would make
+/// garbage of what can be saved of it.
+fn last_seen(verdict: &Verdict) -> ClosedAt {
+    let heads = verdict.damage.iter().filter_map(|damage| damage.head);
+    let damaged = heads.map(|head| ClosedAt { frame_seq: head.header.frame_seq, crc: head.crc });
+    damaged.chain([verdict.last]).max_by_key(|last| last.frame_seq).unwrap_or(verdict.last)
 }
 
 /// A stream that a successor closed behind a frame, that may not be gone, and of which there is no file, is damage.
@@ -302,7 +311,12 @@ impl Loader<'_> {
         accepted: &[AcceptedDamage],
     ) -> Result<Judged, LoadError> {
         let id = self.id(slots)?;
-        let close = id.and_then(|id| closes.get(&id)).map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
+        // A stream without a readable header is known by its epoch and session.
+        let close = match id {
+            Some(id) => closes.get(&id),
+            None => closes.values().find(|close| close.key == key),
+        };
+        let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
         let mut content = StreamContent::default();
         let mut scans: Vec<SlotScan> = Vec::new();
         for &(name, _) in slots {
@@ -325,6 +339,9 @@ impl Loader<'_> {
             }
             scans.push(scanned);
         }
+        // Where no header tells it, a head does.
+        let heads = || scans.iter().flat_map(|scan| &scan.places).map(|place| place.head.header.stream);
+        let id = id.or_else(|| heads().next());
         let verdict = stream::classify(&scans, close);
         let whole = scans.iter().flat_map(|scan| &scan.places).filter(|place| place.fault.is_none()).count();
         let floored = scans

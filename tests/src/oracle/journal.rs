@@ -149,9 +149,11 @@ fn without_header(file: &SlotFile<'_>, name: SlotName, verdict: &mut Verdict) {
     verdict.bad_headers.push(file.name.to_owned());
     let heads = heads_of(file.bytes, |head| head.file == name.file);
     if !heads.is_empty() {
-        let kept = heads.iter().flat_map(|head| frame::survivors(file.bytes, head)).filter_map(named).collect();
+        let survivors = heads.iter().flat_map(|head| frame::survivors(file.bytes, head));
+        let kept: Vec<_> = survivors.filter_map(named).collect();
+        let unknown = kept.len() < heads.iter().map(|head| head.entries as usize).sum();
         let place = Place { file: file.name.to_owned(), offset: 0 };
-        verdict.damage.push(Damage { place, kept, unknown: true });
+        verdict.damage.push(Damage { place, kept, unknown });
     }
 }
 
