@@ -297,11 +297,12 @@ async fn a_forgotten_directory_leaves_gaps_and_is_never_read_again() {
         assert_eq!(rest, [Line::Entry(reply.first_lsn, b"after".to_vec())]);
     }
     sidecar.stop().await;
-    let _ = fs::remove_dir_all(&here);
-    fs::rename(&away, &here).expect("it returns");
+    // It returns under another URL: a new directory has its place.
+    let returns = sidecar.setup.url("away");
+    sidecar.setup.urls(&[sidecar.setup.url("d1"), sidecar.setup.url("d2"), returns.clone()]);
     sidecar.start();
     let status = sidecar.wait_ready().await;
-    let returned = directory(&status, &url);
+    let returned = directory(&status, &returns);
     assert_eq!((returned.state.as_str(), returned.remedy.is_empty()), ("forgotten", false), "{returned:?}");
     let rest = after_gap(lines(&mut sidecar.grpc(), "c2").await);
     assert_eq!(rest, [Line::Entry(reply.first_lsn, b"after".to_vec())], "the gap stays");

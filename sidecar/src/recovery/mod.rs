@@ -160,6 +160,10 @@ impl Stop {
     }
 }
 
+fn one_directory(one: &WalUrl, other: &WalUrl) -> Stop {
+    Stop::Ended(Ended::Configuration(format!("{one} and {other} are one directory: name it once")))
+}
+
 /// An open directory and what its journal says.
 struct Directory {
     opened: Opened,
@@ -259,6 +263,13 @@ impl Attempt<'_> {
         if reasons.is_empty() {
             return Ok(());
         }
+        for locked in self.unusable.iter().filter(|unusable| unusable.locked) {
+            // This process itself may hold it, by another URL.
+            let place = (self.context.disks)(&locked.root).device_inode().ok();
+            if let Some(held) = self.opened.iter().find(|dir| Some(dir.opened.device_inode) == place) {
+                return Err(one_directory(&held.opened.wanted.url, &locked.wanted_url));
+            }
+        }
         Err(Stop::Waiting(Waiting { reasons, ..Waiting::default() }))
     }
 
@@ -336,10 +347,7 @@ impl Attempt<'_> {
                 let same_identity = a.identity.is_some()
                     && a.identity.as_ref().map(|id| id.directory) == b.identity.as_ref().map(|id| id.directory);
                 if same_place || same_identity {
-                    return Err(Stop::Ended(Ended::Configuration(format!(
-                        "{} and {} are one directory: name it once",
-                        a.wanted.url, b.wanted.url
-                    ))));
+                    return Err(one_directory(&a.wanted.url, &b.wanted.url));
                 }
                 if let (Some(x), Some(y)) = (&a.identity, &b.identity)
                     && x.writer != y.writer
