@@ -1,3 +1,5 @@
+//! The mapping as tables: what is printed, what is accepted besides, what is refused.
+
 use serde_json::{Value, json};
 
 use super::*;
