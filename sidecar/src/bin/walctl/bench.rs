@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use walstorage_sidecar::proto::{AppendRequest, DeleteCollectionRequest, Entry};
+use walstorage_sidecar::proto::{AppendRequest, DeleteCollectionRequest, Entry, TruncateRequest};
 
 use crate::Global;
 use crate::connect::connect;
@@ -36,6 +36,9 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 }
+
+/// After so many bytes a client truncates what was acknowledged, as an application would: else memory and journal fill.
+const TRUNCATE_EVERY: u64 = 16 << 20;
 
 /// Latencies up to a minute, in microseconds, to three digits.
 fn latencies() -> Result<Histogram<u64>, Failure> {
@@ -110,6 +113,7 @@ async fn client(
     let payload = Bytes::from(vec![b'x'; args.size]);
     let entry = Entry { payload, key: None, headers: Vec::new() };
     let entries = vec![entry; args.batch as usize];
+    let truncated = collection.clone();
     let (requests, received) = mpsc::channel(args.in_flight as usize);
     let window = Arc::new(Semaphore::new(args.in_flight as usize));
     let (sent, mut sent_at) = mpsc::unbounded_channel();
@@ -138,8 +142,20 @@ async fn client(
     let mut latencies = latencies()?;
     let mut waiting = VecDeque::new();
     let mut replies = client.append(ReceiverStream::new(received)).await?.into_inner();
-    while replies.message().await?.is_some() {
+    let mut truncating = tokio::task::JoinSet::new();
+    let mut bytes = 0;
+    while let Some(reply) = replies.message().await? {
         window.add_permits(1);
+        bytes += (args.size as u64 + 1) * u64::from(args.batch);
+        if let Some(truncated) = truncating.try_join_next() {
+            truncated.map_err(|e| Failure::failed(e.to_string()))??;
+        }
+        if bytes >= TRUNCATE_EVERY && truncating.is_empty() {
+            bytes = 0;
+            let (mut client, collection) = (client.clone(), truncated.clone());
+            truncating
+                .spawn(async move { client.truncate(TruncateRequest { collection, up_to: reply.last_lsn }).await });
+        }
         while let Ok(at) = sent_at.try_recv() {
             waiting.push_back(at);
         }
@@ -149,5 +165,8 @@ async fn client(
         }
     }
     sending.abort();
+    while let Some(truncated) = truncating.join_next().await {
+        truncated.map_err(|e| Failure::failed(e.to_string()))??;
+    }
     Ok(latencies)
 }
