@@ -96,10 +96,9 @@ class Suite:
 def suites(python: str) -> list[Suite]:
     """Every suite, in order; binaries are built before."""
     with_sidecar = str(ROOT / "scripts" / "with-sidecar.sh")
-    cargo_test = ["cargo", "test", "--locked", "--profile", "ci", "--workspace"]
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return [
-        Suite("rust", [*cargo_test, "--no-fail-fast"], cargo_line),
+        Suite("rust", ["cargo", "test", "--locked", "--profile", "ci", "--workspace", "--no-fail-fast"], cargo_line),
         Suite("scripts", [*pytest, "tests/python"], pytest_line),
         Suite("python client", [with_sidecar, *pytest, "examples/clients/python"], pytest_line),
         Suite(
@@ -108,7 +107,6 @@ def suites(python: str) -> list[Suite]:
             go_line,
             go_text,
         ),
-        Suite("rust client", [with_sidecar, *cargo_test, "--test", "example_client"], cargo_line),
         Suite("readme", [python, "scripts/readme_test.py", "README.md"], plain_line),
         Suite("quickstart", [str(BIN / "quickstart")]),
     ]

@@ -62,8 +62,14 @@ class Log:
         interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
     ):
         target = "unix:" + (socket or os.environ["WALSTORAGE_SOCKET"])
-        # An entry may have 16 MiB; grpc refuses messages above 4 MiB unless told otherwise.
-        options = [("grpc.max_receive_message_length", 48 << 20), ("grpc.max_reconnect_backoff_ms", 1000)]
+        options = [
+            # gRPC's C core would send the socket's path, percent-encoded, as the HTTP/2 authority, which is not a valid
+            # one: the sidecar's HTTP stack resets such streams.
+            ("grpc.default_authority", "localhost"),
+            # An entry may have 16 MiB; grpc refuses messages above 4 MiB unless told otherwise.
+            ("grpc.max_receive_message_length", 48 << 20),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
         self._channel = grpc.insecure_channel(target, options)
         self._wal = wal_pb2_grpc.WalStub(grpc.intercept_channel(self._channel, *interceptors))
         self._collection = collection

@@ -1,4 +1,4 @@
-//! Runs the client against the sidecar at `$WALSTORAGE_SOCKET`.
+//! Runs the client against a sidecar.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint, Error as TransportError};
 use tonic::{Code, Status};
 use tower::Service;
 use walstorage_example_client::{Appended, Entry, Error, Log};
+use walstorage_tests::harness::{Setup, Sidecar};
 
 /// Lets calls through, then loses the replies of the first ones.
 #[derive(Clone)]
@@ -47,18 +48,17 @@ impl Service<Request<Body>> for LoseReplies {
     }
 }
 
-fn channel() -> Channel {
-    let socket = std::env::var("WALSTORAGE_SOCKET")
-        .expect("WALSTORAGE_SOCKET is not set; run this suite through scripts/with-sidecar.sh");
-    Endpoint::from_shared(format!("unix:{socket}")).unwrap().connect_lazy()
+async fn sidecar() -> Sidecar {
+    Sidecar::ready(Setup::new(1)).await
 }
 
-fn collection() -> String {
-    format!("rust-{}", uuid::Uuid::new_v4())
+fn channel(sidecar: &Sidecar) -> Channel {
+    let socket = sidecar.setup.socket();
+    Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap().connect_lazy()
 }
 
-fn lossy(lose: impl Into<Vec<Code>>) -> LoseReplies {
-    LoseReplies { inner: channel(), lose: Arc::new(Mutex::new(lose.into())), calls: Arc::default() }
+fn lossy(sidecar: &Sidecar, lose: impl Into<Vec<Code>>) -> LoseReplies {
+    LoseReplies { inner: channel(sidecar), lose: Arc::new(Mutex::new(lose.into())), calls: Arc::default() }
 }
 
 fn entries(from: u64, payloads: &[&str]) -> Vec<Entry> {
@@ -67,7 +67,8 @@ fn entries(from: u64, payloads: &[&str]) -> Vec<Entry> {
 
 #[tokio::test]
 async fn entries_are_read_back_in_order() {
-    let mut log = Log::over(channel(), &collection());
+    let sidecar = sidecar().await;
+    let mut log = Log::open(sidecar.setup.socket().to_str().unwrap(), "orders").unwrap();
     assert_eq!(log.append(["a", "b"]).await.unwrap(), Appended { first: 1, last: 2 });
     assert_eq!(log.append([""]).await.unwrap(), Appended { first: 3, last: 3 });
     let all: Vec<_> = log.read(0, false).await.unwrap().try_collect().await.unwrap();
@@ -78,9 +79,10 @@ async fn entries_are_read_back_in_order() {
 
 #[tokio::test]
 async fn a_retry_after_a_lost_reply_does_not_append_twice() {
+    let sidecar = sidecar().await;
     for code in [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Unknown] {
-        let faults = lossy([code, code]);
-        let mut log = Log::over(faults.clone(), &collection());
+        let faults = lossy(&sidecar, [code, code]);
+        let mut log = Log::over(faults.clone(), &format!("{code:?}"));
         assert_eq!(log.append(["once"]).await.unwrap(), Appended { first: 1, last: 1 }, "{code:?}");
         assert_eq!(faults.calls.load(Ordering::SeqCst), 3, "{code:?}");
         log.append(["next"]).await.unwrap();
@@ -91,8 +93,9 @@ async fn a_retry_after_a_lost_reply_does_not_append_twice() {
 
 #[tokio::test]
 async fn an_append_after_giving_up_is_not_taken_for_the_one_given_up() {
-    let faults = lossy([Code::Unavailable; 1000]);
-    let mut log = Log::over(faults.clone(), &collection()).give_up_after(Duration::from_millis(200));
+    let sidecar = sidecar().await;
+    let faults = lossy(&sidecar, [Code::Unavailable; 1000]);
+    let mut log = Log::over(faults.clone(), "orders").give_up_after(Duration::from_millis(200));
     let given_up = log.append(["given up"]).await;
     assert!(matches!(given_up, Err(Error::OutcomeUnknown(_))), "{given_up:?}");
     faults.lose.lock().unwrap().clear();
@@ -105,8 +108,9 @@ async fn an_append_after_giving_up_is_not_taken_for_the_one_given_up() {
 
 #[tokio::test]
 async fn a_refused_append_is_not_retried() {
-    let faults = lossy([]);
-    let mut log = Log::over(faults.clone(), &collection());
+    let sidecar = sidecar().await;
+    let faults = lossy(&sidecar, []);
+    let mut log = Log::over(faults.clone(), "orders");
     match log.append([""; 0]).await {
         Err(Error::Refused(status)) => assert_eq!(status.code(), Code::InvalidArgument),
         other => panic!("{other:?}"),
@@ -117,7 +121,8 @@ async fn a_refused_append_is_not_retried() {
 
 #[tokio::test]
 async fn truncated_entries_are_gone() {
-    let mut log = Log::over(channel(), &collection());
+    let sidecar = sidecar().await;
+    let mut log = Log::over(channel(&sidecar), "orders");
     log.append(["a", "b", "c"]).await.unwrap();
     assert_eq!(log.truncate(2).await.unwrap(), 2);
     assert_eq!(log.truncate(1).await.unwrap(), 2);
@@ -135,7 +140,8 @@ async fn truncated_entries_are_gone() {
 
 #[tokio::test]
 async fn a_follower_gets_later_entries() {
-    let mut log = Log::over(channel(), &collection());
+    let sidecar = sidecar().await;
+    let mut log = Log::over(channel(&sidecar), "orders");
     log.append(["first"]).await.unwrap();
     let mut follower = log.read(0, true).await.unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap(), entries(1, &["first"])[0]);
@@ -143,9 +149,11 @@ async fn a_follower_gets_later_entries() {
     assert_eq!(follower.next().await.unwrap().unwrap(), entries(2, &["second"])[0]);
 }
 
-#[test]
-fn the_example_runs() {
-    let output = Command::new(env!("CARGO_BIN_EXE_walstorage-example-client")).output().unwrap();
+#[tokio::test]
+async fn the_example_runs() {
+    let sidecar = sidecar().await;
+    let example = env!("CARGO_BIN_EXE_walstorage-example-client");
+    let output = Command::new(example).env("WALSTORAGE_SOCKET", sidecar.setup.socket()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let first: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
