@@ -229,7 +229,7 @@ impl Log {
         }
         let dir = self.commit_journal(collection.home);
         let journal = &self.journals[dir];
-        if journal.is_healthy() || (!self.settings.affinity && self.any_placeable()) {
+        if journal.is_healthy() || (!self.settings.affinity && self.placeable().next().is_some()) {
             return Ok(dir);
         }
         Err(ApiError::new(
@@ -243,10 +243,13 @@ impl Log {
         ))
     }
 
-    /// Whether a group without affinity has somewhere to go.
-    fn any_placeable(&self) -> bool {
-        self.journals.iter().any(|journal| journal.position.is_some() && journal.is_healthy() && !journal.draining)
-            && !self.journals.iter().any(|journal| journal.takes_all_commits)
+    /// Where a group without affinity may go: nowhere else where one directory takes all commits.
+    fn placeable(&self) -> impl Iterator<Item = DirIx> {
+        let one_takes_all = self.journals.iter().any(|journal| journal.takes_all_commits);
+        self.journals.iter().enumerate().filter_map(move |(ix, journal)| {
+            let may = journal.position.is_some() && journal.is_healthy() && !journal.draining && journal.in_use;
+            (may && !one_takes_all).then_some(ix)
+        })
     }
 
     /// Chooses the home of a new collection.
@@ -284,15 +287,19 @@ impl Log {
             return Some(self.memory_refusal());
         }
         let dir = self.commit_journal(home);
-        let elsewhere = !self.settings.affinity
-            && self.journals.iter().any(|j| j.position.is_some() && j.is_healthy() && j.has_room(bytes as u64));
-        let journal = &mut self.journals[dir];
-        if journal.has_room(bytes as u64) || elsewhere {
+        let room = |ix: DirIx| self.journals[ix].is_healthy() && self.journals[ix].has_room(bytes as u64);
+        let elsewhere = !self.settings.affinity && self.placeable().any(room);
+        if room(dir) || elsewhere {
             return None;
         }
-        journal.pressed = true;
-        journal.look_for_free = true;
-        journal.signalled = true;
+        let others: Vec<DirIx> = if self.settings.affinity { Vec::new() } else { self.placeable().collect() };
+        for ix in others.into_iter().chain([dir]) {
+            let journal = &mut self.journals[ix];
+            journal.pressed = true;
+            journal.look_for_free = true;
+            journal.signalled = true;
+        }
+        let journal = &self.journals[dir];
         let error = ApiError::new(
             Reason::JournalFull,
             format!(
@@ -363,7 +370,7 @@ impl Log {
             self.journals[dir].pending_bytes += added;
             return;
         }
-        let dir = self.next_directory(ix);
+        let dir = self.next_directory(ix, added);
         if let Some(collection) = self.collections[ix].as_mut() {
             collection.queued_on = Some(dir);
         }
@@ -383,14 +390,18 @@ impl Log {
     }
 
     /// Where the next group of a collection goes: home, or without affinity wherever placement says now.
-    fn next_directory(&mut self, ix: ColIx) -> DirIx {
+    fn next_directory(&mut self, ix: ColIx, bytes: u64) -> DirIx {
         let (home, name) = (self.get(ix).home, self.get(ix).name.clone());
         let fixed = self.settings.affinity || self.stage == Stage::Stopping;
         if fixed || self.journals.iter().any(|journal| journal.takes_all_commits) {
             return self.commit_journal(home);
         }
         self.turn += 1;
-        let placed = self.place(&name, self.turn, Some(home), GROUP_CUT as u64).unwrap_or(home);
+        let placed = self
+            .place(&name, self.turn, Some(home), bytes)
+            .or_else(|| self.journals[home].is_healthy().then_some(home))
+            .or_else(|| self.placeable().next())
+            .unwrap_or(home);
         if let Some(collection) = self.collections[ix].as_mut() {
             collection.home = placed;
         }

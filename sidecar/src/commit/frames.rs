@@ -73,21 +73,17 @@ impl Log {
         let journal = &self.journals[dir];
         let work_waits = !journal.queue.is_empty() || !journal.facts.is_empty();
         let due = work_waits && (stopping || journal.commit_at.is_some_and(|at| at <= now));
-        if due && (journal.checkpoint.is_none() || journal.yield_to_normal) {
+        if due && (stopping || journal.yield_to_normal) {
             return self.normal_frame(dir, now, builder);
         }
-        if !stopping {
-            self.maybe_start_checkpoint(dir);
-            if self.journals[dir].checkpoint.is_some() {
-                return self.checkpoint_frame(dir, builder);
-            }
+        // What keeps the journal in order is not put off by a directory that is never idle: both take turns.
+        if let Some(upkeep) = self.upkeep(dir, now, due, builder) {
+            return upkeep;
         }
-        let journal = &mut self.journals[dir];
-        if !journal.garbage.is_empty() {
-            let files = std::mem::take(&mut journal.garbage);
-            journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
-            return Work::Unlink(files.into_iter().map(|(name, _)| name).collect());
+        if due {
+            return self.normal_frame(dir, now, builder);
         }
+        let journal = &self.journals[dir];
         if stopping {
             return self.closing_frame(dir, builder);
         }
@@ -98,9 +94,6 @@ impl Log {
             let draft = self.draft(dir, FrameKind::Empty);
             return self.seal(dir, draft, FLAG_CONTROL_ONLY, builder);
         }
-        if journal.list_at <= now {
-            return Work::List;
-        }
         let mut next = journal.list_at;
         if !journal.proven {
             next = next.min(idle_at);
@@ -109,6 +102,30 @@ impl Log {
             next = next.min(at);
         }
         Work::Wait(Some(next))
+    }
+
+    /// A listing, a part of a checkpoint, files to remove.
+    fn upkeep(&mut self, dir: DirIx, now: Instant, due: bool, builder: &mut FrameBuilder) -> Option<Work> {
+        if self.stage != Stage::Stopping {
+            if self.journals[dir].list_at <= now {
+                self.journals[dir].yield_to_normal = true;
+                return Some(Work::List);
+            }
+            self.maybe_start_checkpoint(dir);
+            if self.journals[dir].checkpoint.is_some() {
+                return Some(self.checkpoint_frame(dir, builder));
+            }
+        }
+        let journal = &mut self.journals[dir];
+        if journal.garbage.is_empty() {
+            return None;
+        }
+        journal.yield_to_normal = true;
+        // Where appends wait, they wait for one file at most.
+        let files = if due { 1 } else { journal.garbage.len() };
+        let files: Vec<_> = journal.garbage.drain(..files).collect();
+        journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
+        Some(Work::Unlink(files.into_iter().map(|(name, _)| name).collect()))
     }
 
     fn draft(&self, dir: DirIx, kind: FrameKind) -> Draft {
@@ -396,9 +413,9 @@ impl Log {
             self.journals[dir].pressed = false;
             return;
         }
-        let collections =
-            self.by_name.values().filter_map(|&ix| Some((ix, self.collections[ix].as_ref()?.incarnation)));
-        let collections = collections.collect();
+        // What is deleted counts until that is durable.
+        let all = self.collections.iter().enumerate();
+        let collections = all.filter_map(|(ix, collection)| Some((ix, collection.as_ref()?.incarnation))).collect();
         self.drop_tombstones();
         let tombstones: Vec<(CollectionName, Incarnation)> =
             self.tombstones.iter().map(|(name, tombstone)| (name.clone(), tombstone.incarnation)).collect();
@@ -442,11 +459,15 @@ impl Log {
         let oldest_file = self
             .journals
             .iter()
-            .map(
-                |journal| {
-                    if journal.old.is_empty() { journal.slots.front().map_or(u64::MAX, |slot| slot.made) } else { 0 }
-                },
-            )
+            .map(|journal| {
+                // A failed write may have landed; what is still to be removed may come back.
+                let settled = journal.is_healthy() && journal.garbage.is_empty() && journal.unlinking == 0;
+                if settled && journal.old.is_empty() {
+                    journal.slots.front().map_or(u64::MAX, |slot| slot.made)
+                } else {
+                    0
+                }
+            })
             .min()
             .unwrap_or(0);
         self.tombstones.retain(|_, tombstone| tombstone.tick >= oldest_file);

@@ -164,7 +164,7 @@ pub(crate) struct Journal {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) since_checkpoint: u64,
     pub(crate) checkpoint_size: u64,
-    /// The last frame was part of a checkpoint: a normal one goes first.
+    /// The last work was upkeep: a normal frame goes first.
     pub(crate) yield_to_normal: bool,
     /// Somebody was refused for want of journal space.
     pub(crate) pressed: bool,

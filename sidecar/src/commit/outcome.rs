@@ -63,8 +63,12 @@ impl Log {
             slot.bytes += done.len;
             slot.last_frame = journal.stream.durable_frame;
         }
+        if place.new_file {
+            // At each rotation: does somebody else write here?
+            journal.list_at = now;
+        }
         journal.last_commit = now;
-        journal.since_checkpoint += done.len;
+        journal.since_checkpoint = journal.since_checkpoint.saturating_add(done.len);
         journal.proven = matches!(kind, FrameKind::Empty | FrameKind::Clean);
         self.free_files(dir, floor, oldest);
         let mut entries = 0;
@@ -236,6 +240,7 @@ impl Log {
             for journal in &mut self.journals {
                 if journal.is_healthy() {
                     journal.opening = if newcomers { Opening::Second } else { Opening::Done };
+                    journal.signalled = true;
                 }
             }
         }
@@ -303,6 +308,8 @@ impl Log {
                 Fact::Announce(..) => {}
             }
         }
+        // Whoever waits for room there waits in vain.
+        self.freed = true;
         self.opened();
     }
 

@@ -1,1 +1,8 @@
-//! Tests of the log.
+//! Tests of the log, by topic. Those named after a numbered invariant of [`super::log`] say so with its number.
+
+mod closing;
+mod durability;
+mod facts;
+mod freeing;
+mod rig;
+mod waiting;

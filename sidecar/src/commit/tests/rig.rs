@@ -1,0 +1,392 @@
+//! A [`Log`] with directories in memory: each frame is decoded as it is built, and made durable or failed by the test.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use walstorage_crds::config::DistributionStrategy;
+use walstorage_crds::url::WalUrl;
+
+use crate::api::{Ack, Append, Appended, CompletionQueue, NewEntry, ProducerStamp};
+use crate::commit::append::{Admission, Caller, check_request};
+use crate::commit::collection::{Collection, DirIx};
+use crate::commit::frames::{FrameJob, IDLE, Work};
+use crate::commit::journal::{Closing, Health, Journal, OldStream, Opening};
+use crate::commit::log::{Identity, Log, Settings, Stage, Start};
+use crate::commit::outcome::{Committed, Failure};
+use crate::commit::stream::Stream;
+use crate::directory::disk::Space;
+use crate::error::{ApiError, Reason};
+use crate::format::frame::{FrameBuilder, FrameHeader};
+use crate::format::record::Kind;
+use crate::format::scan::{Expected, parse_frame, parse_head};
+use crate::format::{StreamId, StreamKey};
+use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
+
+/// A record of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rec {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) incarnation: Incarnation,
+    pub(super) lsn: u64,
+}
+
+/// A frame as it went to a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) header: FrameHeader,
+    pub(super) records: Vec<Rec>,
+    len: u64,
+    crc: u32,
+}
+
+impl Seen {
+    /// LSNs of the DATA of a collection.
+    pub(super) fn data(&self, name: &str) -> Vec<u64> {
+        self.of(Kind::Data, name)
+    }
+
+    /// What the records of one kind of a collection say.
+    pub(super) fn of(&self, kind: Kind, name: &str) -> Vec<u64> {
+        self.records.iter().filter(|r| r.kind == kind && r.name == name).map(|r| r.lsn).collect()
+    }
+}
+
+/// How the rig is set up.
+pub(super) struct Setup {
+    pub(super) directories: usize,
+    /// The last directory is the journal.
+    pub(super) journal_url: bool,
+    pub(super) affinity: bool,
+    pub(super) journal_max: u64,
+    pub(super) memory_limit: u64,
+    pub(super) in_use: bool,
+    pub(super) old: Vec<OldStream>,
+    pub(super) collections: Vec<Collection>,
+    pub(super) tombstones: BTreeMap<CollectionName, Incarnation>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            directories: 1,
+            journal_url: false,
+            affinity: true,
+            journal_max: 64 << 20,
+            memory_limit: 512 << 20,
+            in_use: true,
+            old: Vec::new(),
+            collections: Vec::new(),
+            tombstones: BTreeMap::new(),
+        }
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) log: Log,
+    pub(super) now: Instant,
+    pub(super) answers: Arc<CompletionQueue>,
+    builders: Vec<FrameBuilder>,
+    under_way: Vec<Option<Seen>>,
+    /// Durable frames of each directory.
+    pub(super) frames: Vec<Vec<Seen>>,
+    /// Files removed in each directory.
+    pub(super) unlinked: Vec<Vec<String>>,
+    pub(super) listings: u64,
+    answered: BTreeMap<u64, Result<Appended, ApiError>>,
+    next_token: u64,
+}
+
+pub(super) const MARKER: [u8; 16] = [7; 16];
+
+pub(super) fn name(text: &str) -> CollectionName {
+    CollectionName::new(text).unwrap()
+}
+
+pub(super) fn batch(collection: &str, payloads: &[&[u8]]) -> Append {
+    let entry = |payload: &&[u8]| NewEntry { payload: Bytes::copy_from_slice(payload), ..NewEntry::default() };
+    Append {
+        collection: name(collection),
+        entries: payloads.iter().map(entry).collect(),
+        ack: Ack::Durable,
+        producer: None,
+    }
+}
+
+pub(super) fn stamped(request: Append, seq: u64) -> Append {
+    Append { producer: Some(ProducerStamp { id: Bytes::from_static(b"p"), seq }), ..request }
+}
+
+pub(super) fn failed() -> Failure {
+    Failure::Failed("test".into())
+}
+
+fn journal(index: usize, setup: &Setup, now: Instant) -> Journal {
+    let is_journal = setup.journal_url && index + 1 == setup.directories;
+    let epoch = Epoch(5);
+    let oldest = setup.old.iter().map(|old| old.epoch).chain([epoch]).min().unwrap();
+    let stream = StreamId([index as u8 + 1; 16]);
+    Journal {
+        id: DirectoryId(Uuid::from_u128(index as u128 + 1)),
+        url: WalUrl::parse(&format!("file:///wal/{index}")).unwrap(),
+        position: (!is_journal).then_some(index),
+        takes_all_commits: is_journal,
+        draining: false,
+        health: Health::Healthy,
+        since: SystemTime::now(),
+        in_use: setup.in_use,
+        device: (index as u64, String::new()),
+        space: Space { capacity: 1 << 40, free: 1 << 39 },
+        journal_max: setup.journal_max,
+        opening: Opening::First,
+        closing: Closing::Open,
+        stream: Stream::new(stream, epoch, 0, oldest),
+        closes: Vec::new(),
+        accepted_damage: Vec::new(),
+        slots: VecDeque::new(),
+        old: if index == 0 { setup.old.clone() } else { Vec::new() },
+        garbage: Vec::new(),
+        unlinking: 0,
+        acked_floor: 0,
+        acked_oldest: oldest,
+        queue: VecDeque::new(),
+        pending_bytes: 0,
+        facts: VecDeque::new(),
+        commit_at: None,
+        in_flight: None,
+        checkpoint: None,
+        since_checkpoint: 0,
+        checkpoint_size: 0,
+        yield_to_normal: false,
+        pressed: false,
+        look_for_free: true,
+        signalled: false,
+        last_commit: now,
+        proven: false,
+        list_at: now + IDLE,
+        latency_us: 0.0,
+        acks_per_sync: 0.0,
+    }
+}
+
+impl Rig {
+    /// A log whose first frames are not written yet.
+    pub(super) fn closed(mut setup: Setup) -> Self {
+        let now = Instant::now();
+        let count = setup.directories;
+        let log = Log::new(Start {
+            settings: Settings {
+                strategy: DistributionStrategy::RoundRobin,
+                affinity: setup.affinity,
+                memory_limit: setup.memory_limit,
+                buffered_interval: Duration::from_millis(100),
+            },
+            identity: Identity {
+                writer: Uuid::from_u128(99),
+                writer_id: String::new(),
+                epoch: Epoch(5),
+                run: Uuid::from_u128(98),
+                grant: 0,
+                holder: String::new(),
+            },
+            journals: (0..count).map(|index| journal(index, &setup, now)).collect(),
+            forgotten: Vec::new(),
+            collections: std::mem::take(&mut setup.collections),
+            tombstones: std::mem::take(&mut setup.tombstones),
+            opening_records: Vec::new(),
+            opening_record_count: 0,
+            seed: 1,
+        });
+        Self {
+            log,
+            now,
+            answers: CompletionQueue::new(),
+            builders: (0..count).map(|_| FrameBuilder::new()).collect(),
+            under_way: vec![None; count],
+            frames: vec![Vec::new(); count],
+            unlinked: vec![Vec::new(); count],
+            listings: 0,
+            answered: BTreeMap::new(),
+            next_token: 1,
+        }
+    }
+
+    /// A log that serves.
+    pub(super) fn new(setup: Setup) -> Self {
+        let mut rig = Self::closed(setup);
+        rig.settle();
+        assert_eq!(rig.log.stage, Stage::Serving);
+        rig
+    }
+
+    pub(super) fn one() -> Self {
+        Self::new(Setup::default())
+    }
+
+    pub(super) fn two() -> Self {
+        Self::new(Setup { directories: 2, ..Setup::default() })
+    }
+
+    /// Polls a directory; a frame is decoded and stays under way.
+    pub(super) fn poll(&mut self, dir: DirIx) -> Work {
+        let work = self.log.poll(dir, self.now, &mut self.builders[dir]);
+        if let Work::Frame(FrameJob { header, .. }) = &work {
+            let built = self.builders[dir].finish_slot(header, &MARKER).unwrap();
+            let expected = Expected { stream: Some(header.stream), epoch: header.epoch, file: header.file };
+            let head = parse_head(built.bytes, &expected, header.offset).unwrap().unwrap();
+            let frame = parse_frame(built.bytes, &head, &MARKER).unwrap();
+            let records = frame.records().map(|record| {
+                let record = record.unwrap();
+                Rec {
+                    kind: record.kind,
+                    name: record.collection_id.to_owned(),
+                    incarnation: record.incarnation,
+                    lsn: record.lsn.0,
+                }
+            });
+            let records = records.collect();
+            let (len, crc) = (built.bytes.len() as u64, built.crc);
+            self.under_way[dir] = Some(Seen { header: head.header, records, len, crc });
+        }
+        work
+    }
+
+    /// Polls a directory that must have a frame to write.
+    pub(super) fn frame(&mut self, dir: DirIx) -> Seen {
+        let work = self.poll(dir);
+        assert!(matches!(work, Work::Frame(_)), "{work:?}");
+        self.under_way[dir].clone().unwrap()
+    }
+
+    /// The frame under way is durable.
+    pub(super) fn durable(&mut self, dir: DirIx) {
+        let seen = self.under_way[dir].take().unwrap();
+        let done = Committed { len: seen.len, crc: seen.crc, took: Duration::from_micros(300) };
+        self.frames[dir].push(seen);
+        self.log.committed(dir, done, self.now);
+        self.deliver();
+    }
+
+    /// The frame under way failed.
+    pub(super) fn fail(&mut self, dir: DirIx) {
+        self.under_way[dir] = None;
+        self.log.failed(dir, failed(), self.now);
+        self.deliver();
+    }
+
+    /// Does one piece of work; whether there was one.
+    pub(super) fn step(&mut self, dir: DirIx) -> bool {
+        if self.under_way[dir].is_some() {
+            self.durable(dir);
+            return true;
+        }
+        match self.poll(dir) {
+            Work::Frame(_) => self.durable(dir),
+            Work::Unlink(files) => {
+                self.unlinked[dir].extend(files);
+                self.log.unlinked(dir);
+            }
+            Work::List => {
+                self.listings += 1;
+                self.log.listed(dir, None, None, self.now);
+            }
+            Work::Wait(_) | Work::End => return false,
+        }
+        true
+    }
+
+    /// Works until every directory waits.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut worked = false;
+            for dir in 0..self.frames.len() {
+                worked |= self.step(dir);
+            }
+            if !worked {
+                return;
+            }
+        }
+        panic!("the log never comes to rest");
+    }
+
+    /// Time passes, and everything that comes due with it is done.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.settle();
+    }
+
+    fn deliver(&mut self) {
+        self.log.take_outbox().deliver();
+        for completion in self.answers.take() {
+            let before = self.answered.insert(completion.token, completion.result);
+            assert!(before.is_none(), "token {} was answered twice", completion.token);
+        }
+    }
+
+    /// Submits; the token where it was accepted.
+    pub(super) fn submit(&mut self, request: Append) -> Result<u64, ApiError> {
+        let token = self.next_token;
+        check_request(&request)?;
+        let caller = Caller { answers: &self.answers, token, now: self.now, wall_micros: 1 };
+        let admission = self.log.append(&request, &caller);
+        self.deliver();
+        match admission? {
+            Admission::Accepted => {
+                self.next_token += 1;
+                Ok(token)
+            }
+            Admission::Wait(refused) => Err(refused),
+        }
+    }
+
+    /// Submits a request that must be accepted.
+    pub(super) fn send(&mut self, collection: &str, payloads: &[&[u8]]) -> u64 {
+        self.submit(batch(collection, payloads)).unwrap()
+    }
+
+    pub(super) fn answer(&mut self, token: u64) -> Option<Result<Appended, ApiError>> {
+        self.deliver();
+        self.answered.get(&token).cloned()
+    }
+
+    /// The LSNs of an answer that must be there.
+    pub(super) fn lsns(&mut self, token: u64) -> (u64, u64) {
+        let answer = self.answer(token).expect("answered").expect("accepted");
+        (answer.first_lsn.0, answer.last_lsn.0)
+    }
+
+    pub(super) fn reason(&mut self, token: u64) -> Reason {
+        self.answer(token).expect("answered").unwrap_err().reason
+    }
+
+    pub(super) fn truncate(&mut self, collection: &str, to: u64) -> oneshot::Receiver<Result<Lsn, ApiError>> {
+        let (waiter, answer) = oneshot::channel();
+        self.log.truncate(&name(collection), Lsn(to), waiter, self.now).unwrap();
+        self.deliver();
+        answer
+    }
+
+    pub(super) fn delete(&mut self, collection: &str) -> oneshot::Receiver<Result<Incarnation, ApiError>> {
+        let (waiter, answer) = oneshot::channel();
+        self.log.delete(&name(collection), waiter, self.now).unwrap();
+        answer
+    }
+
+    pub(super) fn home(&self, collection: &str) -> DirIx {
+        self.log.find(&name(collection)).unwrap().home
+    }
+
+    /// All frames of a directory, the one under way too.
+    pub(super) fn records(&self, dir: DirIx) -> impl Iterator<Item = &Rec> {
+        self.frames[dir].iter().chain(&self.under_way[dir]).flat_map(|frame| &frame.records)
+    }
+
+    pub(super) fn key(&self, dir: DirIx) -> StreamKey {
+        let stream = &self.log.journals[dir].stream;
+        StreamKey { epoch: stream.epoch, session: stream.session }
+    }
+}
