@@ -374,6 +374,10 @@ impl Log {
         if let Some(collection) = self.collections[ix].as_mut() {
             collection.queued_on = Some(dir);
         }
+        if !self.journals[dir].is_healthy() {
+            let why = format!("{} failed, and no other directory takes its entries", self.journals[dir].url);
+            return self.strand(ix, &why);
+        }
         let journal = &mut self.journals[dir];
         journal.pending_bytes += added;
         journal.queue.push_back(ix);

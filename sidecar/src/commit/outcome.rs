@@ -315,7 +315,7 @@ impl Log {
 
     /// A collection whose assigned entries could not be written takes no more: its LSNs can be neither reused nor
     /// skipped.
-    fn strand(&mut self, ix: ColIx, why: &str) {
+    pub(super) fn strand(&mut self, ix: ColIx, why: &str) {
         let Some(collection) = self.collections[ix].as_mut() else { return };
         collection.in_flight = false;
         collection.queued_on = None;

@@ -2,5 +2,7 @@
 
 pub mod disk;
 pub mod identity;
+#[cfg(test)]
+pub(crate) mod mem_disk;
 pub mod mounts;
 pub mod real_disk;

@@ -430,4 +430,6 @@ impl Drop for ReceivePermit {
 }
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,288 @@
+//! A disk in memory that can be cut off, filled and broken: what is not synced is at the mercy of [`MemDisk::after_cut`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::disk::{Disk, DiskFile, Entry, Lock, LockGuard, Space};
+
+/// A power cut leaves each sector old or new.
+const SECTOR: usize = 512;
+
+/// What goes wrong, and when: counts are of calls on this disk from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// Every call fails.
+    pub(crate) dead: bool,
+    /// This many syncs of files succeed, the next one fails.
+    pub(crate) syncs_left: Option<u64>,
+    /// This many bytes can still be written.
+    pub(crate) bytes_left: Option<u64>,
+    /// This many writes are whole, the next one is cut in the middle.
+    pub(crate) whole_writes_left: Option<u64>,
+    /// Files cannot be created.
+    pub(crate) read_only: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    now: Vec<u8>,
+    /// As of the last sync.
+    durable: Vec<u8>,
+}
+
+type File = Arc<Mutex<Content>>;
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Faults,
+    made: bool,
+    now: BTreeMap<PathBuf, File>,
+    /// Names as of the last sync of their folder.
+    durable: BTreeMap<PathBuf, File>,
+    locked: bool,
+}
+
+/// A disk in memory; clones are the same disk.
+#[derive(Clone, Debug)]
+pub(crate) struct MemDisk {
+    root: PathBuf,
+    inode: u64,
+    state: Arc<Mutex<State>>,
+}
+
+static INODES: AtomicU64 = AtomicU64::new(1);
+
+impl MemDisk {
+    pub(crate) fn new(root: &Path) -> Self {
+        let inode = INODES.fetch_add(1, Ordering::Relaxed);
+        Self { root: root.to_owned(), inode, state: Arc::default() }
+    }
+
+    pub(crate) fn break_with(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// The disk that a machine finds after a power cut now.
+    pub(crate) fn after_cut(&self, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let state = self.state.lock();
+        let mut left = State { made: state.made, ..State::default() };
+        let names: std::collections::BTreeSet<&PathBuf> = state.now.keys().chain(state.durable.keys()).collect();
+        for name in names {
+            let (now, durable) = (state.now.get(name), state.durable.get(name));
+            let file = if random.random_bool(0.5) { now } else { durable };
+            // A name whose folder was synced since is certain.
+            let file = if now.is_some() && durable.is_some() { durable } else { file };
+            let Some(file) = file else { continue };
+            let file = Arc::new(Mutex::new(torn(&file.lock(), &mut random)));
+            left.now.insert(name.clone(), Arc::clone(&file));
+            left.durable.insert(name.clone(), file);
+        }
+        Self { root: self.root.clone(), inode: self.inode, state: Arc::new(Mutex::new(left)) }
+    }
+
+    /// Puts an empty file there, durably, as another process would.
+    pub(crate) fn intrude(&self, path: &str) {
+        let mut state = self.state.lock();
+        let file = File::default();
+        state.now.insert(path.into(), Arc::clone(&file));
+        state.durable.insert(path.into(), file);
+    }
+
+    fn enter(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if state.faults.dead { Err(io::Error::from_raw_os_error(5)) } else { Ok(state) }
+    }
+}
+
+/// Each sector that was not synced is old or new; so is the length.
+fn torn(content: &Content, random: &mut SmallRng) -> Content {
+    let mut bytes = content.durable.clone();
+    if content.now.len() > bytes.len() && random.random_bool(0.7) {
+        let sectors = (content.now.len() - bytes.len()).div_ceil(SECTOR);
+        let grown = (bytes.len() + random.random_range(0..=sectors) * SECTOR).min(content.now.len());
+        bytes.resize(grown, 0);
+    }
+    for start in (0..bytes.len()).step_by(SECTOR) {
+        let end = (start + SECTOR).min(bytes.len()).min(content.now.len());
+        if start < end && bytes[start..end] != content.now[start..end] && random.random_bool(0.5) {
+            bytes[start..end].copy_from_slice(&content.now[start..end]);
+        }
+    }
+    Content { now: bytes.clone(), durable: bytes }
+}
+
+struct MemFile {
+    disk: MemDisk,
+    file: File,
+}
+
+impl DiskFile for MemFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.disk.enter()?;
+        let faults = &mut state.faults;
+        let mut fits = bytes.len();
+        if let Some(left) = &mut faults.bytes_left {
+            if *left == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            fits = fits.min(*left as usize);
+            *left -= fits as u64;
+        }
+        match &mut faults.whole_writes_left {
+            Some(0) => {
+                fits /= 2;
+                faults.whole_writes_left = None;
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        drop(state);
+        let mut content = self.file.lock();
+        let end = offset as usize + fits;
+        if content.now.len() < end {
+            content.now.resize(end, 0);
+        }
+        content.now[offset as usize..end].copy_from_slice(&bytes[..fits]);
+        Ok(fits)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.disk.enter()?;
+        if let Some(left) = &mut state.faults.syncs_left {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return Err(io::Error::from_raw_os_error(5)),
+            }
+        }
+        drop(state);
+        let mut content = self.file.lock();
+        content.durable = content.now.clone();
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        drop(self.disk.enter()?);
+        let content = self.file.lock();
+        let rest = content.now.get(offset as usize..).unwrap_or_default();
+        let n = rest.len().min(bytes.len());
+        bytes[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.lock().now.len() as u64)
+    }
+}
+
+#[derive(Debug)]
+struct MemLock(MemDisk);
+
+impl LockGuard for MemLock {}
+
+impl Drop for MemLock {
+    fn drop(&mut self) {
+        self.0.state.lock().locked = false;
+    }
+}
+
+impl Disk for MemDisk {
+    fn display(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+
+    fn exists(&self) -> bool {
+        self.state.lock().made
+    }
+
+    fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if state.faults.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        state.made = true;
+        Ok(())
+    }
+
+    fn create_excl(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.enter()?;
+        if state.faults.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        if state.now.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = File::default();
+        state.now.insert(path.to_owned(), Arc::clone(&file));
+        Ok(Box::new(MemFile { disk: self.clone(), file }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.enter()?.now.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(MemFile { disk: self.clone(), file }))
+    }
+
+    fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if state.now.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = state.now.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.now.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.enter()?.now.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        let inside = |name: &PathBuf| name.parent() == Some(path);
+        let now: Vec<_> =
+            state.now.iter().filter(|(name, _)| inside(name)).map(|(n, f)| (n.clone(), f.clone())).collect();
+        state.durable.retain(|name, _| !inside(name));
+        state.durable.extend(now);
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let state = self.enter()?;
+        if !state.made {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = state.now.iter().filter(|(name, _)| name.parent() == Some(path));
+        let entry = |(name, file): (&PathBuf, &File)| {
+            Some(Entry { name: name.file_name()?.to_str()?.to_owned(), len: file.lock().now.len() as u64 })
+        };
+        Ok(inside.filter_map(entry).collect())
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        drop(self.enter()?);
+        Ok(Space { capacity: 1 << 40, free: 1 << 39 })
+    }
+
+    fn device_inode(&self) -> io::Result<(u64, u64)> {
+        Ok((1, self.inode))
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Lock> {
+        let mut state = self.enter()?;
+        if std::mem::replace(&mut state.locked, true) {
+            return Ok(Lock::Busy(Some(1)));
+        }
+        Ok(Lock::Held(Box::new(MemLock(self.clone()))))
+    }
+}
