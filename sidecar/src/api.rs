@@ -319,6 +319,9 @@ pub struct DirectoryStatus {
     pub acks_per_sync: f64,
 }
 
+/// A collection, and the first and last LSN lost of it; `None` = unknown.
+pub type LostRange = (Option<CollectionName>, Option<(Lsn, Lsn)>);
+
 /// A place where stored bytes are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamageReport {
@@ -330,8 +333,8 @@ pub struct DamageReport {
     pub offset: u64,
     /// What is wrong there.
     pub what: String,
-    /// Collection, first and last LSN; `None` = unknown.
-    pub lost: Vec<(Option<CollectionName>, Option<(Lsn, Lsn)>)>,
+    /// What was there.
+    pub lost: Vec<LostRange>,
 }
 
 /// Everything `/status` shows of the engine.

@@ -11,7 +11,7 @@ use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
 use super::{Context, Handle, Waiting};
-use crate::api::DamageReport;
+use crate::api::{DamageReport, LostRange};
 use crate::commit::collection::Collection;
 use crate::commit::frames::IDLE;
 use crate::commit::journal::{Closing, Health, Journal, OldStream, Opening};
@@ -89,7 +89,7 @@ pub(super) fn decide(
     places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
-) -> Result<Decided, Waiting> {
+) -> Result<Decided, Box<Waiting>> {
     let wal = &context.config.wal;
     let keep = wal.on_damage == walstorage_crds::config::OnDamage::Gap;
     let mut merged = merge::merge(inputs, keep);
@@ -113,7 +113,7 @@ pub(super) fn decide(
         let present =
             places.iter().map(|place| (place.opened.wanted.url.clone(), Some(place.identity.directory))).collect();
         let writer = places.first().map(|place| place.identity.writer);
-        return Err(Waiting { reasons, damage, present, writer, warnings, ..Waiting::default() });
+        return Err(Box::new(Waiting { reasons, damage, present, writer, warnings, ..Waiting::default() }));
     }
     for &(index, first, last) in &losses {
         let collection = &mut merged.collections[index];
@@ -340,11 +340,9 @@ fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> V
     reports
 }
 
-type Named = (Option<CollectionName>, Option<(Lsn, Lsn)>);
-
 /// Collections and LSNs of the records that were kept of a damaged frame.
-fn kept(records: &[Vec<u8>]) -> Vec<Named> {
-    let mut named: Vec<Named> = Vec::new();
+fn kept(records: &[Vec<u8>]) -> Vec<LostRange> {
+    let mut named: Vec<LostRange> = Vec::new();
     for raw in records {
         let Ok((record, _)) = record::decode(raw) else { continue };
         if record.kind != record::Kind::Data {

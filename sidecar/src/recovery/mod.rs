@@ -120,7 +120,7 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
             waiting.writer = waiting.writer.or(identity.map(|identity| identity.writer));
             waiting.unusable = attempt.unusable;
             waiting.warnings.append(&mut attempt.warnings);
-            Outcome::Waiting(waiting)
+            Outcome::Waiting(*waiting)
         }
     }
 }
@@ -150,13 +150,13 @@ pub(crate) fn unchanged(context: &Context, before: &[Unusable]) -> bool {
 
 /// Why an attempt did not end in a log.
 enum Stop {
-    Waiting(Waiting),
+    Waiting(Box<Waiting>),
     Ended(Ended),
 }
 
 impl Stop {
     fn wait(reason: impl Into<String>) -> Self {
-        Self::Waiting(Waiting { reasons: vec![reason.into()], ..Waiting::default() })
+        Self::Waiting(Box::new(Waiting { reasons: vec![reason.into()], ..Waiting::default() }))
     }
 }
 
@@ -222,7 +222,7 @@ impl Attempt<'_> {
     fn open(&mut self, wanted: Wanted) {
         match open::open(wanted, &self.context.disks, &self.rules, &mut self.warnings) {
             Ok(opened) => self.opened.push(Directory { opened, journal: None }),
-            Err(unusable) => self.unusable.push(unusable),
+            Err(unusable) => self.unusable.push(*unusable),
         }
     }
 
@@ -270,7 +270,7 @@ impl Attempt<'_> {
                 return Err(one_directory(&held.opened.wanted.url, &locked.wanted_url));
             }
         }
-        Err(Stop::Waiting(Waiting { reasons, ..Waiting::default() }))
+        Err(Stop::Waiting(Box::new(Waiting { reasons, ..Waiting::default() })))
     }
 
     /// Checks who the open directories are, then reads those that are not read yet, in parallel.
@@ -464,7 +464,7 @@ impl Attempt<'_> {
         if waiting.reasons.is_empty() {
             return Ok(());
         }
-        Err(Stop::Waiting(waiting))
+        Err(Stop::Waiting(Box::new(waiting)))
     }
 
     /// What stands where a member should be.
@@ -555,7 +555,7 @@ impl Attempt<'_> {
         let any_home = self.opened.iter().any(|dir| dir.opened.wanted.position.is_some());
         if !any_home || (journal_wanted && !journal_here) {
             let reasons = self.unusable.iter().map(Unusable::sentence).collect();
-            return Err(Stop::Waiting(Waiting { reasons, ..Waiting::default() }));
+            return Err(Stop::Waiting(Box::new(Waiting { reasons, ..Waiting::default() })));
         }
         Ok(())
     }

@@ -87,9 +87,9 @@ pub(crate) struct Rules {
 }
 
 impl Wanted {
-    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str) -> Unusable {
+    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str) -> Box<Unusable> {
         let reason = reason.into();
-        Unusable {
+        Box::new(Unusable {
             wanted_url: self.url.clone(),
             root: self.root.clone(),
             position: self.position,
@@ -101,7 +101,7 @@ impl Wanted {
             remedy: remedy.to_owned(),
             locked: false,
             absent: false,
-        }
+        })
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn open(
     disks: &DiskFactory,
     rules: &Rules,
     warnings: &mut Vec<String>,
-) -> Result<Opened, Unusable> {
+) -> Result<Opened, Box<Unusable>> {
     let Some(path) = wanted.url.file_path() else {
         let reason = "this build has no bucket support yet";
         return Err(wanted.unusable(DirectoryState::Failed, reason, "use file:// URLs"));
