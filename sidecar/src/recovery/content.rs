@@ -48,7 +48,7 @@ pub(crate) struct Found {
     pub(crate) gaps: Vec<Gap>,
     pub(crate) producers: HashMap<Bytes, LastRequest>,
     pub(crate) deleted: bool,
-    /// The last frame that says something about it.
+    /// The last frame that says how far it goes: a gap says only what is lost.
     pub(crate) last_seen: Moment,
     pub(crate) has_entries: bool,
 }
@@ -87,7 +87,9 @@ impl StreamContent {
         }
         self.highest_epoch = self.highest_epoch.max(record.incarnation.epoch().0).max(record.epoch.0);
         let found = self.found(record)?;
-        found.last_seen = (key, seq);
+        if record.kind != Kind::Gap {
+            found.last_seen = (key, seq);
+        }
         match record.kind {
             Kind::Data => found.entry(record),
             Kind::Collection => {

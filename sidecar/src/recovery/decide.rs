@@ -1,7 +1,7 @@
 //! The last step of an attempt: what is lost is accounted for, homes are found, and the log is built. Pure but for
 //! random ids.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -86,6 +86,7 @@ type Decided = (Start, Vec<Handle>, Vec<DamageReport>, Vec<String>);
 /// When damage is unaccounted for and `on_damage` is `fail`.
 pub(super) fn decide(
     context: &Context,
+    forgotten_now: &BTreeSet<Uuid>,
     places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
@@ -105,8 +106,12 @@ pub(super) fn decide(
             .unwrap_or(1)
             .max(1),
     );
-    forget(context, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
-    let losses = merged.losses(wal.collection_affinity);
+    forget(context, forgotten_now, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
+    let only_homes = |directory: Uuid| {
+        let place = places.iter().find(|place| place.identity.directory == directory);
+        place.is_some_and(|place| place.opened.wanted.position.is_some())
+    };
+    let losses = merged.losses(wal.collection_affinity, only_homes);
     let damage = reports(&places, &merged, &losses);
     if !keep && !damage.is_empty() {
         let reasons = damage.iter().map(sentence).collect();
@@ -119,6 +124,12 @@ pub(super) fn decide(
         let collection = &mut merged.collections[index];
         collection.lose(first, last, GapCause::Damage);
         records.gap(collection, first, last, GapCause::Damage, new_epoch);
+    }
+    let mut concerned: Vec<usize> = losses.iter().map(|(index, ..)| *index).collect();
+    concerned.dedup();
+    for index in concerned {
+        // How far it goes now: a later start need not wonder again what was lost.
+        records.collection(&merged.collections[index], new_epoch);
     }
     if !damage.is_empty() {
         warnings.extend(damage.iter().map(sentence));
@@ -158,7 +169,7 @@ pub(super) fn decide(
     };
     let mut forgotten: Vec<DirectoryId> =
         epoch.map(|epoch| epoch.forgotten.iter().copied().map(DirectoryId).collect()).unwrap_or_default();
-    for uuid in &context.forget {
+    for uuid in forgotten_now {
         let was_member = epoch.is_some_and(|epoch| epoch.members.iter().any(|member| member.uuid == *uuid));
         if was_member && !forgotten.contains(&DirectoryId(*uuid)) {
             forgotten.push(DirectoryId(*uuid));
@@ -216,8 +227,8 @@ impl Records {
         self.count += 1;
     }
 
-    /// COLLECTION after a move. Producers stay in the facts and entries that name them.
-    fn moved(&mut self, of: &MergedCollection, epoch: Epoch) {
+    /// COLLECTION after a move or a loss. Producers stay in the facts and entries that name them.
+    fn collection(&mut self, of: &MergedCollection, epoch: Epoch) {
         let subject = Subject { collection_id: of.name.as_str(), incarnation: of.incarnation, lsn: of.head };
         let fact = facts::CollectionFact {
             home: of.home,
@@ -232,8 +243,10 @@ impl Records {
 
 /// Gives up the directories that an administrator named: what they may have held becomes gaps, their collections get
 /// new homes.
+#[allow(clippy::too_many_arguments, reason = "one step of `decide`, on all that it has")]
 fn forget(
     context: &Context,
+    forgotten_now: &BTreeSet<Uuid>,
     places: &[Place],
     merged: &mut Merged,
     epoch: Option<&EpochFact>,
@@ -244,11 +257,13 @@ fn forget(
     let wal = &context.config.wal;
     let Some(epoch) = epoch else { return };
     let mut turn = merged.collections.iter().map(|collection| collection.placement).max().unwrap_or(0);
-    for member in epoch.members.iter().filter(|member| context.forget.contains(&member.uuid)) {
+    for member in epoch.members.iter().filter(|member| forgotten_now.contains(&member.uuid)) {
         // What was a journal took the commits of every collection, wherever its home.
         let of_segments = wal.wal_urls.iter().any(|url| url.as_str() == member.url);
         for collection in &mut merged.collections {
-            if wal.collection_affinity && of_segments && collection.home != member.uuid {
+            // Holes are what it took with it, whatever affinity was then.
+            let concerned = collection.home == member.uuid || !collection.holes.is_empty();
+            if wal.collection_affinity && of_segments && !concerned {
                 continue;
             }
             for (first, last) in std::mem::take(&mut collection.holes) {
@@ -263,7 +278,7 @@ fn forget(
                 if let Some(home) = new_home(context, places, &collection.name, turn, seed) {
                     collection.home = home;
                     collection.move_number += 1;
-                    records.moved(collection, new_epoch);
+                    records.collection(collection, new_epoch);
                 }
             }
         }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::content::{ContentError, StreamContent};
 use crate::directory::disk::{Disk, DiskFile};
 use crate::directory::identity::JOURNAL;
-use crate::format::facts::{AcceptedDamage, Close};
+use crate::format::facts::{AcceptedDamage, Close, EpochFact, Fact as _};
 use crate::format::limits::{MAX_FRAME, PAGE};
 use crate::format::names::SlotName;
-use crate::format::record::{Kind, RecordRef};
+use crate::format::record::{self, Kind, RecordRef};
 use crate::format::scan::{self, Frame, MustStop, ReadFailed, SlotScan, Source};
 use crate::format::stream::{self, ClosedAt, Damage, FrameAt, Verdict};
 use crate::format::{StreamId, StreamKey};
@@ -79,6 +79,16 @@ pub(crate) struct Loss {
     pub(crate) salvage: Salvage,
     /// An earlier start recorded it as gaps already.
     pub(crate) accepted: bool,
+}
+
+impl Loss {
+    /// What was saved of EPOCH records, with the frame.
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = (u64, EpochFact)> {
+        let records = self.salvage.records.iter().filter_map(|raw| Some(record::decode(raw).ok()?.0));
+        records
+            .filter(|record| record.kind == Kind::Epoch)
+            .filter_map(|record| Some((self.damage.first_seq, EpochFact::decode(&record).ok()?)))
+    }
 }
 
 /// One stream as read.
@@ -344,13 +354,8 @@ impl Loader<'_> {
         let id = id.or_else(|| heads().next());
         let verdict = stream::classify(&scans, close);
         let whole = scans.iter().flat_map(|scan| &scan.places).filter(|place| place.fault.is_none()).count();
-        let floored = scans
-            .iter()
-            .flat_map(|scan| &scan.places)
-            .filter(|place| place.fault.is_none() && place.head.header.frame_seq <= verdict.floor)
-            .count();
-        if whole != verdict.accepted.len() + floored {
-            // Some whole frame does not count: gather again, without it.
+        if whole != verdict.accepted.len() {
+            // Some whole frame does not count, behind the end or up to the floor: gather again, without it.
             content = self.again(key, slots, &scans, &verdict)?;
         }
         let mut losses = Vec::new();

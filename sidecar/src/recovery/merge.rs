@@ -130,7 +130,8 @@ impl Parts {
     ) -> MergedCollection {
         let parts = self.parts;
         let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
-        let fallback = parts.iter().find(|(_, _, found)| found.has_entries).or(parts.first()).map(|(dir, _, _)| *dir);
+        let latest = |(dir, _, found): &&(Uuid, StreamKey, Found)| (found.has_entries, found.last_seen, *dir);
+        let fallback = parts.iter().max_by_key(latest).map(|(dir, _, _)| *dir);
         let mut merged = MergedCollection {
             name,
             incarnation,
@@ -279,8 +280,11 @@ fn holes(collection: &MergedCollection) -> Vec<(Lsn, Lsn)> {
 impl MergedCollection {
     /// Whether nothing was heard of it in `directory`'s stream after the lost frames, nor anywhere in a later epoch: its
     /// last entries may have been among them.
-    fn may_have_ended_in(&self, lost: &Unresolved, affinity: bool) -> bool {
-        let there = !affinity || self.home == lost.directory || self.has_entries_in.contains(&lost.directory);
+    fn may_have_ended_in(&self, lost: &Unresolved, affinity: bool, only_homes: bool) -> bool {
+        let there = !(affinity && only_homes)
+            || self.home == lost.directory
+            || self.has_entries_in.contains(&lost.directory)
+            || self.has_entries_in.iter().any(|directory| *directory != self.home);
         let after = |moment: &Moment| {
             moment.0 > lost.key
                 || (moment.0 == lost.key && lost.loss.damage.last_seq.is_some_and(|last| moment.1 > last))
@@ -299,15 +303,16 @@ impl MergedCollection {
 }
 
 impl Merged {
-    /// What may be lost, by collection: holes, and what may have ended in a lost frame.
-    pub(crate) fn losses(&self, affinity: bool) -> Vec<(usize, Lsn, Lsn)> {
+    /// What may be lost, by collection: holes, and what may have ended in a lost frame. `only_homes`: whether a directory
+    /// takes entries of collections only that have their home there.
+    pub(crate) fn losses(&self, affinity: bool, only_homes: impl Fn(Uuid) -> bool) -> Vec<(usize, Lsn, Lsn)> {
         let mut losses = Vec::new();
         for (index, collection) in self.collections.iter().enumerate() {
             losses.extend(collection.holes.iter().map(|&(first, last)| (index, first, last)));
             let most = self
                 .unresolved
                 .iter()
-                .filter(|lost| collection.may_have_ended_in(lost, affinity))
+                .filter(|lost| collection.may_have_ended_in(lost, affinity, only_homes(lost.directory)))
                 .map(|lost| lost.loss.damage.most_entries().saturating_sub(lost.loss.salvage.entries))
                 .fold(0_u64, u64::saturating_add);
             if most > 0 {

@@ -31,6 +31,7 @@ use crate::directory::identity::{self, Identity};
 use crate::directory::mounts;
 use crate::engine::{Ended, Grant};
 use crate::format::facts::{EpochFact, Member};
+use crate::format::limits::MAX_EPOCH;
 
 /// What an attempt works from.
 pub(crate) struct Context {
@@ -105,6 +106,7 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
         opened: Vec::new(),
         unusable: Vec::new(),
         warnings: Vec::new(),
+        forget: BTreeSet::new(),
     };
     match attempt.run() {
         Ok(ready) => Outcome::Ready(Box::new(ready)),
@@ -177,6 +179,8 @@ struct Attempt<'a> {
     opened: Vec<Directory>,
     unusable: Vec<Unusable>,
     warnings: Vec<String>,
+    /// What is given up of what an administrator named: what came back is not.
+    forget: BTreeSet<Uuid>,
 }
 
 impl Attempt<'_> {
@@ -188,6 +192,8 @@ impl Attempt<'_> {
         self.refuse_locked()?;
         self.load()?;
         self.open_removed_members()?;
+        let readable = |uuid: &Uuid| self.find(*uuid).is_some_and(|index| self.has_streams(index));
+        self.forget = self.context.forget.iter().copied().filter(|uuid| !readable(uuid)).collect();
         let epoch = self.newest_epoch();
         self.check_grant(epoch.as_ref())?;
         self.await_members(epoch.as_ref())?;
@@ -383,13 +389,24 @@ impl Attempt<'_> {
     fn newest_epoch(&self) -> Option<EpochFact> {
         let streams = self.opened.iter().filter_map(|dir| dir.journal.as_ref()).flat_map(|journal| &journal.streams);
         streams
-            .filter_map(|stream| stream.content.epoch.as_ref().map(|(seq, epoch)| ((stream.key, *seq), epoch)))
+            .flat_map(|stream| {
+                let whole = stream.content.epoch.iter().map(|(seq, epoch)| ((stream.key, *seq), epoch.clone()));
+                // Who the members are must be known even where the frame that says so is damaged.
+                let saved =
+                    stream.losses.iter().flat_map(|loss| loss.epochs().map(|(seq, fact)| ((stream.key, seq), fact)));
+                whole.chain(saved).collect::<Vec<_>>()
+            })
             .max_by_key(|(moment, _)| *moment)
-            .map(|(_, epoch)| epoch.clone())
+            .map(|(_, epoch)| epoch)
     }
 
-    fn is_open(&self, uuid: Uuid) -> bool {
-        self.opened.iter().any(|dir| dir.opened.identity.as_ref().is_some_and(|id| id.directory == uuid))
+    /// The open directory with this uuid.
+    fn find(&self, uuid: Uuid) -> Option<usize> {
+        self.opened.iter().position(|dir| dir.opened.identity.as_ref().is_some_and(|id| id.directory == uuid))
+    }
+
+    fn has_streams(&self, index: usize) -> bool {
+        self.opened[index].journal.as_ref().is_some_and(|journal| !journal.streams.is_empty())
     }
 
     /// Members that left the configuration but are still there are opened draining. They may know newer members.
@@ -400,9 +417,8 @@ impl Attempt<'_> {
             let next = epoch.members.iter().find(|member| {
                 let named = self.opened.iter().map(|dir| &dir.opened.wanted.url);
                 let named = named.chain(self.unusable.iter().map(|unusable| &unusable.wanted_url));
-                !self.is_open(member.uuid)
+                self.find(member.uuid).is_none()
                     && !tried.contains(&member.uuid)
-                    && !self.context.forget.contains(&member.uuid)
                     && !named.into_iter().any(|url| url.as_str() == member.url)
             });
             let Some(Member { uuid, url, .. }) = next.cloned() else { return Ok(()) };
@@ -440,14 +456,8 @@ impl Attempt<'_> {
         let Some(epoch) = epoch else { return Ok(()) };
         let mut waiting = Waiting::default();
         for member in epoch.members.iter().filter(|member| member.in_use) {
-            let here = self
-                .opened
-                .iter()
-                .position(|dir| dir.opened.identity.as_ref().is_some_and(|identity| identity.directory == member.uuid));
-            let readable = here.is_some_and(|index| {
-                self.opened[index].journal.as_ref().is_some_and(|journal| !journal.streams.is_empty())
-            });
-            if readable || self.context.forget.contains(&member.uuid) {
+            let here = self.find(member.uuid);
+            if here.is_some_and(|index| self.has_streams(index)) || self.forget.contains(&member.uuid) {
                 continue;
             }
             let unusable = match here {
@@ -519,9 +529,8 @@ impl Attempt<'_> {
         }
         self.refuse_locked()?;
         self.load()?;
-        let forgotten = |uuid: Uuid| {
-            self.context.forget.contains(&uuid) || epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid))
-        };
+        let forgotten =
+            |uuid: Uuid| self.forget.contains(&uuid) || epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid));
         let (gone, here): (Vec<_>, Vec<_>) = std::mem::take(&mut self.opened)
             .into_iter()
             .partition(|dir| dir.opened.identity.as_ref().is_some_and(|id| forgotten(id.directory)));
@@ -570,7 +579,16 @@ impl Attempt<'_> {
             places.push(decide::Place::new(dir.opened, identity.clone(), &journal));
             inputs.push(Input { directory: identity.directory, journal });
         }
-        let decided = decide::decide(self.context, places, inputs, epoch).map_err(Stop::Waiting)?;
+        let highest = inputs.iter().map(|input| input.journal.highest_epoch).max().unwrap_or(0);
+        let granted = self.context.grant.as_ref().map_or(0, |grant| grant.epoch);
+        if highest.saturating_add(1).max(granted) >= MAX_EPOCH {
+            return Err(Stop::Ended(Ended::Refused(format!(
+                "the highest epoch is {} in the journals and {granted} in the grant, but epochs are below {MAX_EPOCH}: \
+                 take away files of journals that this writer did not write",
+                highest
+            ))));
+        }
+        let decided = decide::decide(self.context, &self.forget, places, inputs, epoch).map_err(Stop::Waiting)?;
         let (start, handles, damage, mut warnings) = decided;
         self.warnings.append(&mut warnings);
         Ok(Ready {
@@ -606,3 +624,6 @@ impl Unusable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use super::*;
+use crate::commit::frames::Work;
+use crate::engine::Ended;
+use crate::format::fixture::{collection, entry};
+use crate::format::frame::FrameBuilder;
+use crate::types::CollectionName;
+
+fn name(text: &str) -> CollectionName {
+    CollectionName::new(text).unwrap()
+}
+
+/// Directories `a` with an entry of `c`, and `b` with one of `d`, each known to the other.
+fn both(root: &Path) -> (Stream, Stream) {
+    let d = Incarnation(C.0 + 1);
+    let mut a = Stream::new(1, 0);
+    begin_both(&mut a, root);
+    let (of_c, of_d) = (collection("c", C, 0, DIRECTORY, Epoch(1)), collection("d", d, 1, OTHER, Epoch(1)));
+    a.frame(&[of_c.clone(), entry("c", C, 1, Epoch(1), b"x")]);
+    a.frame(std::slice::from_ref(&of_d));
+    let mut b = other(1);
+    begin_both(&mut b, root);
+    b.frame(&[of_d, entry("d", d, 1, Epoch(1), b"x")]);
+    (a, b)
+}
+
+#[test]
+fn claim_1_every_member_in_use_is_present_or_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = both(root.path());
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let mut context = context(root.path(), &["a", "b"], "");
+    assert!(waits(&context)[0].contains(&OTHER.to_string()));
+    assert!(!root.path().join("b").exists(), "nothing is made in its place");
+    context.forget.insert(OTHER);
+    let log = ready(&context);
+    assert_eq!(log.forgotten.iter().map(|id| id.0).collect::<Vec<_>>(), [OTHER]);
+    assert_eq!(log.find(&name("d")).unwrap().gaps.len(), 1);
+    assert!(log.find(&name("c")).unwrap().gaps.is_empty());
+    drop((log, b));
+}
+
+#[test]
+fn a_directory_that_came_back_is_not_given_up_whatever_was_asked_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = both(root.path());
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let mut context = context(root.path(), &["a", "b"], "");
+    context.forget.insert(OTHER);
+    lay(&root.path().join("b"), OTHER, &[&b]);
+    let log = ready(&context);
+    assert!(log.forgotten.is_empty());
+    assert_eq!(log.find(&name("d")).unwrap().buffer.entries(), 1);
+    drop(log);
+    // The same of one that left the configuration.
+    let urls = format!("wal_urls = [\"file://{}/a\"]", root.path().display());
+    context.config =
+        Config::parse(&format!("[storage.wal_config]\nallow_ephemeral = true\n{urls}\n"), true).unwrap().config;
+    let log = ready(&context);
+    assert_eq!((log.forgotten.len(), log.journals.len()), (0, 2));
+}
+
+#[test]
+fn claim_2_damage_is_waited_for_or_becomes_gaps() {
+    let root = tempfile::tempdir().unwrap();
+    let mut a = Stream::new(1, 0);
+    a.begin(Vec::new());
+    a.frame(&[collection("c", C, 0, DIRECTORY, Epoch(1)), entry("c", C, 1, Epoch(1), b"x")]);
+    let lost = a.frame(&[entry("c", C, 2, Epoch(1), b"x")]);
+    a.frame(&[]);
+    a.files[0].as_mut().unwrap()[lost as usize + 150] ^= 1;
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let reasons = waits(&context(root.path(), &["a"], ""));
+    assert!(reasons[0].contains(&format!("offset {lost}")), "{reasons:?}");
+    let log = ready(&context(root.path(), &["a"], "on_damage = \"gap\""));
+    let c = log.find(&name("c")).unwrap();
+    assert_eq!((c.gaps.len(), c.gaps[0].first, c.gaps[0].last, c.assigned_head), (1, Lsn(2), Lsn(2), Lsn(2)));
+    // Frame 1 makes it durable in every directory.
+    assert!(log.opening_record_count >= 1);
+}
+
+#[test]
+fn claim_3_a_directory_in_use_that_comes_up_empty_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, _) = both(root.path());
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    std::fs::create_dir(root.path().join("b")).unwrap();
+    let reasons = waits(&context(root.path(), &["a", "b"], ""));
+    assert!(reasons[0].contains("lost"), "{reasons:?}");
+    assert_eq!(std::fs::read_dir(root.path().join("b")).unwrap().count(), 0);
+}
+
+#[test]
+fn claim_3_who_the_members_are_is_known_from_what_is_left_of_a_damaged_file_too() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut a, _) = both(root.path());
+    a.files[0].as_mut().unwrap()[100] ^= 1;
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let reasons = waits(&context(root.path(), &["a", "b"], "on_damage = \"gap\""));
+    assert!(reasons.iter().any(|reason| reason.contains(&OTHER.to_string())), "{reasons:?}");
+    assert!(!root.path().join("b").exists());
+}
+
+#[test]
+fn claim_4_nothing_written_before_is_written_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = both(root.path());
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    lay(&root.path().join("b"), OTHER, &[&b]);
+    let before = files(root.path());
+    let mut log = ready(&context(root.path(), &["a", "b"], ""));
+    assert_eq!(files(root.path()), before);
+    assert_eq!(log.identity.epoch, Epoch(2));
+    // The first frame goes to a file of its own, and closes the old stream.
+    let work = log.poll(0, std::time::Instant::now(), &mut FrameBuilder::new());
+    assert!(matches!(work, Work::Frame(job) if job.place.new_file && job.place.file == 1));
+    assert_eq!(log.journals[0].closes, [a.close()]);
+}
+
+#[test]
+fn an_epoch_that_no_incarnation_can_hold_is_refused() {
+    for epoch in [1_u64 << 43, u64::MAX] {
+        let root = tempfile::tempdir().unwrap();
+        let (a, _) = both(root.path());
+        lay(&root.path().join("a"), DIRECTORY, &[&a]);
+        let stray = root.path().join("a").join(JOURNAL).join(format!("{epoch:013}.000-000000000001.avro"));
+        std::fs::write(&stray, b"").unwrap();
+        let mut context = context(root.path(), &["a", "b"], "");
+        context.forget.insert(OTHER);
+        match run(&context) {
+            Outcome::Ended(Ended::Refused(why)) => assert!(why.contains("epoch"), "{why}"),
+            Outcome::Ended(ended) => panic!("{ended:?}"),
+            Outcome::Waiting(waiting) => panic!("{:?}", waiting.reasons),
+            Outcome::Ready(ready) => panic!("epoch {}", ready.start.identity.epoch),
+        }
+    }
+}
+
+#[test]
+fn holes_in_a_collection_are_explained_by_the_directory_that_is_given_up_whatever_affinity_says_now() {
+    let root = tempfile::tempdir().unwrap();
+    let mut a = Stream::new(1, 0);
+    begin_both(&mut a, root.path());
+    a.frame(&[collection("c", C, 0, DIRECTORY, Epoch(1)), entry("c", C, 1, Epoch(1), b"x")]);
+    // Without affinity LSN 2 went to the other directory, and whatever came after 3 may have.
+    a.frame(&[entry("c", C, 3, Epoch(1), b"x")]);
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let mut context = context(root.path(), &["a", "b"], "collection_affinity = true");
+    context.forget.insert(OTHER);
+    let log = ready(&context);
+    let c = log.find(&name("c")).unwrap();
+    let gaps: Vec<_> = c.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.cause)).collect();
+    let cause = GapCause::DirectoryForgotten;
+    assert_eq!(gaps, [(2, 2, cause), (4, 3 + (1 << 40), cause)]);
+}
