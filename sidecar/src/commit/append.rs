@@ -280,8 +280,9 @@ impl Log {
             None => super::buffer::EntryBuffer::default().growth(bytes),
         };
         let growth = (buffer + entries * size_of::<u32>()) as u64;
-        // A batch too large for a group may use one frame's worth above the bound while it is under way.
-        let allowance = if bytes > GROUP_CUT { MAX_FRAME as u64 } else { 0 };
+        // A batch too large for a group may go one frame's worth above the bound: one, not one after the other.
+        let alone = bytes > GROUP_CUT && self.memory_used <= self.settings.memory_limit;
+        let allowance = if alone { MAX_FRAME as u64 } else { 0 };
         let limit = self.settings.memory_limit + allowance;
         if self.memory() + growth > limit {
             return Some(self.memory_refusal());
