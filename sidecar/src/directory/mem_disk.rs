@@ -28,6 +28,10 @@ pub(crate) struct Faults {
     pub(crate) whole_writes_left: Option<u64>,
     /// Files cannot be created.
     pub(crate) read_only: bool,
+    /// Every call panics.
+    pub(crate) panics: bool,
+    /// Creating a file panics.
+    pub(crate) creating_panics: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,6 +102,7 @@ impl MemDisk {
 
     fn enter(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
         let state = self.state.lock();
+        assert!(!state.faults.panics, "a panic that a test asked for");
         if state.faults.dead { Err(io::Error::from_raw_os_error(5)) } else { Ok(state) }
     }
 }
@@ -217,6 +222,7 @@ impl Disk for MemDisk {
 
     fn create_excl(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.enter()?;
+        assert!(!state.faults.creating_panics, "a panic that a test asked for");
         if state.faults.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }

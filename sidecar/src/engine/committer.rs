@@ -28,7 +28,10 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
     let mut writer = Writer { handle, file: None, marker: [0; 16] };
     let done = std::panic::catch_unwind(AssertUnwindSafe(|| writer.work(inner, dir)));
     if done.is_err() {
-        inner.with_log(|log| log.failed(dir, Failure::Failed("its committer panicked".into()), Instant::now()));
+        let failed = || inner.failed(dir, Failure::Failed("its committer panicked".into()));
+        if std::panic::catch_unwind(AssertUnwindSafe(failed)).is_err() {
+            inner.collapse();
+        }
     }
 }
 

@@ -371,3 +371,56 @@ async fn nothing_acknowledged_is_lost_by_power_cuts_and_failing_disks() {
         assert!(life.await.is_ok(), "seed {seed} hangs");
     }
 }
+
+#[tokio::test]
+async fn a_committer_that_panics_fails_its_directory_and_leaves_nobody_waiting() {
+    let machine = Machine::default();
+    let (engine, disk, on, off) = two_homes(&machine).await;
+    disk.break_with(Faults { panics: true, ..Faults::default() });
+    let error = engine.append(batch(on, &["lost".into()]), None).await.unwrap_err();
+    assert_eq!(error.reason, Reason::UnknownOutcome, "{error}");
+    engine.append(batch(off, &["fine".into()]), None).await.unwrap();
+    assert_eq!(engine.shutdown().await, Ended::Clean);
+}
+
+#[tokio::test]
+async fn a_committer_that_panics_at_the_start_does_not_hold_the_others() {
+    let machine = Machine::default();
+    let (engine, disk, _, off) = two_homes(&machine).await;
+    engine.shutdown().await;
+    disk.break_with(Faults { creating_panics: true, ..Faults::default() });
+    let engine = machine.ready(&toml(&["file:///m/a", "file:///m/b"], TWO)).await;
+    engine.append(batch(off, &["fine".into()]), None).await.unwrap();
+    assert_eq!(engine.shutdown().await, Ended::Clean);
+}
+
+#[tokio::test]
+async fn a_panic_in_recovery_ends_the_engine_instead_of_hanging_it() {
+    let machine = Machine::default();
+    machine.disk("/m/a").break_with(Faults { panics: true, ..Faults::default() });
+    let engine = machine.start(&toml(&["file:///m/a"], ""));
+    let ended = tokio::time::timeout(Duration::from_secs(60), engine.ended()).await.unwrap();
+    assert!(matches!(&ended, Ended::Refused(why) if why.contains("panicked")), "{ended:?}");
+    assert_eq!(engine.shutdown().await, ended);
+}
+
+#[tokio::test]
+async fn a_broken_log_leaves_nobody_waiting() {
+    let machine = Machine::default();
+    let engine = machine.ready(&toml(&["file:///m/a"], "buffered_commit_interval_ms = 60000")).await;
+    let buffered = Append { ack: Ack::Buffered, ..batch("c", &["x".into()]) };
+    engine.append(buffered, None).await.unwrap();
+    // It waits for an entry that is a minute from being durable.
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.truncate(&name("c"), Lsn(1)).await }
+    });
+    while engine.0.peek(|log| log.find(&name("c")).map(|c| c.truncates.len()).unwrap_or(0)) == Some(0) {
+        tokio::task::yield_now().await;
+    }
+    engine.0.collapse();
+    let answer = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap();
+    assert_eq!(answer.unwrap_err().reason, Reason::UnknownOutcome);
+    let ended = tokio::time::timeout(Duration::from_secs(60), engine.ended()).await.unwrap();
+    assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
+}

@@ -39,6 +39,8 @@ pub(super) struct Recovering {
     pub(super) forget: BTreeSet<Uuid>,
     /// Try again now.
     pub(super) poked: bool,
+    /// Attempts that began with what is to be given up as it was then.
+    pub(super) begun: u64,
     /// Attempts that ended.
     pub(super) attempts: u64,
 }
@@ -190,6 +192,15 @@ impl Inner {
         self.with_log(|log| log.failed(dir, failure, Instant::now()));
         self.turn();
         self.wake_all();
+    }
+
+    /// The log itself is broken: it is dropped, and with it everybody who waits learns that the outcome is unknown.
+    pub(super) fn collapse(&self) {
+        let log = self.log.lock().take();
+        drop(log);
+        self.wake_all();
+        self.freed.notify_waiters();
+        self.recovery_wakes.notify_all();
     }
 
     /// Every committer looks again: the stage may have changed.

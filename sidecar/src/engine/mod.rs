@@ -299,7 +299,7 @@ impl Engine {
     pub async fn forget_directory(&self, directory: DirectoryId) -> Result<(), ApiError> {
         let invalid = |message: String| Err(ApiError::new(Reason::InvalidRequest, message));
         let mut turns = self.0.turns.subscribe();
-        let attempts = {
+        let begun = {
             let mut recovering = self.0.recovering.lock();
             let Some(waiting) = &recovering.waiting else {
                 drop(recovering);
@@ -322,14 +322,18 @@ impl Engine {
                 return invalid(format!("{directory} cannot be forgotten: no other directory is there to go on with"));
             }
             recovering.forget.insert(directory.0);
-            recovering.attempts
+            recovering.begun
         };
         self.poke();
         loop {
             turns.mark_unchanged();
             if let Some(stage) = self.0.peek(|log| log.stage.clone()) {
                 match stage {
-                    Stage::Serving | Stage::Stopping => return Ok(()),
+                    // It may have come back meanwhile.
+                    Stage::Serving | Stage::Stopping => {
+                        let answer = self.0.peek(|log| self.forgettable(log, directory));
+                        return answer.unwrap_or_else(|| Err(self.0.not_ready()));
+                    }
                     Stage::Fenced(why) => return Err(ApiError::new(Reason::Fenced, why)),
                     Stage::Opening => {}
                 }
@@ -339,7 +343,8 @@ impl Engine {
             }
             let still_waiting = {
                 let recovering = self.0.recovering.lock();
-                recovering.attempts > attempts && recovering.waiting.is_some()
+                // The attempt under way when this was asked knows nothing of it.
+                recovering.attempts > begun && recovering.waiting.is_some()
             };
             if still_waiting {
                 return Err(self.0.not_ready());

@@ -1,5 +1,6 @@
 //! The thread that recovers, then starts a committer per directory and sees them end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,14 +17,23 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// Runs the engine to its end.
 pub(super) fn run(inner: &Arc<Inner>) {
-    let ended = match recover(inner) {
+    let life = AssertUnwindSafe(|| match recover(inner) {
         Ok(ready) => serve(inner, ready),
         Err(ended) => ended,
-    };
+    });
+    // Whatever happens here, nobody waits for ever.
+    let ended = std::panic::catch_unwind(life).unwrap_or_else(|_| {
+        inner.collapse();
+        broken()
+    });
     tracing::info!(?ended, "the engine has ended");
     inner.ended.send_replace(Some(ended));
     inner.turn();
     inner.freed.notify_waiters();
+}
+
+fn broken() -> Ended {
+    Ended::Refused("the engine panicked: this is a defect; what was acknowledged is on storage, start again".into())
 }
 
 /// Attempts until one succeeds, or must not be repeated.
@@ -31,7 +41,11 @@ fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
     loop {
         // Each lock is let go before the next is taken.
         let config = inner.config.lock().clone();
-        let forget = inner.recovering.lock().forget.clone();
+        let forget = {
+            let mut recovering = inner.recovering.lock();
+            recovering.begun += 1;
+            recovering.forget.clone()
+        };
         let memory_limit = inner.memory_limit();
         let context = Context {
             config,
@@ -113,8 +127,8 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     // All committers have ended. With every directory failed the process lives on: it may hold the only copy.
     loop {
         match inner.peek(|log| log.stage.clone()) {
-            Some(Stage::Stopping) | None => break,
-            Some(Stage::Fenced(_)) => break,
+            Some(Stage::Stopping | Stage::Fenced(_)) => break,
+            None => return broken(),
             Some(Stage::Opening | Stage::Serving) => {}
         }
         let mut recovering = inner.recovering.lock();

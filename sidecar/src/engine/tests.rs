@@ -189,3 +189,31 @@ async fn a_forgotten_directory_is_neither_read_nor_written() {
     assert_eq!(std::fs::read_dir(&journal).unwrap().count(), 0);
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_directory_that_comes_back_is_kept_though_it_was_to_be_forgotten_with_another() {
+    let root = tempfile::tempdir().unwrap();
+    let toml = urls(root.path(), &["a", "b", "c"], "distribution_strategy = \"RoundRobin\"");
+    let engine = ready(options(&toml)).await;
+    for collection in ["c1", "c2", "c3"] {
+        engine.append(batch(collection, &["x"]), None).await.unwrap();
+    }
+    let uuid = engine.status().directories.iter().find(|dir| dir.url.as_str().ends_with("/a")).unwrap().uuid.unwrap();
+    engine.shutdown().await;
+    for away in ["a", "b"] {
+        std::fs::rename(root.path().join(away), root.path().join(format!("{away}.away"))).unwrap();
+    }
+    let engine = Engine::start(options(&toml)).unwrap();
+    until(&engine, Phase::Waiting).await;
+    let error = engine.forget_directory(uuid).await.unwrap_err();
+    assert_eq!(error.reason, Reason::NotReady, "the other one is missing still");
+    for back in ["a", "b"] {
+        std::fs::rename(root.path().join(format!("{back}.away")), root.path().join(back)).unwrap();
+    }
+    until(&engine, Phase::Ready).await;
+    for collection in ["c1", "c2", "c3"] {
+        assert_eq!(contents(&engine, collection).await, [(1, "x".to_owned())]);
+    }
+    assert_eq!(engine.forget_directory(uuid).await.unwrap_err().reason, Reason::InvalidRequest, "it is well");
+    engine.shutdown().await;
+}
