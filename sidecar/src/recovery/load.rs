@@ -1,11 +1,12 @@
 //! Reading the journal of one directory: every slot is synced, dropped from the page cache and read from the device,
 //! newest stream first, because a stream ends where its successor says.
 //!
-//! Memory: one file at a time, beside the entries that count.
+//! Memory: two files at a time (one is read while the other is looked through), beside the entries that count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use super::content::{ContentError, StreamContent};
 use crate::directory::disk::{Disk, DiskFile};
@@ -172,7 +173,7 @@ pub(crate) fn load(
     disk: &dyn Disk,
     ours: uuid::Uuid,
     total: &dyn Fn(u64),
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<LoadedJournal, LoadError> {
     let mut loader = Loader { disk, ours, progress, bytes: FileBytes::default() };
     let journal = Path::new(JOURNAL);
@@ -269,10 +270,60 @@ fn missing_streams(
     loaded.streams.sort_by_key(|stream| std::cmp::Reverse(stream.key));
 }
 
+fn io_error(disk: &dyn Disk, what: &'static str, name: SlotName) -> impl FnOnce(io::Error) -> LoadError + use<> {
+    let path = disk.display(&Path::new(JOURNAL).join(name.to_string()));
+    move |source| LoadError::Io { what, path, source }
+}
+
+fn read_file(
+    disk: &dyn Disk,
+    name: SlotName,
+    bytes: &mut FileBytes,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), LoadError> {
+    let path = Path::new(JOURNAL).join(name.to_string());
+    let file = disk.open(&path).map_err(io_error(disk, "open", name))?;
+    // After a SIGKILL an unsynced frame is readable, would be served, and could vanish in a later power cut.
+    file.sync_data().map_err(io_error(disk, "sync", name))?;
+    // Where the advice is refused the pages are those just synced.
+    let _ = file.drop_cache();
+    bytes.fill(file.as_ref(), progress).map_err(io_error(disk, "read", name))
+}
+
+/// Reads files in order on a thread of its own, one ahead of the one that is looked through; two buffers go round.
+fn read_in_order(
+    disk: &dyn Disk,
+    slots: &[(SlotName, u64)],
+    progress: &(dyn Fn(u64) + Sync),
+    mut look: impl FnMut(SlotName, &mut FileBytes) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    std::thread::scope(|scope| {
+        let (filled, to_look_at) = mpsc::sync_channel(0);
+        let (emptied, to_fill) = mpsc::channel();
+        scope.spawn(move || {
+            for &(name, _) in slots {
+                let mut bytes: FileBytes = to_fill.try_recv().unwrap_or_default();
+                let read = read_file(disk, name, &mut bytes, progress).map(|()| bytes);
+                let failed = read.is_err();
+                if filled.send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        for (&(name, _), read) in slots.iter().zip(to_look_at) {
+            let mut bytes = read?;
+            look(name, &mut bytes)?;
+            // The reader may be done.
+            let _ = emptied.send(bytes);
+        }
+        Ok(())
+    })
+}
+
 struct Loader<'a> {
     disk: &'a dyn Disk,
     ours: uuid::Uuid,
-    progress: &'a dyn Fn(u64),
+    progress: &'a (dyn Fn(u64) + Sync),
     bytes: FileBytes,
 }
 
@@ -284,19 +335,11 @@ impl Loader<'_> {
     }
 
     fn io(&self, what: &'static str, name: SlotName) -> impl FnOnce(io::Error) -> LoadError + use<> {
-        let path = self.path(name);
-        move |source| LoadError::Io { what, path, source }
+        io_error(self.disk, what, name)
     }
 
     fn read(&mut self, name: SlotName) -> Result<(), LoadError> {
-        let path = Path::new(JOURNAL).join(name.to_string());
-        let file = self.disk.open(&path).map_err(self.io("open", name))?;
-        // After a SIGKILL an unsynced frame is readable, would be served, and could vanish in a later power cut.
-        file.sync_data().map_err(self.io("sync", name))?;
-        // Where the advice is refused the pages are those just synced.
-        let _ = file.drop_cache();
-        let error = self.io("read", name);
-        self.bytes.fill(file.as_ref(), self.progress).map_err(error)
+        read_file(self.disk, name, &mut self.bytes, self.progress)
     }
 
     /// The stream's id, from the first of its files that has a header.
@@ -329,10 +372,9 @@ impl Loader<'_> {
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
         let mut content = StreamContent::default();
         let mut scans: Vec<SlotScan> = Vec::new();
-        for &(name, _) in slots {
-            self.read(name)?;
+        read_in_order(self.disk, slots, self.progress, |name, bytes| {
             let mut error = None;
-            let scanned = scan::scan_slot(&mut self.bytes, name, id, |frame| {
+            let scanned = scan::scan_slot(bytes, name, id, |frame| {
                 if error.is_none() {
                     error = take_frame(&mut content, key, frame).err();
                 }
@@ -348,7 +390,8 @@ impl Loader<'_> {
                 return Err(LoadError::Misplaced { path: self.path(name), theirs, ours });
             }
             scans.push(scanned);
-        }
+            Ok(())
+        })?;
         // Where no header tells it, a head does.
         let heads = || scans.iter().flat_map(|scan| &scan.places).map(|place| place.head.header.stream);
         let id = id.or_else(|| heads().next());

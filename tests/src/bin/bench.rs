@@ -22,6 +22,9 @@ struct Arguments {
     /// Measure in a new folder below this one [default: the system's temporary folder].
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Measure recovery only.
+    #[arg(long)]
+    only_recovery: bool,
     /// Rounds of everything.
     #[arg(long)]
     rounds: Option<usize>,
@@ -59,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
         eprintln!("bench: round {round} of {}", effort.rounds);
         let latencies = floor::measure(at_home.root(), effort.floor)?;
         report.floor.add(&latencies, 1e9 / latencies.mean());
-        for (clients, collections) in SCENARIOS {
+        for (clients, collections) in SCENARIOS.into_iter().filter(|_| !arguments.only_recovery) {
             for over in [Over::Socket, Over::Library] {
                 let scenario = Scenario { over, clients, collections };
                 let measured = match over {
