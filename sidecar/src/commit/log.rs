@@ -22,7 +22,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::Outbox;
 use super::collection::{ColIx, Collection, DirIx};
-use super::journal::{Journal, Opening};
+use super::journal::{Fact, Journal, Opening};
 use crate::error::{ApiError, Reason};
 use crate::placement::{self, Candidate};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
@@ -109,6 +109,8 @@ pub(crate) struct Start {
     pub(crate) journals: Vec<Journal>,
     pub(crate) forgotten: Vec<DirectoryId>,
     pub(crate) collections: Vec<Collection>,
+    /// Directories that have not heard of a collection yet.
+    pub(crate) untold: Vec<(DirIx, Incarnation)>,
     pub(crate) tombstones: BTreeMap<CollectionName, Incarnation>,
     pub(crate) opening_records: Vec<u8>,
     pub(crate) opening_record_count: u64,
@@ -150,6 +152,13 @@ impl Log {
             log.placements = log.placements.max(collection.placement);
             log.memory_used += collection.memory() as u64;
             log.insert(collection);
+        }
+        for (dir, incarnation) in start.untold {
+            if let Some(&ix) = log.by_incarnation.get(&incarnation) {
+                let journal = &mut log.journals[dir];
+                journal.facts.push_back(Fact::Announce(ix, incarnation));
+                journal.commit_at = Some(journal.last_commit);
+            }
         }
         log
     }

@@ -238,8 +238,21 @@ impl Inner {
         ApiError::new(Reason::NotReady, message).with("replayDoneBytes", done).with("replayTotalBytes", total)
     }
 
+    /// Gives the log the settings as configured now.
+    pub(super) fn apply_settings(&self) {
+        let settings = self.settings();
+        let config = self.config.lock().clone();
+        self.with_log(|log| {
+            log.reconfigure(settings, |journal| {
+                let configured = config.wal.url_options.get(&journal.url).map(|options| options.drain);
+                let drain = configured.unwrap_or(journal.draining);
+                (drain, bounds::journal_max(&config, journal.space.capacity))
+            });
+        });
+    }
+
     /// The settings of the log as configured now.
-    pub(super) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         let memory_limit = self.memory_limit();
         let config = self.config.lock();
         Settings {

@@ -22,6 +22,7 @@ pub use crate::api;
 use crate::api::{Append, Appended, CollectionInfo, CompletionQueue, EngineStatus};
 use crate::commit::answer::unknown;
 use crate::commit::append::{Admission, Caller, check_request};
+use crate::commit::journal::Journal;
 use crate::commit::log::{Log, Stage};
 use crate::error::{ApiError, Reason};
 use crate::recovery::open::{DiskFactory, real_disks};
@@ -138,15 +139,7 @@ impl Engine {
                 wal.url_options.entry(url.clone()).or_default().drain = drain;
             }
         }
-        let settings = self.0.settings();
-        let config = self.0.config.lock().clone();
-        self.0.with_log(|log| {
-            log.reconfigure(settings, |journal| {
-                let configured = config.wal.url_options.get(&journal.url).map(|options| options.drain);
-                let drain = configured.unwrap_or(journal.draining);
-                (drain, bounds::journal_max(&config, journal.space.capacity))
-            });
-        });
+        self.0.apply_settings();
         self.poke();
     }
 
@@ -331,7 +324,13 @@ impl Engine {
                 match stage {
                     // It may have come back meanwhile.
                     Stage::Serving | Stage::Stopping => {
-                        let answer = self.0.peek(|log| self.forgettable(log, directory));
+                        let answer = self.0.peek(|log| {
+                            if log.journals.iter().any(Journal::is_healthy) {
+                                return self.forgettable(log, directory);
+                            }
+                            let message = "no directory could be written to record it: nothing is given up";
+                            Err(ApiError::new(Reason::NoHealthyDirectory, message))
+                        });
                         return answer.unwrap_or_else(|| Err(self.0.not_ready()));
                     }
                     Stage::Fenced(why) => return Err(ApiError::new(Reason::Fenced, why)),

@@ -109,6 +109,8 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     let Ready { start, handles, unusable, damage, warnings } = ready;
     *inner.findings.lock() = Findings { unusable, damage, warnings };
     inner.install(Log::new(start));
+    // They may have changed since the attempt began.
+    inner.apply_settings();
     inner.recovering.lock().waiting = None;
     if inner.stopping.load(Ordering::Acquire) {
         inner.with_log(|log| log.stop(Instant::now()));

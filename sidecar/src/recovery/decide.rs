@@ -149,7 +149,12 @@ pub(super) fn decide(
     let home_of: HashMap<Uuid, usize> =
         places.iter().enumerate().map(|(index, place)| (place.identity.directory, index)).collect();
     let mut collections = Vec::new();
+    let mut untold = Vec::new();
     for merged in merged.collections {
+        // A new directory, or one that was not told before a crash: it must know what the others hold, should they be
+        // missing one day.
+        let not_told = places.iter().enumerate().filter(|(_, place)| !merged.is_known_to(place.identity.directory));
+        untold.extend(not_told.map(|(dir, _)| (dir, merged.incarnation)));
         // Homes of forgotten directories were moved above; what is left without one lived where nothing is known of.
         let home = home_of.get(&merged.home).copied().unwrap_or(0);
         collections.push(merged.into_collection(home));
@@ -205,6 +210,7 @@ pub(super) fn decide(
         journals,
         forgotten,
         collections,
+        untold,
         tombstones: merged.tombstones,
         opening_records: records.bytes,
         opening_record_count: records.count,

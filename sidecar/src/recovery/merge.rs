@@ -294,6 +294,11 @@ impl MergedCollection {
         there && !seen_there && !seen_later
     }
 
+    /// Whether anything in `directory` speaks of it.
+    pub(super) fn is_known_to(&self, directory: Uuid) -> bool {
+        self.seen.contains_key(&directory)
+    }
+
     /// Records LSNs as lost.
     pub(crate) fn lose(&mut self, first: Lsn, last: Lsn, cause: GapCause) {
         self.gaps.push(Gap { first, last, cause });

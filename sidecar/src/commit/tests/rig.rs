@@ -196,6 +196,7 @@ impl Rig {
             journals: (0..count).map(|index| journal(index, &setup, now)).collect(),
             forgotten: Vec::new(),
             collections: std::mem::take(&mut setup.collections),
+            untold: Vec::new(),
             tombstones: std::mem::take(&mut setup.tombstones),
             opening_records: Vec::new(),
             opening_record_count: 0,

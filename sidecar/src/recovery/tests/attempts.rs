@@ -60,6 +60,23 @@ fn a_directory_that_came_back_is_not_given_up_whatever_was_asked_before() {
 }
 
 #[test]
+fn a_directory_that_was_never_told_of_a_collection_is_told_at_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    let mut a = Stream::new(1, 0);
+    begin_both(&mut a, root.path());
+    a.frame(&[collection("c", C, 0, DIRECTORY, Epoch(1)), entry("c", C, 1, Epoch(1), b"x")]);
+    // The process was killed before the other directory heard of it.
+    let mut b = other(1);
+    begin_both(&mut b, root.path());
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    lay(&root.path().join("b"), OTHER, &[&b]);
+    let log = ready(&context(root.path(), &["a", "b"], ""));
+    let told: Vec<usize> = log.journals.iter().map(|journal| journal.facts.len()).collect();
+    assert_eq!(told, [0, 1]);
+    assert!(log.journals[1].commit_at.is_some(), "without waiting for another reason");
+}
+
+#[test]
 fn claim_2_damage_is_waited_for_or_becomes_gaps() {
     let root = tempfile::tempdir().unwrap();
     let mut a = Stream::new(1, 0);
