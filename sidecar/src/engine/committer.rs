@@ -25,7 +25,7 @@ const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// Runs until the directory's stream is over. A panic is a failure of the directory: nobody is left without an answer.
 pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
-    let mut writer = Writer { handle, file: None, marker: [0; 16] };
+    let mut writer = Writer::new(handle);
     let done = std::panic::catch_unwind(AssertUnwindSafe(|| writer.work(inner, dir)));
     if done.is_err() {
         let failed = || inner.failed(dir, Failure::Failed("its committer panicked".into()));
@@ -35,13 +35,17 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
     }
 }
 
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     handle: &'a Handle,
     file: Option<Box<dyn DiskFile>>,
     marker: Marker,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(super) fn new(handle: &'a Handle) -> Self {
+        Self { handle, file: None, marker: [0; 16] }
+    }
+
     fn work(&mut self, inner: &Arc<Inner>, dir: DirIx) {
         let mut builder = FrameBuilder::new();
         loop {
@@ -84,7 +88,7 @@ impl Writer<'_> {
     }
 
     /// Makes the file where the job needs one, writes the frame and syncs it: durable on `Ok`.
-    fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
+    pub(super) fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
         if job.place.new_file {
             self.create(job)?;
         }
@@ -142,7 +146,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn unlink(&self, files: &[String]) {
+    pub(super) fn unlink(&self, files: &[String]) {
         for name in files {
             match self.handle.disk.0.unlink(&Path::new(JOURNAL).join(name)) {
                 Ok(()) => {}

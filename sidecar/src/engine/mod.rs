@@ -436,4 +436,6 @@ impl Drop for ReceivePermit {
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod life_tests;
+#[cfg(test)]
 mod tests;
