@@ -10,6 +10,7 @@
 pub(crate) mod content;
 mod decide;
 pub(crate) mod load;
+mod members;
 pub(crate) mod merge;
 pub(crate) mod open;
 
@@ -30,7 +31,7 @@ use crate::directory::disk::LockGuard;
 use crate::directory::identity::{self, Identity};
 use crate::directory::mounts;
 use crate::engine::{Ended, Grant};
-use crate::format::facts::{EpochFact, Member};
+use crate::format::facts::EpochFact;
 use crate::format::limits::MAX_EPOCH;
 
 /// What an attempt works from.
@@ -242,7 +243,14 @@ impl Attempt<'_> {
         }
         for root in roots {
             let disk = (self.context.disks)(&root);
-            let Ok(Some(found)) = identity::read(disk.as_ref()) else { continue };
+            let found = match identity::read(disk.as_ref()) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.warnings.push(format!("{url} (wal_dir) is ignored: {error}"));
+                    continue;
+                }
+            };
             let ours = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref());
             let same_id = self.context.config.wal.writer_id.as_deref().unwrap_or_default() == found.writer_id;
             if ours.is_some_and(|ours| ours.writer != found.writer) || !(same_id || found.writer_id.is_empty()) {
@@ -382,189 +390,6 @@ impl Attempt<'_> {
                     one.opened.wanted.url, identity.writer, grant.writer_uid
                 ))));
             }
-        }
-        Ok(())
-    }
-
-    fn newest_epoch(&self) -> Option<EpochFact> {
-        let streams = self.opened.iter().filter_map(|dir| dir.journal.as_ref()).flat_map(|journal| &journal.streams);
-        streams
-            .flat_map(|stream| {
-                let whole = stream.content.epoch.iter().map(|(seq, epoch)| ((stream.key, *seq), epoch.clone()));
-                // Who the members are must be known even where the frame that says so is damaged.
-                let saved =
-                    stream.losses.iter().flat_map(|loss| loss.epochs().map(|(seq, fact)| ((stream.key, seq), fact)));
-                whole.chain(saved).collect::<Vec<_>>()
-            })
-            .max_by_key(|(moment, _)| *moment)
-            .map(|(_, epoch)| epoch)
-    }
-
-    /// The open directory with this uuid.
-    fn find(&self, uuid: Uuid) -> Option<usize> {
-        self.opened.iter().position(|dir| dir.opened.identity.as_ref().is_some_and(|id| id.directory == uuid))
-    }
-
-    fn has_streams(&self, index: usize) -> bool {
-        self.opened[index].journal.as_ref().is_some_and(|journal| !journal.streams.is_empty())
-    }
-
-    /// Members that left the configuration but are still there are opened draining. They may know newer members.
-    fn open_removed_members(&mut self) -> Result<(), Stop> {
-        let mut tried = BTreeSet::new();
-        loop {
-            let Some(epoch) = self.newest_epoch() else { return Ok(()) };
-            let next = epoch.members.iter().find(|member| {
-                let named = self.opened.iter().map(|dir| &dir.opened.wanted.url);
-                let named = named.chain(self.unusable.iter().map(|unusable| &unusable.wanted_url));
-                self.find(member.uuid).is_none()
-                    && !tried.contains(&member.uuid)
-                    && !named.into_iter().any(|url| url.as_str() == member.url)
-            });
-            let Some(Member { uuid, url, .. }) = next.cloned() else { return Ok(()) };
-            tried.insert(uuid);
-            let Ok(url) = WalUrl::parse(&url) else { continue };
-            let Some(path) = url.file_path() else { continue };
-            let root = [self.root(&path), path].into_iter().find(|root| {
-                let disk = (self.context.disks)(root);
-                matches!(identity::read(disk.as_ref()), Ok(Some(found)) if found.directory == uuid)
-            });
-            let Some(root) = root else { continue };
-            let wanted =
-                Wanted { url, root, position: None, takes_all_commits: false, draining: true, may_create: false };
-            self.open(wanted);
-            self.refuse_locked()?;
-            self.load()?;
-        }
-    }
-
-    /// A newer grant on storage means that somebody else is the holder now.
-    fn check_grant(&self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
-        let (Some(epoch), Some(grant)) = (epoch, &self.context.grant) else { return Ok(()) };
-        let newer = epoch.grant > grant.epoch || (epoch.grant == grant.epoch && epoch.holder != grant.holder);
-        if newer {
-            return Err(Stop::Ended(Ended::Fenced(format!(
-                "storage has grant {} of pod {:?}, ours is {} of pod {:?}: another pod has taken over this writer",
-                epoch.grant, epoch.holder, grant.epoch, grant.holder
-            ))));
-        }
-        Ok(())
-    }
-
-    /// Every member that was in use is here with its journal, or is given up now.
-    fn await_members(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
-        let Some(epoch) = epoch else { return Ok(()) };
-        let mut waiting = Waiting::default();
-        for member in epoch.members.iter().filter(|member| member.in_use) {
-            let here = self.find(member.uuid);
-            if here.is_some_and(|index| self.has_streams(index)) || self.forget.contains(&member.uuid) {
-                continue;
-            }
-            let unusable = match here {
-                Some(index) => {
-                    let dir = self.opened.remove(index);
-                    let reason = "its journal is gone".to_owned();
-                    Unusable::of(&dir.opened, DirectoryState::Lost, reason, open::MISSING)
-                }
-                None => self.take_unusable(member),
-            };
-            waiting.reasons.push(unusable.sentence());
-            self.unusable.push(unusable);
-        }
-        if waiting.reasons.is_empty() {
-            return Ok(());
-        }
-        Err(Stop::Waiting(Box::new(waiting)))
-    }
-
-    /// What stands where a member should be.
-    fn take_unusable(&mut self, member: &Member) -> Unusable {
-        if let Some(index) = self.unusable.iter().position(|unusable| unusable.wanted_url.as_str() == member.url) {
-            let mut unusable = self.unusable.remove(index);
-            unusable.uuid = Some(member.uuid);
-            return unusable;
-        }
-        if let Some(index) = self.opened.iter().position(|dir| dir.opened.wanted.url.as_str() == member.url) {
-            // Something else, or nothing, is at its place.
-            let dir = self.opened.remove(index);
-            let reason = match &dir.opened.identity {
-                Some(other) => format!("directory {} is at its place", other.directory),
-                None => "it came up empty".to_owned(),
-            };
-            let mut unusable = Unusable::of(&dir.opened, DirectoryState::Lost, reason, open::MISSING);
-            unusable.uuid = Some(member.uuid);
-            return unusable;
-        }
-        let url = WalUrl::parse(&member.url).or_else(|_| WalUrl::parse("file:///unknown"));
-        let path = url.as_ref().ok().and_then(WalUrl::file_path).unwrap_or_default();
-        let root = self.root(&path);
-        let reason = format!("{} left the configuration and is not there", member.url);
-        let fallback = || self.context.config.wal.wal_urls[0].clone();
-        Unusable {
-            wanted_url: url.unwrap_or_else(|_| fallback()),
-            root,
-            position: None,
-            uuid: Some(member.uuid),
-            state: DirectoryState::Missing,
-            found: reason.clone(),
-            reason,
-            remedy: open::MISSING.to_owned(),
-            locked: false,
-            absent: false,
-            opens: false,
-        }
-    }
-
-    /// Makes what is configured and not there, and gives identities to what is empty.
-    fn make_new_directories(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
-        let absent: Vec<WalUrl> = self
-            .unusable
-            .iter()
-            .filter(|unusable| unusable.absent)
-            .map(|unusable| unusable.wanted_url.clone())
-            .collect();
-        for wanted in self.wanted().into_iter().filter(|wanted| absent.contains(&wanted.url)) {
-            self.unusable.retain(|unusable| unusable.wanted_url != wanted.url);
-            self.open(Wanted { may_create: true, ..wanted });
-        }
-        self.refuse_locked()?;
-        self.load()?;
-        let forgotten =
-            |uuid: Uuid| self.forget.contains(&uuid) || epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid));
-        let (gone, here): (Vec<_>, Vec<_>) = std::mem::take(&mut self.opened)
-            .into_iter()
-            .partition(|dir| dir.opened.identity.as_ref().is_some_and(|id| forgotten(id.directory)));
-        self.opened = here;
-        for dir in gone {
-            let remedy = "empty the folder to use it anew, or remove its URL";
-            let reason = "it was given up by an administrator".to_owned();
-            self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Forgotten, reason, remedy));
-        }
-        let known = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref()).map(|identity| identity.writer);
-        let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(Uuid::new_v4);
-        let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();
-        let mut failed = Vec::new();
-        for (index, dir) in self.opened.iter_mut().enumerate().filter(|(_, dir)| dir.opened.identity.is_none()) {
-            let identity = Identity { format: 1, directory: Uuid::new_v4(), writer, writer_id: writer_id.clone() };
-            match identity::publish(dir.opened.disk.0.as_ref(), &identity) {
-                Ok(()) => dir.opened.identity = Some(identity),
-                Err(error) => failed.push((index, error)),
-            }
-        }
-        for (index, error) in failed.into_iter().rev() {
-            let dir = self.opened.remove(index);
-            let full = crate::directory::disk::is_full(&error);
-            let state = if full { DirectoryState::Full } else { DirectoryState::Failed };
-            let remedy = if full { "free or add space" } else { "make the folder writable for this process" };
-            let reason = format!("cannot write its identity: {error}");
-            self.unusable.push(Unusable::of(&dir.opened, state, reason, remedy));
-        }
-        let journal_wanted = self.context.config.wal.journal_url.is_some();
-        let journal_here = self.opened.iter().any(|dir| dir.opened.wanted.takes_all_commits);
-        let any_home = self.opened.iter().any(|dir| dir.opened.wanted.position.is_some());
-        if !any_home || (journal_wanted && !journal_here) {
-            let reasons = self.unusable.iter().map(Unusable::sentence).collect();
-            return Err(Stop::Waiting(Box::new(Waiting { reasons, ..Waiting::default() })));
         }
         Ok(())
     }
