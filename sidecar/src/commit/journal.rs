@@ -7,6 +7,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::ChangeWaiter;
 use super::collection::{ColIx, PendingBatch, TruncateWish};
+use super::frames::IDLE;
 use super::stream::Stream;
 use crate::directory::disk::Space;
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
@@ -182,6 +183,51 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// A directory whose stream has no frame yet: healthy, empty, in no list of places, not in use, unbounded.
+    pub(crate) fn new(id: DirectoryId, url: WalUrl, stream: Stream, now: Instant) -> Self {
+        Self {
+            id,
+            url,
+            position: None,
+            takes_all_commits: false,
+            draining: false,
+            health: Health::Healthy,
+            since: SystemTime::now(),
+            in_use: false,
+            device: (0, String::new()),
+            space: Space::default(),
+            journal_max: u64::MAX,
+            opening: Opening::First,
+            closing: Closing::Open,
+            acked_floor: stream.floor,
+            acked_oldest: stream.oldest,
+            stream,
+            closes: Vec::new(),
+            accepted_damage: Vec::new(),
+            slots: VecDeque::new(),
+            old: Vec::new(),
+            garbage: Vec::new(),
+            unlinking: 0,
+            queue: VecDeque::new(),
+            pending_bytes: 0,
+            facts: VecDeque::new(),
+            commit_at: None,
+            in_flight: None,
+            checkpoint: None,
+            since_checkpoint: 0,
+            checkpoint_size: 0,
+            yield_to_normal: false,
+            pressed: false,
+            look_for_free: true,
+            signalled: false,
+            last_commit: now,
+            proven: false,
+            list_at: now + IDLE,
+            latency_us: 0.0,
+            acks_per_sync: 0.0,
+        }
+    }
+
     pub(crate) fn is_healthy(&self) -> bool {
         self.health == Health::Healthy
     }

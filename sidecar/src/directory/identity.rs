@@ -1,12 +1,13 @@
-//! `_wal/identity.json`: which directory this is and whose. Written once, never changed.
+//! Reading and publishing `_wal/identity.json` on a disk; what stands in it is [`crate::format::identity`]'s.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::disk::Disk;
+pub use crate::format::identity::Identity;
+use crate::format::identity::IdentityError as Refused;
 
 /// The folder of everything that is not a collection.
 pub const WAL_DIR: &str = "_wal";
@@ -16,19 +17,6 @@ pub const IDENTITY: &str = "_wal/identity.json";
 pub const LOCK: &str = "_wal/lock";
 /// The folder of slots.
 pub const JOURNAL: &str = "_wal/journal";
-
-/// Who a directory is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Version of the on-disk format.
-    pub format: u32,
-    /// The directory's uuid.
-    pub directory: Uuid,
-    /// The writer's uid.
-    pub writer: Uuid,
-    /// The writer's id; empty without one.
-    pub writer_id: String,
-}
 
 /// Why an identity could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +35,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: serde_json::Error,
+        source: Refused,
     },
     /// A newer program wrote it.
     #[error("{path} has format {format}; this program reads format 1: use the newer program")]
@@ -55,7 +43,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// What it says.
-        format: u32,
+        format: u64,
     },
 }
 
@@ -74,12 +62,11 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
     // An identity is a line; a larger file is not one.
     let mut bytes = vec![0; 4096];
     let n = file.read_at(0, &mut bytes).map_err(io)?;
-    let identity: Identity =
-        serde_json::from_slice(&bytes[..n]).map_err(|source| IdentityError::Damaged { path: path.clone(), source })?;
-    if identity.format != 1 {
-        return Err(IdentityError::Format { path, format: identity.format });
+    match Identity::parse(&bytes[..n]) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(Refused::Format(format)) => Err(IdentityError::Format { path, format }),
+        Err(source @ Refused::Malformed(_)) => Err(IdentityError::Damaged { path, source }),
     }
-    Ok(Some(identity))
 }
 
 /// Publishes the identity of a new directory: durable on return, never over an existing one.
@@ -88,10 +75,11 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
 /// `AlreadyExists` when somebody was first; any error of the device.
 pub fn publish(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
     let temporary = PathBuf::from(format!("_wal/identity.{}.tmp", Uuid::new_v4()));
-    let bytes = serde_json::to_vec(identity)?;
+    let bytes = identity.to_json();
+    let bytes = bytes.as_bytes();
     let file = disk.create_excl(&temporary)?;
     let written = (|| {
-        if file.write_at(0, &bytes)? != bytes.len() {
+        if file.write_at(0, bytes)? != bytes.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         file.sync_data()?;

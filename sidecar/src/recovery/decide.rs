@@ -1,9 +1,9 @@
 //! The last step of an attempt: what is lost is accounted for, homes are found, and the log is built. Pure but for
 //! random ids.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -13,8 +13,7 @@ use super::open::Opened;
 use super::{Context, Handle, Waiting};
 use crate::api::{DamageReport, LostRange};
 use crate::commit::collection::Collection;
-use crate::commit::frames::IDLE;
-use crate::commit::journal::{Closing, Health, Journal, OldStream, Opening};
+use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity as LogIdentity, Settings, Start};
 use crate::commit::stream::Stream;
 use crate::directory::identity::{Identity, JOURNAL};
@@ -419,50 +418,23 @@ impl Place {
         let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _ } = self;
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
-        let now = Instant::now();
         // Streams older than all that were read were given up before.
         let kept = closes.iter().map(|close| close.key.epoch).chain(old.iter().map(|stream| stream.epoch));
         let oldest = kept.chain([epoch]).min().unwrap_or(epoch);
+        let stream = Stream::new(StreamId(*Uuid::new_v4().as_bytes()), epoch, 0, oldest);
         let journal = Journal {
-            id: DirectoryId(identity.directory),
-            url: opened.wanted.url.clone(),
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,
             draining: opened.wanted.draining,
-            health: Health::Healthy,
-            since: SystemTime::now(),
             in_use,
             device: (opened.device_inode.0, opened.device.clone()),
             space: opened.space,
             journal_max: crate::engine::bounds::journal_max(&context.config, opened.space.capacity),
-            opening: Opening::First,
-            closing: Closing::Open,
-            stream: Stream::new(StreamId(*Uuid::new_v4().as_bytes()), epoch, 0, oldest),
             closes,
             accepted_damage: accepted,
-            slots: VecDeque::new(),
             old,
             garbage,
-            unlinking: 0,
-            acked_floor: 0,
-            acked_oldest: oldest,
-            queue: VecDeque::new(),
-            pending_bytes: 0,
-            facts: VecDeque::new(),
-            commit_at: None,
-            in_flight: None,
-            checkpoint: None,
-            since_checkpoint: 0,
-            checkpoint_size: 0,
-            yield_to_normal: false,
-            pressed: false,
-            look_for_free: true,
-            signalled: false,
-            last_commit: now,
-            proven: false,
-            list_at: now + IDLE,
-            latency_us: 0.0,
-            acks_per_sync: 0.0,
+            ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, Instant::now())
         };
         (journal, Handle { disk: opened.disk, lock: opened.lock, identity })
     }

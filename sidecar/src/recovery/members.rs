@@ -173,7 +173,7 @@ impl Attempt<'_> {
         let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();
         let mut failed = Vec::new();
         for (index, dir) in self.opened.iter_mut().enumerate().filter(|(_, dir)| dir.opened.identity.is_none()) {
-            let identity = Identity { format: 1, directory: Uuid::new_v4(), writer, writer_id: writer_id.clone() };
+            let identity = Identity::new(Uuid::new_v4(), writer, writer_id.clone());
             match identity::publish(dir.opened.disk.0.as_ref(), &identity) {
                 Ok(()) => dir.opened.identity = Some(identity),
                 Err(error) => failed.push((index, error)),

@@ -1,8 +1,8 @@
 //! A [`Log`] with directories in memory: each frame is decoded as it is built, and made durable or failed by the test.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,8 +13,8 @@ use walstorage_crds::url::WalUrl;
 use crate::api::{Ack, Append, Appended, CompletionQueue, NewEntry, ProducerStamp};
 use crate::commit::append::{Admission, Caller, check_request};
 use crate::commit::collection::{Collection, DirIx};
-use crate::commit::frames::{FrameJob, IDLE, Work};
-use crate::commit::journal::{Closing, Health, Journal, OldStream, Opening};
+use crate::commit::frames::{FrameJob, Work};
+use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity, Log, Settings, Stage, Start};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::stream::Stream;
@@ -129,47 +129,18 @@ fn journal(index: usize, setup: &Setup, now: Instant) -> Journal {
     let is_journal = setup.journal_url && index + 1 == setup.directories;
     let epoch = Epoch(5);
     let oldest = setup.old.iter().map(|old| old.epoch).chain([epoch]).min().unwrap();
-    let stream = StreamId([index as u8 + 1; 16]);
+    let stream = Stream::new(StreamId([index as u8 + 1; 16]), epoch, 0, oldest);
+    let id = DirectoryId(Uuid::from_u128(index as u128 + 1));
+    let url = WalUrl::parse(&format!("file:///wal/{index}")).unwrap();
     Journal {
-        id: DirectoryId(Uuid::from_u128(index as u128 + 1)),
-        url: WalUrl::parse(&format!("file:///wal/{index}")).unwrap(),
         position: (!is_journal).then_some(index),
         takes_all_commits: is_journal,
-        draining: false,
-        health: Health::Healthy,
-        since: SystemTime::now(),
         in_use: setup.in_use,
         device: (index as u64, String::new()),
         space: Space { capacity: 1 << 40, free: 1 << 39 },
         journal_max: setup.journal_max,
-        opening: Opening::First,
-        closing: Closing::Open,
-        stream: Stream::new(stream, epoch, 0, oldest),
-        closes: Vec::new(),
-        accepted_damage: Vec::new(),
-        slots: VecDeque::new(),
         old: if index == 0 { setup.old.clone() } else { Vec::new() },
-        garbage: Vec::new(),
-        unlinking: 0,
-        acked_floor: 0,
-        acked_oldest: oldest,
-        queue: VecDeque::new(),
-        pending_bytes: 0,
-        facts: VecDeque::new(),
-        commit_at: None,
-        in_flight: None,
-        checkpoint: None,
-        since_checkpoint: 0,
-        checkpoint_size: 0,
-        yield_to_normal: false,
-        pressed: false,
-        look_for_free: true,
-        signalled: false,
-        last_commit: now,
-        proven: false,
-        list_at: now + IDLE,
-        latency_us: 0.0,
-        acks_per_sync: 0.0,
+        ..Journal::new(id, url, stream, now)
     }
 }
 

@@ -46,7 +46,7 @@ fn lay(root: &Path, directory: Uuid, streams: &[&Stream]) {
     let disk = RealDisk::new(root.to_owned());
     std::fs::create_dir_all(root.join(JOURNAL)).unwrap();
     if identity::read(&disk).unwrap().is_none() {
-        let identity = Identity { format: 1, directory, writer: WRITER, writer_id: String::new() };
+        let identity = Identity::new(directory, WRITER, String::new());
         identity::publish(&disk, &identity).unwrap();
     }
     for stream in streams {
