@@ -29,10 +29,6 @@ pub(crate) struct FrameJob {
 pub(crate) enum Work {
     /// Write what the builder holds, sync, report to [`Log::committed`] or [`Log::failed`].
     Frame(FrameJob),
-    /// Remove these files of the journal, report to [`Log::unlinked`].
-    Unlink(Vec<String>),
-    /// List the journal and report the newest stream in it to [`Log::listed`].
-    List,
     /// Nothing until something is queued, or until then.
     Wait(Option<Instant>),
     /// Nothing ever again.
@@ -77,8 +73,11 @@ impl Log {
             return self.normal_frame(dir, now, builder);
         }
         // What keeps the journal in order is not put off by a directory that is never idle: both take turns.
-        if let Some(upkeep) = self.upkeep(dir, now, due, builder) {
-            return upkeep;
+        if !stopping {
+            self.maybe_start_checkpoint(dir);
+            if self.journals[dir].checkpoint.is_some() {
+                return self.checkpoint_frame(dir, builder);
+            }
         }
         if due {
             return self.normal_frame(dir, now, builder);
@@ -94,38 +93,9 @@ impl Log {
             let draft = self.draft(dir, FrameKind::Empty);
             return self.seal(dir, draft, FLAG_CONTROL_ONLY, builder);
         }
-        let mut next = journal.list_at;
-        if !journal.proven {
-            next = next.min(idle_at);
-        }
-        if work_waits && let Some(at) = journal.commit_at {
-            next = next.min(at);
-        }
-        Work::Wait(Some(next))
-    }
-
-    /// A listing, a part of a checkpoint, files to remove.
-    fn upkeep(&mut self, dir: DirIx, now: Instant, due: bool, builder: &mut FrameBuilder) -> Option<Work> {
-        if self.stage != Stage::Stopping {
-            if self.journals[dir].list_at <= now {
-                self.journals[dir].yield_to_normal = true;
-                return Some(Work::List);
-            }
-            self.maybe_start_checkpoint(dir);
-            if self.journals[dir].checkpoint.is_some() {
-                return Some(self.checkpoint_frame(dir, builder));
-            }
-        }
-        let journal = &mut self.journals[dir];
-        if journal.garbage.is_empty() {
-            return None;
-        }
-        journal.yield_to_normal = true;
-        // Where appends wait, they wait for one file at most.
-        let files = if due { 1 } else { journal.garbage.len() };
-        let files: Vec<_> = journal.garbage.drain(..files).collect();
-        journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
-        Some(Work::Unlink(files.into_iter().map(|(name, _)| name).collect()))
+        let proof_at = (!journal.proven).then_some(idle_at);
+        let commit_at = journal.commit_at.filter(|_| work_waits);
+        Work::Wait(proof_at.into_iter().chain(commit_at).min())
     }
 
     fn draft(&self, dir: DirIx, kind: FrameKind) -> Draft {
@@ -381,6 +351,7 @@ impl Log {
         let journal = &mut self.journals[dir];
         if journal.closing == Closing::CleanWritten {
             journal.closing = Closing::Closed;
+            journal.upkeep_signalled = true;
             return Work::End;
         }
         let (kind, flags) = if journal.proven {

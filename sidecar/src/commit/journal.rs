@@ -173,6 +173,8 @@ pub(crate) struct Journal {
     pub(crate) look_for_free: bool,
     /// Its committer has to be woken.
     pub(crate) signalled: bool,
+    /// Its upkeep worker has to be woken.
+    pub(crate) upkeep_signalled: bool,
     pub(crate) last_commit: Instant,
     /// The last frame proves all before it and nothing has to be proven.
     pub(crate) proven: bool,
@@ -220,6 +222,7 @@ impl Journal {
             pressed: false,
             look_for_free: true,
             signalled: false,
+            upkeep_signalled: false,
             last_commit: now,
             proven: false,
             list_at: now + IDLE,

@@ -59,6 +59,19 @@ pub(crate) enum Stage {
     Fenced(String),
 }
 
+/// The workers of a directory: each asks the log for work of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Worker {
+    /// Writes and syncs frames.
+    Commit,
+    /// Lists, measures, removes.
+    Upkeep,
+}
+
+impl Worker {
+    pub(crate) const COUNT: usize = 2;
+}
+
 /// A deletion that checkpoints still have to state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone {
@@ -289,10 +302,13 @@ impl Log {
         std::mem::take(&mut self.outbox)
     }
 
-    /// The directories whose committers have to be woken since the last call.
-    pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = DirIx> {
-        let signalled = |(ix, journal): (DirIx, &mut Journal)| std::mem::take(&mut journal.signalled).then_some(ix);
-        self.journals.iter_mut().enumerate().filter_map(signalled)
+    /// The workers that have to be woken since the last call.
+    pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = (DirIx, Worker)> {
+        self.journals.iter_mut().enumerate().flat_map(|(ix, journal)| {
+            let commit = std::mem::take(&mut journal.signalled).then_some((ix, Worker::Commit));
+            let upkeep = std::mem::take(&mut journal.upkeep_signalled).then_some((ix, Worker::Upkeep));
+            commit.into_iter().chain(upkeep)
+        })
     }
 
     /// Whether memory or journal space was freed since the last call.
@@ -348,6 +364,7 @@ impl Log {
             self.stage = Stage::Stopping;
             for journal in &mut self.journals {
                 journal.due(now);
+                journal.upkeep_signalled = true;
             }
             for collection in self.collections.iter().flatten() {
                 collection.changed.notify_waiters();

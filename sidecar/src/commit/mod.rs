@@ -15,3 +15,4 @@ pub(crate) mod read;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upkeep;

@@ -8,7 +8,6 @@ use super::frames::IDLE;
 use super::journal::{Closing, Fact, FrameKind, Group, Health, InFlight, Opening, SlotUse};
 use super::log::{Log, Stage, Tombstone};
 use crate::api::{Ack, Appended};
-use crate::directory::disk::Space;
 use crate::error::{ApiError, Reason};
 use crate::format::StreamKey;
 use crate::types::{Incarnation, Lsn};
@@ -66,6 +65,7 @@ impl Log {
         if place.new_file {
             // At each rotation: does somebody else write here?
             journal.list_at = now;
+            journal.upkeep_signalled = true;
         }
         journal.last_commit = now;
         journal.since_checkpoint = journal.since_checkpoint.saturating_add(done.len);
@@ -104,6 +104,7 @@ impl Log {
             FrameKind::Clean => journal.closing = Closing::CleanWritten,
             FrameKind::Opening => {
                 journal.opening = if journal.opening == Opening::First { Opening::FirstDone } else { Opening::Done };
+                journal.upkeep_signalled = true;
                 self.opened();
             }
         }
@@ -131,6 +132,7 @@ impl Log {
         journal.old = kept;
         let gone: Vec<super::journal::OldStream> = gone;
         journal.garbage.extend(gone.into_iter().flat_map(|old| old.files));
+        journal.upkeep_signalled |= !journal.garbage.is_empty();
     }
 
     /// One collection's part of a durable frame; answers the number of entries.
@@ -240,7 +242,7 @@ impl Log {
             for journal in &mut self.journals {
                 if journal.is_healthy() {
                     journal.opening = if newcomers { Opening::Second } else { Opening::Done };
-                    journal.signalled = true;
+                    (journal.signalled, journal.upkeep_signalled) = (true, true);
                 }
             }
         }
@@ -336,30 +338,6 @@ impl Log {
         self.reap(ix);
     }
 
-    /// Files of the journal are gone.
-    pub(crate) fn unlinked(&mut self, dir: DirIx) {
-        self.journals[dir].unlinking = 0;
-        self.freed = true;
-    }
-
-    /// The journal was listed: a newer stream than ours is somebody else's.
-    pub(crate) fn listed(&mut self, dir: DirIx, newest: Option<StreamKey>, space: Option<Space>, now: Instant) {
-        let journal = &mut self.journals[dir];
-        journal.list_at = now + IDLE;
-        journal.look_for_free = true;
-        if let Some(space) = space {
-            journal.space = space;
-        }
-        let ours = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
-        if let Some(newest) = newest.filter(|newest| *newest > ours) {
-            let why = format!(
-                "{} holds a stream of epoch {newest}, ours is {ours}: another process has taken over this writer",
-                journal.url
-            );
-            self.fence(why);
-        }
-    }
-
     /// Another process owns the writer: nothing more is written, everything under way is unknown.
     pub(crate) fn fence(&mut self, why: String) {
         self.abandon(&why);
@@ -390,7 +368,7 @@ impl Log {
         }
         self.freed = true;
         for journal in &mut self.journals {
-            journal.signalled = true;
+            (journal.signalled, journal.upkeep_signalled) = (true, true);
         }
     }
 }

@@ -67,15 +67,6 @@ impl<'a> Writer<'a> {
                         builder = FrameBuilder::new();
                     }
                 }
-                Work::Unlink(files) => {
-                    self.unlink(&files);
-                    inner.with_log(|log| log.unlinked(dir));
-                }
-                Work::List => {
-                    let newest = self.newest_stream();
-                    let space = self.handle.disk.0.space().ok();
-                    inner.with_log(|log| log.listed(dir, newest, space, Instant::now()));
-                }
                 // The log waits by itself before it answers.
                 Work::Wait(_) => {}
                 Work::End => return,
@@ -144,25 +135,6 @@ impl<'a> Writer<'a> {
         disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
         self.file = Some(file);
         Ok(())
-    }
-
-    pub(super) fn unlink(&self, files: &[String]) {
-        for name in files {
-            match self.handle.disk.0.unlink(&Path::new(JOURNAL).join(name)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // It holds nothing that is needed: the next start removes it.
-                Err(error) => tracing::warn!(file = name, %error, "cannot remove a journal file"),
-            }
-        }
-        if let Err(error) = self.handle.disk.0.sync_dir(Path::new(JOURNAL)) {
-            tracing::warn!(%error, "cannot sync the journal's folder");
-        }
-    }
-
-    fn newest_stream(&self) -> Option<StreamKey> {
-        let entries = self.handle.disk.0.list(Path::new(JOURNAL)).ok()?;
-        entries.iter().filter_map(|entry| SlotName::parse(&entry.name)).map(|name| name.key).max()
     }
 }
 

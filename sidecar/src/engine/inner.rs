@@ -15,8 +15,9 @@ use super::{Ended, Observer, Options, bounds};
 use crate::api::DamageReport;
 use crate::commit::collection::DirIx;
 use crate::commit::frames::Work;
-use crate::commit::log::{Log, Settings, Stage};
+use crate::commit::log::{Log, Settings, Stage, Worker};
 use crate::commit::outcome::{Committed, Failure};
+use crate::commit::upkeep::Upkeep;
 use crate::error::{ApiError, Reason};
 use crate::format::frame::FrameBuilder;
 use crate::recovery::open::{DiskFactory, Unusable};
@@ -62,8 +63,8 @@ pub(super) struct Inner {
 
     /// `None` until an attempt succeeded.
     log: Mutex<Option<Log>>,
-    /// One per directory of the log, used with its lock.
-    work: std::sync::OnceLock<Vec<Condvar>>,
+    /// For each directory of the log one per worker, used with its lock.
+    work: std::sync::OnceLock<Vec<[Condvar; Worker::COUNT]>>,
     pub(super) findings: Mutex<Findings>,
     /// Memory or journal space was freed.
     pub(super) freed: Notify,
@@ -100,9 +101,9 @@ impl Inner {
         limit
     }
 
-    /// The log is there: it is driven by one thread per directory from now on.
+    /// The log is there: it is driven by the workers of each directory from now on.
     pub(super) fn install(&self, log: Log) {
-        let _ = self.work.set(log.journals.iter().map(|_| Condvar::new()).collect());
+        let _ = self.work.set(log.journals.iter().map(|_| Default::default()).collect());
         *self.log.lock() = Some(log);
     }
 
@@ -138,11 +139,11 @@ impl Inner {
         let Some(log) = guard.as_mut() else { return };
         let outbox = log.take_outbox();
         let freed = log.take_freed();
-        let mut signals = [0_u64; 1];
+        let mut signals = [0_u64; Worker::COUNT];
         let mut all = false;
-        for dir in log.take_signals() {
-            match signals.get_mut(dir / 64) {
-                Some(bits) => *bits |= 1 << (dir % 64),
+        for (dir, worker) in log.take_signals() {
+            match 1_u64.checked_shl(dir as u32) {
+                Some(bit) => signals[worker as usize] |= bit,
                 None => all = true,
             }
         }
@@ -151,23 +152,55 @@ impl Inner {
         if freed {
             self.freed.notify_waiters();
         }
-        if let Some(work) = self.work.get() {
-            for (dir, condvar) in work.iter().enumerate() {
-                if all || (dir < 64 && signals[0] & 1 << dir != 0) {
+        for (dir, workers) in self.work.get().into_iter().flatten().enumerate() {
+            for (condvar, signals) in workers.iter().zip(signals) {
+                if all || 1_u64.checked_shl(dir as u32).is_some_and(|bit| signals & bit != 0) {
                     condvar.notify_one();
                 }
             }
         }
     }
 
-    /// Waits until `dir` has something to do, and answers that.
+    /// Waits until there is a frame of `dir` to write.
     pub(super) fn next_work(&self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+        let asked = self.next(dir, Worker::Commit, |log| match log.poll(dir, Instant::now(), builder) {
+            Work::Wait(until) => Err(until),
+            work => Ok(work),
+        });
+        asked.unwrap_or(Work::End)
+    }
+
+    /// Waits until there is upkeep to do for `dir`.
+    pub(super) fn next_upkeep(&self, dir: DirIx) -> Upkeep {
+        let asked = self.next(dir, Worker::Upkeep, |log| match log.poll_upkeep(dir, Instant::now()) {
+            Upkeep::Wait(until) => Err(until),
+            work => Ok(work),
+        });
+        asked.unwrap_or(Upkeep::End)
+    }
+
+    /// Asks the log until it has something for this worker; `Err` says when to ask again at the latest. `None` when
+    /// there is no log any more.
+    fn next<T>(
+        &self,
+        dir: DirIx,
+        worker: Worker,
+        mut ask: impl FnMut(&mut Log) -> Result<T, Option<Instant>>,
+    ) -> Option<T> {
         let mut guard = self.log.lock();
+        let workers = self.work.get()?;
         loop {
-            let Some(log) = guard.as_mut() else { return Work::End };
-            let work = log.poll(dir, Instant::now(), builder);
-            let Work::Wait(until) = work else { return work };
-            let Some(condvar) = self.work.get().and_then(|work| work.get(dir)) else { return Work::End };
+            let log = guard.as_mut()?;
+            let answer = ask(log);
+            // Asking may have made work for another worker.
+            for (dir, worker) in log.take_signals() {
+                workers[dir][worker as usize].notify_one();
+            }
+            let until = match answer {
+                Ok(work) => return Some(work),
+                Err(until) => until,
+            };
+            let condvar = &workers[dir][worker as usize];
             match until {
                 Some(at) => drop(condvar.wait_until(&mut guard, at)),
                 None => condvar.wait(&mut guard),
@@ -203,14 +236,12 @@ impl Inner {
         self.recovery_wakes.notify_all();
     }
 
-    /// Every committer looks again: the stage may have changed.
+    /// Every worker looks again: the stage may have changed.
     pub(super) fn wake_all(&self) {
         // The lock orders this after whatever changed.
         let guard = self.log.lock();
-        if let Some(work) = self.work.get() {
-            for condvar in work {
-                condvar.notify_all();
-            }
+        for condvar in self.work.get().into_iter().flatten().flatten() {
+            condvar.notify_all();
         }
         drop(guard);
     }

@@ -11,9 +11,11 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::oneshot;
 
 use super::committer::Writer;
+use super::upkeep::Keeper;
 use super::*;
 use crate::api::{Ack, NewEntry};
 use crate::commit::frames::Work;
+use crate::commit::upkeep::Upkeep;
 use crate::directory::mem_disk::{Faults, MemDisk};
 use crate::format::frame::FrameBuilder;
 use crate::recovery::{Context, Outcome, Progress, attempt};
@@ -102,6 +104,7 @@ struct Life<'a> {
     log: Log,
     now: Instant,
     writers: Vec<Writer<'a>>,
+    keepers: Vec<Keeper<'a>>,
     builders: Vec<FrameBuilder>,
     /// A frame that is written at the next step of its directory.
     under_way: Vec<Option<crate::commit::frames::FrameJob>>,
@@ -121,12 +124,14 @@ impl Life<'_> {
         }
         match self.log.poll(dir, self.now, &mut self.builders[dir]) {
             Work::Frame(job) => self.under_way[dir] = Some(job),
-            Work::Unlink(files) => {
-                self.writers[dir].unlink(&files);
-                self.log.unlinked(dir);
-            }
-            Work::List => self.log.listed(dir, None, None, self.now),
             Work::Wait(_) | Work::End => self.now += Duration::from_millis(50),
+        }
+    }
+
+    fn upkeep(&mut self, dir: usize) {
+        match self.log.poll_upkeep(dir, self.now) {
+            Upkeep::Wait(_) | Upkeep::End => {}
+            work => self.keepers[dir].carry_out(&work).report(&mut self.log, dir, self.now),
         }
     }
 
@@ -234,6 +239,7 @@ fn lives(seed: u64) {
             log: Log::new(ready.start),
             now: Instant::now(),
             writers: ready.handles.iter().map(Writer::new).collect(),
+            keepers: ready.handles.iter().map(Keeper::new).collect(),
             builders: (0..count).map(|_| FrameBuilder::new()).collect(),
             under_way: vec![None; count],
             answers: CompletionQueue::new(),
@@ -255,12 +261,16 @@ fn lives(seed: u64) {
             } else {
                 lived.step(random.random_range(0..count));
             }
+            if random.random_bool(0.2) {
+                lived.upkeep(random.random_range(0..count));
+            }
             lived.hear(&mut oracle);
         }
         if random.random_bool(0.3) {
             lived.log.stop(lived.now);
             for _ in 0..500 {
                 (0..count).for_each(|dir| lived.step(dir));
+                (0..count).for_each(|dir| lived.upkeep(dir));
                 lived.hear(&mut oracle);
             }
             (0..count).for_each(|dir| assert_eq!(lived.log.poll(dir, lived.now, &mut lived.builders[dir]), Work::End));

@@ -6,6 +6,7 @@ mod inner;
 mod reader;
 mod status;
 mod supervisor;
+mod upkeep;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The thread that recovers, then starts a committer per directory and sees them end.
+//! The thread that recovers, then starts the workers of each directory and sees them end.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::inner::{Findings, Inner};
-use super::{Ended, committer};
+use super::{Ended, committer, upkeep};
+use crate::commit::collection::DirIx;
 use crate::commit::log::{Log, Stage};
-use crate::recovery::{self, Context, Outcome, Ready};
+use crate::commit::outcome::Failure;
+use crate::recovery::{self, Context, Handle, Outcome, Ready};
 
 /// Between looks at what recovery waits for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -104,7 +106,7 @@ fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
     }
 }
 
-/// Runs the committers until the stream of each directory is over, then answers why.
+/// Runs the workers until the stream of each directory is over, then answers why.
 fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     let Ready { start, handles, unusable, damage, warnings } = ready;
     *inner.findings.lock() = Findings { unusable, damage, warnings };
@@ -117,16 +119,18 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     }
     std::thread::scope(|scope| {
         for (dir, handle) in handles.iter().enumerate() {
-            let name = format!("commit-{dir}");
-            let spawned =
-                std::thread::Builder::new().name(name).spawn_scoped(scope, move || committer::run(inner, dir, handle));
-            if let Err(error) = spawned {
-                let why = format!("its committer cannot start: {error}");
-                inner.failed(dir, crate::commit::outcome::Failure::Failed(why));
-            }
+            let start = |name: &str, run: fn(&Arc<Inner>, DirIx, &Handle)| {
+                let thread = std::thread::Builder::new().name(format!("{name}-{dir}"));
+                if let Err(error) = thread.spawn_scoped(scope, move || run(inner, dir, handle)) {
+                    let why = format!("its {name} thread cannot start: {error}");
+                    inner.failed(dir, Failure::Failed(why));
+                }
+            };
+            start("commit", committer::run);
+            start("upkeep", upkeep::run);
         }
     });
-    // All committers have ended. With every directory failed the process lives on: it may hold the only copy.
+    // All workers have ended. With every directory failed the process lives on: it may hold the only copy.
     loop {
         match inner.peek(|log| log.stage.clone()) {
             Some(Stage::Stopping | Stage::Fenced(_)) => break,

@@ -3,7 +3,8 @@
 use super::rig::{Rig, Setup, batch, name};
 use crate::api::{Ack, Append};
 use crate::commit::frames::Work;
-use crate::commit::log::Stage;
+use crate::commit::log::{Stage, Worker};
+use crate::commit::upkeep::Listing;
 use crate::error::Reason;
 use crate::format::frame::FLAG_CLEAN_SHUTDOWN;
 use crate::format::record::Kind;
@@ -91,7 +92,10 @@ fn whoever_waits_for_the_other_directories_at_a_start_is_woken() {
         } else {
             rig.durable(1);
         }
-        assert!(rig.log.take_signals().any(|dir| dir == 0), "stopping {stopping}, fails {fails}");
+        assert!(
+            rig.log.take_signals().any(|signal| signal == (0, Worker::Commit)),
+            "stopping {stopping}, fails {fails}"
+        );
     }
 }
 
@@ -115,9 +119,10 @@ fn a_directory_that_cannot_be_written_at_a_start_does_not_hold_the_others() {
 fn a_newer_stream_in_the_listing_fences() {
     let mut rig = Rig::one();
     let mut newer = rig.key(0);
-    rig.log.listed(0, Some(newer), None, rig.now);
+    let listing = |newest| Listing { newest: Some(newest), space: None };
+    rig.log.listed(0, listing(newer), rig.now);
     assert_eq!(rig.log.stage, Stage::Serving);
     newer.epoch.0 += 1;
-    rig.log.listed(0, Some(newer), None, rig.now);
+    rig.log.listed(0, listing(newer), rig.now);
     assert!(matches!(rig.log.stage, Stage::Fenced(_)));
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::rig::{Rig, Setup, batch, name};
 use crate::commit::frames::{IDLE, Work};
 use crate::commit::journal::OldStream;
+use crate::commit::upkeep::{Listing, Upkeep};
 use crate::error::Reason;
 use crate::format::frame::{FLAG_CHECKPOINT_END, FLAG_CHECKPOINT_PART};
 use crate::format::record::Kind;
@@ -48,16 +49,15 @@ fn invariant_5_a_file_goes_after_checkpoint_and_floor_are_durable() {
                 checkpointed |= ends;
                 floor |= floored;
             }
-            Work::Unlink(files) => {
-                assert!(checkpointed && floor);
-                assert!(!files.is_empty());
-                break;
-            }
-            Work::List => rig.log.listed(0, None, None, rig.now),
             Work::Wait(_) => rig.now += IDLE,
             Work::End => panic!("the end"),
         }
+        rig.upkeep(0);
+        if !rig.unlinked[0].is_empty() {
+            break;
+        }
     }
+    assert!(checkpointed && floor);
 }
 
 #[test]
@@ -91,16 +91,9 @@ fn a_directory_that_is_never_idle_still_writes_checkpoints_lists_and_removes_fil
         }
         match work {
             Work::Frame(_) => rig.durable(0),
-            Work::Unlink(files) => {
-                rig.unlinked[0].extend(files);
-                rig.log.unlinked(0);
-            }
-            Work::List => {
-                rig.listings += 1;
-                rig.log.listed(0, None, None, rig.now);
-            }
             other => panic!("{other:?}"),
         }
+        rig.upkeep(0);
         if round % 10 == 0 {
             let head = rig.log.find(&name("c")).unwrap().durable_head.0;
             truncates.push(rig.truncate("c", head));
@@ -111,6 +104,22 @@ fn a_directory_that_is_never_idle_still_writes_checkpoints_lists_and_removes_fil
     let checkpoints = rig.frames[0].iter().filter(|frame| frame.header.flags & FLAG_CHECKPOINT_PART != 0).count();
     assert!(checkpoints > 0);
     assert!(rig.log.journals[0].journal_bytes() < 4 << 20);
+}
+
+#[test]
+fn no_frame_waits_for_a_listing_or_for_files_being_removed() {
+    let mut rig = small(1);
+    rig.now += IDLE;
+    assert_eq!(rig.log.poll_upkeep(0, rig.now), Upkeep::List);
+    let token = rig.send("c", &[b"x"]);
+    assert!(rig.commit(0));
+    assert_eq!(rig.lsns(token), (1, 1));
+    rig.log.listed(0, Listing::default(), rig.now);
+    rig.log.journals[0].garbage.push(("0000000000004.000-000000000001.avro".into(), 4096));
+    assert!(matches!(rig.log.poll_upkeep(0, rig.now), Upkeep::Unlink(files) if files.len() == 1));
+    let token = rig.send("c", &[b"x"]);
+    assert!(rig.commit(0));
+    assert_eq!(rig.lsns(token), (2, 2));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity, Log, Settings, Stage, Start};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::stream::Stream;
+use crate::commit::upkeep::{Listing, Upkeep};
 use crate::directory::disk::Space;
 use crate::error::{ApiError, Reason};
 use crate::format::frame::{FrameBuilder, FrameHeader};
@@ -250,23 +251,32 @@ impl Rig {
         self.deliver();
     }
 
-    /// Does one piece of work; whether there was one.
+    /// Does one piece of work of each worker; whether there was one.
     pub(super) fn step(&mut self, dir: DirIx) -> bool {
-        if self.under_way[dir].is_some() {
+        self.upkeep(dir) | self.commit(dir)
+    }
+
+    /// Does one piece of the committer's work; whether there was one.
+    pub(super) fn commit(&mut self, dir: DirIx) -> bool {
+        let works = self.under_way[dir].is_some() || matches!(self.poll(dir), Work::Frame(_));
+        if works {
             self.durable(dir);
-            return true;
         }
-        match self.poll(dir) {
-            Work::Frame(_) => self.durable(dir),
-            Work::Unlink(files) => {
+        works
+    }
+
+    /// Does one piece of upkeep; whether there was one.
+    pub(super) fn upkeep(&mut self, dir: DirIx) -> bool {
+        match self.log.poll_upkeep(dir, self.now) {
+            Upkeep::Unlink(files) => {
                 self.unlinked[dir].extend(files);
                 self.log.unlinked(dir);
             }
-            Work::List => {
+            Upkeep::List => {
                 self.listings += 1;
-                self.log.listed(dir, None, None, self.now);
+                self.log.listed(dir, Listing::default(), self.now);
             }
-            Work::Wait(_) | Work::End => return false,
+            Upkeep::Wait(_) | Upkeep::End => return false,
         }
         true
     }

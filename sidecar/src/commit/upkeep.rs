@@ -1,0 +1,87 @@
+//! What keeps a directory's journal in order beside its commits: [`Log::poll_upkeep`] answers one piece of work for the
+//! upkeep worker, which carries it out while the committer writes frames. At most one piece is under way per directory.
+//!
+//! 1. Nothing here writes to the stream: what upkeep does needs no frame, and no frame waits for it.
+//! 2. A file is removed only when [`super::outcome`] has made it garbage.
+
+use std::time::Instant;
+
+use super::collection::DirIx;
+use super::frames::IDLE;
+use super::journal::{Closing, Opening};
+use super::log::{Log, Stage};
+use crate::directory::disk::Space;
+use crate::format::StreamKey;
+
+/// What the upkeep worker does for a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// List the journal, measure the space, report to [`Log::listed`].
+    List,
+    /// Remove these files of the journal, report to [`Log::unlinked`].
+    Unlink(Vec<String>),
+    /// Nothing until it is signalled, or until then.
+    Wait(Option<Instant>),
+    /// Nothing ever again.
+    End,
+}
+
+/// What a listing of a journal shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// The newest stream of which there is a file.
+    pub(crate) newest: Option<StreamKey>,
+    /// `None` where it could not be measured.
+    pub(crate) space: Option<Space>,
+}
+
+impl Log {
+    /// What the upkeep worker of `dir` does next.
+    pub(crate) fn poll_upkeep(&mut self, dir: DirIx, now: Instant) -> Upkeep {
+        let journal = &mut self.journals[dir];
+        let stopping = self.stage == Stage::Stopping;
+        if matches!(self.stage, Stage::Fenced(_)) || (stopping && !journal.is_healthy()) {
+            return Upkeep::End;
+        }
+        if !journal.is_healthy() || journal.opening != Opening::Done {
+            return Upkeep::Wait(None);
+        }
+        if !stopping && journal.list_at <= now {
+            return Upkeep::List;
+        }
+        if !journal.garbage.is_empty() {
+            let files = std::mem::take(&mut journal.garbage);
+            journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
+            return Upkeep::Unlink(files.into_iter().map(|(name, _)| name).collect());
+        }
+        if journal.closing == Closing::Closed {
+            return Upkeep::End;
+        }
+        Upkeep::Wait((!stopping).then_some(journal.list_at))
+    }
+
+    /// Files of the journal are gone.
+    pub(crate) fn unlinked(&mut self, dir: DirIx) {
+        self.journals[dir].unlinking = 0;
+        self.freed = true;
+    }
+
+    /// The journal was listed: a newer stream than ours is somebody else's.
+    pub(crate) fn listed(&mut self, dir: DirIx, listing: Listing, now: Instant) {
+        let journal = &mut self.journals[dir];
+        journal.list_at = now + IDLE;
+        journal.look_for_free = true;
+        journal.signalled = true;
+        if let Some(space) = listing.space {
+            journal.space = space;
+        }
+        let ours = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
+        if let Some(newest) = listing.newest.filter(|newest| *newest > ours) {
+            let why = format!(
+                "{} holds a stream of epoch {newest}, ours is {ours}: another process has taken over this writer",
+                journal.url
+            );
+            self.fence(why);
+        }
+    }
+}
