@@ -12,6 +12,10 @@ use super::stream::Stream;
 use crate::directory::disk::Space;
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
+/// How much better than the best of the others a directory is taken to be that has had nothing to do for long: enough to
+/// pass the hysteresis of a group without affinity.
+const TRIED_AGAIN: f64 = 0.7;
+
 /// Whether a directory can be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -180,7 +184,9 @@ pub(crate) struct Journal {
     pub(crate) proven: bool,
     pub(crate) list_at: Instant,
 
+    /// EWMA of commit latency; 0 before the first commit.
     pub(crate) latency_us: f64,
+    pub(crate) measured_at: Instant,
     pub(crate) acks_per_sync: f64,
 }
 
@@ -227,6 +233,7 @@ impl Journal {
             proven: false,
             list_at: now + IDLE,
             latency_us: 0.0,
+            measured_at: now,
             acks_per_sync: 0.0,
         }
     }
@@ -261,11 +268,21 @@ impl Journal {
     }
 
     /// A new commit took this long and answered this many.
-    pub(crate) fn measured(&mut self, took_us: f64, acks: u64) {
+    pub(crate) fn measured(&mut self, took_us: f64, acks: u64, now: Instant) {
+        self.measured_at = now;
         let blend = |before: &mut f64, now: f64| {
             *before = if *before == 0.0 { now } else { 0.8 * *before + 0.2 * now };
         };
         blend(&mut self.latency_us, took_us);
         blend(&mut self.acks_per_sync, acks as f64);
+    }
+
+    /// A directory that nothing was committed to has an old measurement: a fifth of it is forgotten, down to a little
+    /// less than the best of the others, so that one that was slow once is tried again.
+    pub(crate) fn age(&mut self, best_of_others_us: f64, now: Instant) {
+        let floor = TRIED_AGAIN * best_of_others_us;
+        if now >= self.measured_at + IDLE && self.latency_us > floor {
+            self.latency_us = (0.8 * self.latency_us).max(floor);
+        }
     }
 }

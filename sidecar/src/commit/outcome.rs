@@ -110,7 +110,7 @@ impl Log {
         }
         let acks = self.outbox.acks() - acks_before;
         if entries > 0 {
-            self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks);
+            self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks, now);
         }
         Tally { entries, acks }
     }

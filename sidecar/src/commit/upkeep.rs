@@ -68,7 +68,11 @@ impl Log {
 
     /// The journal was listed: a newer stream than ours is somebody else's.
     pub(crate) fn listed(&mut self, dir: DirIx, listing: Listing, now: Instant) {
+        let others =
+            self.journals.iter().enumerate().filter(|(other, _)| *other != dir).map(|(_, other)| other.latency_us);
+        let best_us = others.filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
         let journal = &mut self.journals[dir];
+        journal.age(best_us, now);
         journal.list_at = now + IDLE;
         journal.look_for_free = true;
         journal.signalled = true;

@@ -1,5 +1,6 @@
 //! Tests of the log, by topic. Those named after a numbered invariant of [`super::log`] say so with its number.
 
+mod balance;
 mod closing;
 mod durability;
 mod facts;

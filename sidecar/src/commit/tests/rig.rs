@@ -63,6 +63,7 @@ pub(super) struct Setup {
     /// The last directory is the journal.
     pub(super) journal_url: bool,
     pub(super) affinity: bool,
+    pub(super) strategy: DistributionStrategy,
     pub(super) journal_max: u64,
     pub(super) memory_limit: u64,
     pub(super) in_use: bool,
@@ -77,6 +78,7 @@ impl Default for Setup {
             directories: 1,
             journal_url: false,
             affinity: true,
+            strategy: DistributionStrategy::RoundRobin,
             journal_max: 64 << 20,
             memory_limit: 512 << 20,
             in_use: true,
@@ -98,6 +100,10 @@ pub(super) struct Rig {
     /// Files removed in each directory.
     pub(super) unlinked: Vec<Vec<String>>,
     pub(super) listings: u64,
+    /// How long a write and its sync take in each directory.
+    pub(super) took: Vec<Duration>,
+    /// What the next listings say of the space of each directory.
+    pub(super) space: Vec<Option<Space>>,
     answered: BTreeMap<u64, Result<Appended, ApiError>>,
     next_token: u64,
 }
@@ -152,7 +158,7 @@ impl Rig {
         let count = setup.directories;
         let log = Log::new(Start {
             settings: Settings {
-                strategy: DistributionStrategy::RoundRobin,
+                strategy: setup.strategy,
                 affinity: setup.affinity,
                 memory_limit: setup.memory_limit,
                 buffered_interval: Duration::from_millis(100),
@@ -183,6 +189,8 @@ impl Rig {
             frames: vec![Vec::new(); count],
             unlinked: vec![Vec::new(); count],
             listings: 0,
+            took: vec![Duration::from_micros(300); count],
+            space: vec![None; count],
             answered: BTreeMap::new(),
             next_token: 1,
         }
@@ -238,7 +246,7 @@ impl Rig {
     /// The frame under way is durable.
     pub(super) fn durable(&mut self, dir: DirIx) {
         let seen = self.under_way[dir].take().unwrap();
-        let done = Committed { len: seen.len, crc: seen.crc, took: Duration::from_micros(300) };
+        let done = Committed { len: seen.len, crc: seen.crc, took: self.took[dir] };
         self.frames[dir].push(seen);
         self.log.committed(dir, done, self.now);
         self.deliver();
@@ -274,7 +282,8 @@ impl Rig {
             }
             Upkeep::List => {
                 self.listings += 1;
-                self.log.listed(dir, Listing::default(), self.now);
+                let listing = Listing { space: self.space[dir], ..Listing::default() };
+                self.log.listed(dir, listing, self.now);
             }
             Upkeep::Wait(_) | Upkeep::End => return false,
         }
