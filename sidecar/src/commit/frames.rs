@@ -7,6 +7,7 @@ use super::collection::{ColIx, DirIx};
 use super::journal::{Checkpoint, Closing, Fact, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
 use super::stream::Place;
+use crate::format::StreamKey;
 use crate::format::facts::{self, EpochFact, Fact as _, Member, Subject};
 use crate::format::frame::{
     FLAG_CHECKPOINT_END, FLAG_CHECKPOINT_PART, FLAG_CLEAN_SHUTDOWN, FLAG_CONTROL_ONLY, FrameBuilder, FrameHeader,
@@ -20,6 +21,8 @@ pub(crate) const IDLE: Duration = Duration::from_secs(1);
 /// A frame to write: the builder holds its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameJob {
+    /// The stream it belongs to: the report names it, and counts only while that stream is not over.
+    pub(crate) key: StreamKey,
     pub(crate) place: Place,
     pub(crate) header: FrameHeader,
 }
@@ -54,8 +57,12 @@ impl Log {
     /// What `dir` does next. While a frame is in flight: wait.
     pub(crate) fn poll(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
         let journal = &self.journals[dir];
-        if !journal.is_healthy() || matches!(self.stage, Stage::Fenced(_)) || journal.closing == Closing::Closed {
+        if matches!(self.stage, Stage::Fenced(_)) || journal.closing == Closing::Closed {
             return Work::End;
+        }
+        if journal.stream.over {
+            // Until the next session begins.
+            return if self.stage == Stage::Stopping { Work::End } else { Work::Wait(None) };
         }
         if journal.in_flight.is_some() {
             return Work::Wait(None);
@@ -135,7 +142,7 @@ impl Log {
         let header = journal.stream.header(place, flags | control_only);
         in_flight.place = place;
         journal.in_flight = Some(in_flight);
-        Work::Frame(FrameJob { place, header })
+        Work::Frame(FrameJob { key: journal.stream.key, place, header })
     }
 
     /// Frame 1: who is there, how the predecessors ended, what recovery decided. Frame 2: new members are in use.
@@ -155,7 +162,7 @@ impl Log {
         let journal = &self.journals[dir];
         let first_is_durable = |other: &super::journal::Journal| other.opening != Opening::First && other.is_healthy();
         EpochFact {
-            key: crate::format::StreamKey { epoch: journal.stream.epoch, session: journal.stream.session },
+            key: journal.stream.key,
             run: self.identity.run,
             format: 1,
             grant: self.identity.grant,
@@ -399,7 +406,7 @@ impl Log {
 
     /// What may be gone once a checkpoint of now is durable: frames of this stream, older streams, and whether the
     /// current file could go too if the stream went on in a new one.
-    fn freeable(&self, dir: DirIx) -> (u64, crate::types::Epoch, bool) {
+    fn freeable(&self, dir: DirIx) -> (u64, StreamKey, bool) {
         let journal = &self.journals[dir];
         let all_dead = |heads: &std::collections::HashMap<Incarnation, Lsn>| {
             heads.iter().all(|(&incarnation, &head)| self.is_dead(incarnation, head))
@@ -408,9 +415,9 @@ impl Log {
             .old
             .iter()
             .filter(|old| !all_dead(&old.heads))
-            .map(|old| old.epoch)
+            .map(|old| old.key)
             .min()
-            .unwrap_or(journal.stream.epoch)
+            .unwrap_or(journal.stream.key)
             .max(journal.stream.oldest);
         let mut floor = journal.stream.floor;
         let mut rotate = false;

@@ -10,7 +10,8 @@ use super::collection::{ColIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
 use super::stream::Stream;
 use crate::directory::disk::Space;
-use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
+use crate::format::StreamKey;
+use crate::types::{CollectionName, DirectoryId, Incarnation, Lsn};
 
 /// How much better than the best of the others a directory is taken to be that has had nothing to do for long: enough to
 /// pass the hysteresis of a group without affinity.
@@ -38,10 +39,10 @@ pub(crate) struct SlotUse {
     pub(crate) heads: HashMap<Incarnation, Lsn>,
 }
 
-/// A stream of an earlier start; freed as a whole.
+/// A stream that is over, of an earlier start or an earlier session; freed as a whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OldStream {
-    pub(crate) epoch: Epoch,
+    pub(crate) key: StreamKey,
     /// File names and sizes.
     pub(crate) files: Vec<(String, u64)>,
     /// The highest LSN of each collection in it.
@@ -74,7 +75,7 @@ pub(crate) struct Checkpoint {
     pub(crate) bytes: u64,
     /// What may be gone when it is durable.
     pub(crate) floor: u64,
-    pub(crate) oldest: Epoch,
+    pub(crate) oldest: StreamKey,
 }
 
 /// One collection's part of a frame.
@@ -116,7 +117,7 @@ pub(crate) struct InFlight {
     pub(crate) built: u64,
     pub(crate) place: super::stream::Place,
     pub(crate) floor: u64,
-    pub(crate) oldest: Epoch,
+    pub(crate) oldest: StreamKey,
     pub(crate) groups: Vec<Group>,
     pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
     pub(crate) deletes: Vec<(CollectionName, Incarnation, ChangeWaiter<Incarnation>)>,
@@ -158,7 +159,7 @@ pub(crate) struct Journal {
     pub(crate) garbage: Vec<(String, u64)>,
     pub(crate) unlinking: u64,
     pub(crate) acked_floor: u64,
-    pub(crate) acked_oldest: Epoch,
+    pub(crate) acked_oldest: StreamKey,
 
     pub(crate) queue: VecDeque<ColIx>,
     pub(crate) pending_bytes: u64,

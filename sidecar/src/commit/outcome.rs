@@ -41,8 +41,11 @@ pub(crate) struct Tally {
 }
 
 impl Log {
-    /// The frame in flight is durable.
-    pub(crate) fn committed(&mut self, dir: DirIx, done: Committed, now: Instant) -> Tally {
+    /// The frame in flight of the stream `key` is durable. Void when that stream is over.
+    pub(crate) fn committed(&mut self, dir: DirIx, key: StreamKey, done: Committed, now: Instant) -> Tally {
+        if self.is_over(dir, key) {
+            return Tally::default();
+        }
         self.tick += 1;
         let tick = self.tick;
         let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
@@ -103,7 +106,9 @@ impl Log {
             }
             FrameKind::Clean => journal.closing = Closing::CleanWritten,
             FrameKind::Opening => {
-                journal.opening = if journal.opening == Opening::First { Opening::FirstDone } else { Opening::Done };
+                // A later session joins those that serve.
+                let first = journal.opening == Opening::First && key.session == 0;
+                journal.opening = if first { Opening::FirstDone } else { Opening::Done };
                 journal.upkeep_signalled = true;
                 self.opened();
             }
@@ -116,11 +121,11 @@ impl Log {
     }
 
     /// Everything a durable frame declared gone goes.
-    fn free_files(&mut self, dir: DirIx, floor: u64, oldest: crate::types::Epoch) {
+    fn free_files(&mut self, dir: DirIx, floor: u64, oldest: StreamKey) {
         let journal = &mut self.journals[dir];
         journal.acked_floor = journal.acked_floor.max(floor);
         journal.acked_oldest = journal.acked_oldest.max(oldest);
-        let key = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
+        let key = journal.stream.key;
         while journal.slots.len() > 1
             && let Some(slot) = journal.slots.pop_front_if(|slot| slot.last_frame <= journal.acked_floor)
         {
@@ -128,7 +133,7 @@ impl Log {
             journal.garbage.push((name.to_string(), slot.bytes));
         }
         let acked = journal.acked_oldest;
-        let (gone, kept) = std::mem::take(&mut journal.old).into_iter().partition(|old| old.epoch < acked);
+        let (gone, kept) = std::mem::take(&mut journal.old).into_iter().partition(|old| old.key < acked);
         journal.old = kept;
         let gone: Vec<super::journal::OldStream> = gone;
         journal.garbage.extend(gone.into_iter().flat_map(|old| old.files));
@@ -237,10 +242,10 @@ impl Log {
         let all = |log: &Self, step: &[Opening]| {
             log.journals.iter().all(|journal| !journal.is_healthy() || step.contains(&journal.opening))
         };
-        if all(self, &[Opening::FirstDone]) {
+        if all(self, &[Opening::FirstDone, Opening::Done]) {
             let newcomers = self.journals.iter().any(|journal| journal.is_healthy() && !journal.in_use);
             for journal in &mut self.journals {
-                if journal.is_healthy() {
+                if journal.is_healthy() && journal.opening == Opening::FirstDone {
                     journal.opening = if newcomers { Opening::Second } else { Opening::Done };
                     (journal.signalled, journal.upkeep_signalled) = (true, true);
                 }
@@ -255,9 +260,12 @@ impl Log {
         }
     }
 
-    /// A write or sync failed: the stream is over. What was assigned to it is neither durable nor lost; everybody who
+    /// A write or sync of the stream `key` failed: it is over, where it is not already. What was assigned to it is neither durable nor lost; everybody who
     /// waits is told so.
-    pub(crate) fn failed(&mut self, dir: DirIx, failure: Failure, now: Instant) {
+    pub(crate) fn failed(&mut self, dir: DirIx, key: StreamKey, failure: Failure, now: Instant) {
+        if self.is_over(dir, key) {
+            return;
+        }
         let (health, why) = match failure {
             Failure::Fenced(why) => return self.fence(why),
             Failure::Full(why) => (Health::Full(why.clone()), why),
@@ -272,6 +280,7 @@ impl Log {
         let queued = std::mem::take(&mut journal.queue);
         let facts = std::mem::take(&mut journal.facts);
         let in_flight = journal.in_flight.take();
+        journal.note_abandoned(in_flight.as_ref());
         let sentence =
             format!("a write to {} failed ({why}); restart the sidecar when the directory is repaired", journal.url);
         let mut touched: Vec<ColIx> = queued.into_iter().collect();

@@ -4,17 +4,15 @@
 //! 2. A page is written once. After any failure the stream is over.
 //! 3. A frame never spans files: one that does not fit below the limit of a file that holds a frame goes to a new file.
 
-use crate::format::StreamId;
 use crate::format::frame::FrameHeader;
 use crate::format::limits::PAGE;
-use crate::types::Epoch;
+use crate::format::{StreamId, StreamKey};
 
 /// The identity and position of a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
-    pub(crate) epoch: Epoch,
-    pub(crate) session: u32,
+    pub(crate) key: StreamKey,
     /// The current file; 0 before the first.
     pub(crate) file: u64,
     /// Where the next frame goes in it.
@@ -25,10 +23,12 @@ pub(crate) struct Stream {
     pub(crate) prev_crc: u32,
     /// Frames up to here may be gone; what the next frame says.
     pub(crate) floor: u64,
-    /// Streams of lower epochs may be gone; what the next frame says.
-    pub(crate) oldest: Epoch,
+    /// Streams below may be gone; what the next frame says.
+    pub(crate) oldest: StreamKey,
     /// Rotate before the next frame whatever its size.
     pub(crate) rotate: bool,
+    /// A write to it failed: nothing more is written to it.
+    pub(crate) over: bool,
 }
 
 /// Where one frame goes.
@@ -41,8 +41,19 @@ pub(crate) struct Place {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, epoch: Epoch, session: u32, oldest: Epoch) -> Self {
-        Self { id, epoch, session, file: 0, offset: 0, durable_frame: 0, prev_crc: 0, floor: 0, oldest, rotate: false }
+    pub(crate) fn new(id: StreamId, key: StreamKey, oldest: StreamKey) -> Self {
+        Self {
+            id,
+            key,
+            file: 0,
+            offset: 0,
+            durable_frame: 0,
+            prev_crc: 0,
+            floor: 0,
+            oldest,
+            rotate: false,
+            over: false,
+        }
     }
 
     /// Where a frame of `len` bytes goes when files are limited to `limit` bytes.
@@ -67,10 +78,10 @@ impl Stream {
             frame_seq: self.durable_frame + 1,
             durable_frame: self.durable_frame,
             prev_crc: self.prev_crc,
-            epoch: self.epoch,
+            epoch: self.key.epoch,
             floor: self.floor,
-            oldest: self.oldest,
-            oldest_session: 0,
+            oldest: self.oldest.epoch,
+            oldest_session: self.oldest.session,
         }
     }
 
@@ -89,10 +100,15 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Epoch;
+
+    const fn key(epoch: u64, session: u32) -> StreamKey {
+        StreamKey { epoch: Epoch(epoch), session }
+    }
 
     #[test]
     fn a_frame_that_does_not_fit_goes_to_the_next_file() {
-        let mut stream = Stream::new(StreamId([1; 16]), Epoch(1), 0, Epoch(1));
+        let mut stream = Stream::new(StreamId([1; 16]), key(1, 0), key(1, 0));
         let limit = 16 << 20;
         let first = stream.place(4096, limit);
         assert_eq!(first, Place { file: 1, offset: 4096, new_file: true });
@@ -106,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_frame_larger_than_a_file_makes_an_empty_file_longer() {
-        let mut stream = Stream::new(StreamId([1; 16]), Epoch(1), 0, Epoch(1));
+        let mut stream = Stream::new(StreamId([1; 16]), key(1, 0), key(1, 0));
         let huge = stream.place(40 << 20, 16 << 20);
         assert_eq!(huge, Place { file: 1, offset: 4096, new_file: true });
         stream.advance(huge, 40 << 20, 7);
@@ -115,12 +131,13 @@ mod tests {
 
     #[test]
     fn a_head_proves_the_frame_before_it() {
-        let mut stream = Stream::new(StreamId([1; 16]), Epoch(9), 0, Epoch(3));
+        let mut stream = Stream::new(StreamId([1; 16]), key(9, 2), key(3, 1));
         let place = stream.place(4096, 16 << 20);
         let head = stream.header(place, 0);
         assert_eq!((head.frame_seq, head.durable_frame, head.prev_crc), (1, 0, 0));
         stream.advance(place, 4096, 77);
         let head = stream.header(stream.place(4096, 16 << 20), 0);
-        assert_eq!((head.frame_seq, head.durable_frame, head.prev_crc, head.oldest), (2, 1, 77, Epoch(3)));
+        assert_eq!((head.frame_seq, head.durable_frame, head.prev_crc), (2, 1, 77));
+        assert_eq!((head.epoch, head.oldest, head.oldest_session), (Epoch(9), Epoch(3), 1));
     }
 }

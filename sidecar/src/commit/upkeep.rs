@@ -79,7 +79,7 @@ impl Log {
         if let Some(space) = listing.space {
             journal.space = space;
         }
-        let ours = StreamKey { epoch: journal.stream.epoch, session: journal.stream.session };
+        let ours = journal.stream.key;
         if let Some(newest) = listing.newest.filter(|newest| *newest > ours) {
             let why = format!(
                 "{} holds a stream of epoch {newest}, ours is {ours}: another process has taken over this writer",

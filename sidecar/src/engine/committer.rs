@@ -13,22 +13,25 @@ use crate::commit::frames::{FrameJob, Work};
 use crate::commit::outcome::{Committed, Failure};
 use crate::directory::disk::{self, DiskFile};
 use crate::directory::identity::JOURNAL;
+use crate::format::Marker;
 use crate::format::frame::FrameBuilder;
 use crate::format::header::SlotHeader;
 use crate::format::limits::GROUP_CUT;
 use crate::format::names::SlotName;
-use crate::format::{Marker, StreamKey};
 use crate::recovery::Handle;
 
 /// A sync that takes longer is logged.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
-/// Runs until the directory's stream is over. A panic is a failure of the directory: nobody is left without an answer.
+/// Runs until nothing more is to be written. A panic is a failure of the directory: nobody is left without an answer,
+/// and the next session of the directory is written by the same thread.
 pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
-    let mut writer = Writer::new(handle);
-    let done = std::panic::catch_unwind(AssertUnwindSafe(|| writer.work(inner, dir)));
-    if done.is_err() {
-        let failed = || inner.failed(dir, Failure::Failed("its committer panicked".into()));
+    loop {
+        let mut writer = Writer::new(handle);
+        if std::panic::catch_unwind(AssertUnwindSafe(|| writer.work(inner, dir))).is_ok() {
+            return;
+        }
+        let failed = || inner.gave_up(dir, "its committer panicked".into());
         if std::panic::catch_unwind(AssertUnwindSafe(failed)).is_err() {
             inner.collapse();
         }
@@ -58,9 +61,9 @@ impl<'a> Writer<'a> {
                             if done.took > SLOW_SYNC {
                                 tracing::warn!(directory = %inner.url(dir), took = ?done.took, "slow sync");
                             }
-                            inner.committed(dir, done);
+                            inner.committed(dir, job.key, done);
                         }
-                        Err(failure) => inner.failed(dir, failure),
+                        Err(failure) => inner.failed(dir, job.key, failure),
                     }
                     if large {
                         // A rare large batch does not keep its memory.
@@ -103,7 +106,7 @@ impl<'a> Writer<'a> {
 
     /// Makes the next file of the stream: header written and synced, the name durable.
     fn create(&mut self, job: &FrameJob) -> Result<(), Failure> {
-        let key = StreamKey { epoch: job.header.epoch, session: 0 };
+        let key = job.key;
         let name = SlotName { key, file: job.place.file };
         let path = self.path(name);
         self.marker = *uuid::Uuid::new_v4().as_bytes();

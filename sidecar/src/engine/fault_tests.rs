@@ -20,42 +20,42 @@ impl Observer for Silent {
 
 /// A machine with disks in memory, by path.
 #[derive(Clone, Default)]
-struct Machine {
+pub(super) struct Machine {
     disks: Arc<Mutex<HashMap<PathBuf, MemDisk>>>,
 }
 
 impl Machine {
-    fn disk(&self, path: &str) -> MemDisk {
+    pub(super) fn disk(&self, path: &str) -> MemDisk {
         let path = Path::new(path);
         self.disks.lock().entry(path.to_owned()).or_insert_with(|| MemDisk::new(path)).clone()
     }
 
-    fn start(&self, toml: &str) -> Engine {
+    pub(super) fn start(&self, toml: &str) -> Engine {
         let config = Config::parse(toml, true).unwrap().config;
         let options = Options { config, require_mounts: false, grant: None, observer: Arc::new(Silent) };
         let machine = self.clone();
         Engine::start_on(options, Arc::new(move |path| Arc::new(machine.disk(path.to_str().unwrap())))).unwrap()
     }
 
-    async fn ready(&self, toml: &str) -> Engine {
+    pub(super) async fn ready(&self, toml: &str) -> Engine {
         let engine = self.start(toml);
         until(&engine, Phase::Ready).await;
         engine
     }
 
     /// The machine after a power cut: what was not synced is old or new.
-    fn after_cut(&self, seed: u64) -> Self {
+    pub(super) fn after_cut(&self, seed: u64) -> Self {
         let disks = self.disks.lock();
         let left = disks.iter().enumerate().map(|(n, (path, disk))| (path.clone(), disk.after_cut(seed + n as u64)));
         Self { disks: Arc::new(Mutex::new(left.collect())) }
     }
 
-    fn break_all(&self, faults: Faults) {
+    pub(super) fn break_all(&self, faults: Faults) {
         self.disks.lock().values().for_each(|disk| disk.break_with(faults));
     }
 }
 
-async fn until(engine: &Engine, phase: Phase) {
+pub(super) async fn until(engine: &Engine, phase: Phase) {
     let mut turns = engine.0.turns.subscribe();
     loop {
         turns.mark_unchanged();
@@ -68,15 +68,15 @@ async fn until(engine: &Engine, phase: Phase) {
     }
 }
 
-fn toml(urls: &[&str], more: &str) -> String {
+pub(super) fn toml(urls: &[&str], more: &str) -> String {
     format!("[storage.wal_config]\nallow_ephemeral = true\nwal_urls = {urls:?}\n{more}\n")
 }
 
-fn name(text: &str) -> CollectionName {
+pub(super) fn name(text: &str) -> CollectionName {
     CollectionName::new(text).unwrap()
 }
 
-fn batch(collection: &str, payloads: &[String]) -> Append {
+pub(super) fn batch(collection: &str, payloads: &[String]) -> Append {
     let entry = |payload: &String| NewEntry { payload: Bytes::from(payload.clone()), ..NewEntry::default() };
     Append {
         collection: name(collection),
@@ -86,7 +86,7 @@ fn batch(collection: &str, payloads: &[String]) -> Append {
     }
 }
 
-async fn contents(engine: &Engine, collection: &str) -> BTreeMap<u64, String> {
+pub(super) async fn contents(engine: &Engine, collection: &str) -> BTreeMap<u64, String> {
     let mut out = BTreeMap::new();
     let Ok(mut reader) = engine.read(&name(collection), Lsn(0), 0, false) else { return out };
     while let Some(items) = reader.next().await {

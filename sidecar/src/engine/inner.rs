@@ -19,6 +19,7 @@ use crate::commit::log::{Log, Settings, Stage, Worker};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::upkeep::Upkeep;
 use crate::error::{ApiError, Reason};
+use crate::format::StreamKey;
 use crate::format::frame::FrameBuilder;
 use crate::recovery::open::{DiskFactory, Unusable};
 use crate::recovery::{Progress, Waiting};
@@ -208,9 +209,9 @@ impl Inner {
         }
     }
 
-    pub(super) fn committed(&self, dir: DirIx, done: Committed) {
+    pub(super) fn committed(&self, dir: DirIx, key: StreamKey, done: Committed) {
         let was_opening = self.peek(|log| log.stage == Stage::Opening).unwrap_or(false);
-        let tally = self.with_log(|log| log.committed(dir, done, Instant::now())).unwrap_or_default();
+        let tally = self.with_log(|log| log.committed(dir, key, done, Instant::now())).unwrap_or_default();
         if was_opening {
             self.turn();
             self.wake_all();
@@ -220,11 +221,18 @@ impl Inner {
         }
     }
 
-    pub(super) fn failed(&self, dir: DirIx, failure: Failure) {
+    pub(super) fn failed(&self, dir: DirIx, key: StreamKey, failure: Failure) {
         tracing::error!(directory = %self.url(dir), ?failure, "a write failed");
-        self.with_log(|log| log.failed(dir, failure, Instant::now()));
+        self.with_log(|log| log.failed(dir, key, failure, Instant::now()));
         self.turn();
         self.wake_all();
+    }
+
+    /// The directory's stream cannot be written, whatever its session is by now.
+    pub(super) fn gave_up(&self, dir: DirIx, why: String) {
+        if let Some(key) = self.peek(|log| log.journals[dir].stream.key) {
+            self.failed(dir, key, Failure::Failed(why));
+        }
     }
 
     /// The log itself is broken: it is dropped, and with it everybody who waits learns that the outcome is unknown.

@@ -117,8 +117,8 @@ impl Life<'_> {
     fn step(&mut self, dir: usize) {
         if let Some(job) = self.under_way[dir].take() {
             match self.writers[dir].write(&job, &mut self.builders[dir]) {
-                Ok(done) => drop(self.log.committed(dir, done, self.now)),
-                Err(failure) => self.log.failed(dir, failure, self.now),
+                Ok(done) => drop(self.log.committed(dir, job.key, done, self.now)),
+                Err(failure) => self.log.failed(dir, job.key, failure, self.now),
             }
             return;
         }

@@ -435,6 +435,8 @@ impl Drop for ReceivePermit {
 }
 
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod life_tests;

@@ -9,7 +9,6 @@ use super::inner::{Findings, Inner};
 use super::{Ended, committer, upkeep};
 use crate::commit::collection::DirIx;
 use crate::commit::log::{Log, Stage};
-use crate::commit::outcome::Failure;
 use crate::recovery::{self, Context, Handle, Outcome, Ready};
 
 /// Between looks at what recovery waits for.
@@ -122,8 +121,7 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
             let start = |name: &str, run: fn(&Arc<Inner>, DirIx, &Handle)| {
                 let thread = std::thread::Builder::new().name(format!("{name}-{dir}"));
                 if let Err(error) = thread.spawn_scoped(scope, move || run(inner, dir, handle)) {
-                    let why = format!("its {name} thread cannot start: {error}");
-                    inner.failed(dir, Failure::Failed(why));
+                    inner.gave_up(dir, format!("its {name} thread cannot start: {error}"));
                 }
             };
             start("commit", committer::run);

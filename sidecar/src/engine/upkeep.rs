@@ -10,16 +10,15 @@ use std::time::Instant;
 use super::inner::Inner;
 use crate::commit::collection::DirIx;
 use crate::commit::log::Log;
-use crate::commit::outcome::Failure;
 use crate::commit::upkeep::{Listing, Upkeep};
 use crate::directory::identity::JOURNAL;
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
 
-/// Runs until the directory's stream is over. A panic is a failure of the directory.
+/// Runs until there is nothing more to keep. A panic is a failure of the directory; the thread goes on.
 pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
     let keeper = Keeper::new(handle);
-    let work = AssertUnwindSafe(|| {
+    let work = || {
         loop {
             let done = match inner.next_upkeep(dir) {
                 Upkeep::End => return,
@@ -27,9 +26,9 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
             };
             inner.with_log(|log| done.report(log, dir, Instant::now()));
         }
-    });
-    if std::panic::catch_unwind(work).is_err() {
-        let failed = || inner.failed(dir, Failure::Failed("its upkeep panicked".into()));
+    };
+    while std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        let failed = || inner.gave_up(dir, "its upkeep panicked".into());
         if std::panic::catch_unwind(AssertUnwindSafe(failed)).is_err() {
             inner.collapse();
         }

@@ -19,7 +19,7 @@ use crate::commit::stream::Stream;
 use crate::directory::identity::{Identity, JOURNAL};
 use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
 use crate::format::names::SlotName;
-use crate::format::{StreamId, record};
+use crate::format::{StreamId, StreamKey, record};
 use crate::placement::{self, Candidate};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
@@ -74,7 +74,7 @@ fn old_stream(stream: &LoadedStream) -> OldStream {
             *head = record.lsn.max(*head);
         }
     }
-    OldStream { epoch: stream.key.epoch, files: stream.files.clone(), heads }
+    OldStream { key: stream.key, files: stream.files.clone(), heads }
 }
 
 type Decided = (Start, Vec<Handle>, Vec<DamageReport>, Vec<String>);
@@ -419,9 +419,10 @@ impl Place {
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
         // Streams older than all that were read were given up before.
-        let kept = closes.iter().map(|close| close.key.epoch).chain(old.iter().map(|stream| stream.epoch));
-        let oldest = kept.chain([epoch]).min().unwrap_or(epoch);
-        let stream = Stream::new(StreamId(*Uuid::new_v4().as_bytes()), epoch, 0, oldest);
+        let key = StreamKey { epoch, session: 0 };
+        let kept = closes.iter().map(|close| close.key).chain(old.iter().map(|stream| stream.key));
+        let oldest = kept.chain([key]).min().unwrap_or(key);
+        let stream = Stream::new(StreamId(*Uuid::new_v4().as_bytes()), key, oldest);
         let journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,

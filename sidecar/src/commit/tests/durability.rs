@@ -55,7 +55,7 @@ fn invariant_6_after_a_failed_write_nothing_goes_to_the_stream_and_no_lsn_is_ski
     rig.send("c", &[b"3"]);
     rig.fail(dir);
     rig.settle();
-    assert_eq!(rig.poll(dir), Work::End);
+    assert_eq!(rig.poll(dir), Work::Wait(None));
     assert!(rig.submit(batch("c", &[b"4"])).is_err());
     let collection = rig.log.find(&name("c")).unwrap();
     assert_eq!((collection.durable_head, collection.assigned_head), (Lsn(1), Lsn(3)));

@@ -8,6 +8,7 @@ use crate::commit::frames::{IDLE, Work};
 use crate::commit::journal::OldStream;
 use crate::commit::upkeep::{Listing, Upkeep};
 use crate::error::Reason;
+use crate::format::StreamKey;
 use crate::format::frame::{FLAG_CHECKPOINT_END, FLAG_CHECKPOINT_PART};
 use crate::format::record::Kind;
 use crate::types::{Epoch, Incarnation, Lsn};
@@ -142,7 +143,7 @@ fn a_checkpoint_shares_the_journal_with_appends() {
 
 fn old(epoch: u64, incarnation: u64, head: u64) -> OldStream {
     OldStream {
-        epoch: Epoch(epoch),
+        key: StreamKey { epoch: Epoch(epoch), session: 0 },
         files: vec![(format!("{epoch:013}.000-000000000001.avro"), 8192)],
         heads: HashMap::from([(Incarnation(incarnation), Lsn(head))]),
     }
@@ -231,7 +232,7 @@ fn without_affinity_every_full_journal_is_looked_through_for_room() {
     assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(head));
     // The directory that the collection was in last fails: the other one makes room.
     let home = rig.home("c");
-    rig.log.failed(home, super::rig::failed(), rig.now);
+    rig.log.failed(home, rig.key(home), super::rig::failed(), rig.now);
     let accepted = (0..5).any(|_| {
         let accepted = rig.submit(batch("c", &[&[0; 30_000]])).is_ok();
         rig.settle();

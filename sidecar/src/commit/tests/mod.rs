@@ -6,4 +6,5 @@ mod durability;
 mod facts;
 mod freeing;
 mod rig;
+mod sessions;
 mod waiting;

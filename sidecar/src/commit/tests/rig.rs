@@ -134,9 +134,9 @@ pub(super) fn failed() -> Failure {
 
 fn journal(index: usize, setup: &Setup, now: Instant) -> Journal {
     let is_journal = setup.journal_url && index + 1 == setup.directories;
-    let epoch = Epoch(5);
-    let oldest = setup.old.iter().map(|old| old.epoch).chain([epoch]).min().unwrap();
-    let stream = Stream::new(StreamId([index as u8 + 1; 16]), epoch, 0, oldest);
+    let key = StreamKey { epoch: Epoch(5), session: 0 };
+    let oldest = setup.old.iter().map(|old| old.key).chain([key]).min().unwrap();
+    let stream = Stream::new(StreamId([index as u8 + 1; 16]), key, oldest);
     let id = DirectoryId(Uuid::from_u128(index as u128 + 1));
     let url = WalUrl::parse(&format!("file:///wal/{index}")).unwrap();
     Journal {
@@ -248,14 +248,14 @@ impl Rig {
         let seen = self.under_way[dir].take().unwrap();
         let done = Committed { len: seen.len, crc: seen.crc, took: self.took[dir] };
         self.frames[dir].push(seen);
-        self.log.committed(dir, done, self.now);
+        self.log.committed(dir, self.key(dir), done, self.now);
         self.deliver();
     }
 
     /// The frame under way failed.
     pub(super) fn fail(&mut self, dir: DirIx) {
         self.under_way[dir] = None;
-        self.log.failed(dir, failed(), self.now);
+        self.log.failed(dir, self.key(dir), failed(), self.now);
         self.deliver();
     }
 
@@ -377,7 +377,6 @@ impl Rig {
     }
 
     pub(super) fn key(&self, dir: DirIx) -> StreamKey {
-        let stream = &self.log.journals[dir].stream;
-        StreamKey { epoch: stream.epoch, session: stream.session }
+        self.log.journals[dir].stream.key
     }
 }

@@ -91,7 +91,7 @@ fn invariant_1_without_affinity_a_group_never_waits_for_a_directory_that_failed(
         rig.settle();
     }
     let home = rig.home("c");
-    rig.log.failed(home, super::rig::failed(), rig.now);
+    rig.log.failed(home, rig.key(home), super::rig::failed(), rig.now);
     let other = 1 - home;
     assert!(rig.log.journals[other].has_room(100) && !rig.log.journals[other].has_room(1 << 20));
     match rig.submit(batch("c", &[b"2"])) {
@@ -110,7 +110,7 @@ fn invariant_1_without_affinity_a_group_leaves_a_directory_that_fails_while_it_w
     let dir = rig.home("c");
     rig.frame(dir);
     let second = rig.send("c", &[b"2"]);
-    rig.log.failed(1 - dir, super::rig::failed(), rig.now);
+    rig.log.failed(1 - dir, rig.key(1 - dir), super::rig::failed(), rig.now);
     rig.settle();
     assert_eq!((rig.lsns(first), rig.lsns(second)), ((1, 1), (2, 2)));
 }
@@ -175,7 +175,7 @@ fn whoever_waits_for_room_in_a_directory_that_fails_is_told_so_at_once() {
         rig.settle();
     }
     rig.log.take_freed();
-    rig.log.failed(0, super::rig::failed(), rig.now);
+    rig.log.failed(0, rig.key(0), super::rig::failed(), rig.now);
     assert!(rig.log.take_freed(), "waiters look again");
     assert_eq!(rig.submit(batch("c", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
 }
