@@ -1,8 +1,9 @@
-//! Random SIGKILLs under eight clients over both transports: what was acknowledged is read once, in order and whole,
-//! whatever the moment. `WALSTORAGE_KILLS` sets the number of kills for each shape (default 8), `WALSTORAGE_SEED` the
+//! Random SIGKILLs and power cuts under eight clients over both transports: what was acknowledged is read once, in order
+//! and whole, whatever the moment. `WALSTORAGE_KILLS` sets the number of kills for each shape (default 8), `WALSTORAGE_SEED` the
 //! seed, which is printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use walstorage_tests::harness::skip::skipped;
 use walstorage_tests::load::kill_loop::{Shape, kill_loop};
 
 async fn run(shape: Shape) {
@@ -29,4 +30,26 @@ async fn without_affinity_nothing_is_lost_or_doubled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_of_its_own_loses_and_doubles_nothing() {
     run(Shape::own_journal()).await;
+}
+
+async fn run_on_twins(test: &str, shape: Shape) {
+    match shape.on_twins() {
+        Ok(shape) => run(shape).await,
+        Err(why) => skipped(test, &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_of_one_directory_loses_and_doubles_nothing() {
+    run_on_twins("a_power_cut_of_one_directory_loses_and_doubles_nothing", Shape::one_directory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_of_three_directories_loses_and_doubles_nothing() {
+    run_on_twins("a_power_cut_of_three_directories_loses_and_doubles_nothing", Shape::three_directories()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_without_affinity_loses_and_doubles_nothing() {
+    run_on_twins("a_power_cut_without_affinity_loses_and_doubles_nothing", Shape::without_affinity()).await;
 }

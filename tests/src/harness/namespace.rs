@@ -1,14 +1,23 @@
 //! Mounts of a test's own: a mount namespace in which file systems are small, read-only or absent, without touching the
 //! machine's. Needs no root where user namespaces are allowed.
+//!
+//! Its mounts end with the last process in it, and the one that holds it ends with the test, however that ends.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
-/// A mount namespace, alive as long as this.
+/// A mount namespace, alive as long as one of its clones.
+#[derive(Clone)]
 pub struct Namespace {
-    holder: Child,
+    holder: Arc<Holder>,
+    /// With a user namespace of its own, in which it is root.
+    user: bool,
 }
+
+/// The process that keeps it alive: a shell that waits for its input to end.
+struct Holder(Child);
 
 impl Namespace {
     /// Makes a namespace and runs `script` (of `sh`) in it as its root.
@@ -16,8 +25,21 @@ impl Namespace {
     /// # Errors
     /// The reason, where this machine does not allow it.
     pub fn new(script: &str) -> Result<Self, String> {
+        Self::unshare(&["--user", "--map-root-user"], script)
+    }
+
+    /// Makes a namespace with all powers over devices, which only root can.
+    ///
+    /// # Errors
+    /// The reason, where this machine does not allow it.
+    pub fn of_root() -> Result<Self, String> {
+        Self::unshare(&[], "")
+    }
+
+    fn unshare(user: &[&str], script: &str) -> Result<Self, String> {
         let mut holder = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+            .args(user)
+            .args(["--mount", "sh", "-c"])
             .arg(format!("{script}\necho mounted\nread end"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -27,35 +49,32 @@ impl Namespace {
         let mut said = String::new();
         let output = holder.stdout.take().ok_or("no output")?;
         BufReader::new(output).read_line(&mut said).map_err(|error| error.to_string())?;
-        let namespace = Self { holder };
-        if said == "mounted\n" { Ok(namespace) } else { Err(namespace.complaint()) }
+        let holder = Holder(holder);
+        if said != "mounted\n" {
+            return Err(holder.complaint());
+        }
+        Ok(Self { holder: Arc::new(holder), user: !user.is_empty() })
     }
 
-    fn complaint(mut self) -> String {
-        let mut text = String::new();
-        let _ = self.holder.kill();
-        if let Some(mut stderr) = self.holder.stderr.take() {
-            let _ = std::io::Read::read_to_string(&mut stderr, &mut text);
-        }
-        format!("no mount namespace: {}", text.trim())
+    fn id(&self) -> u32 {
+        self.holder.0.id()
     }
 
     /// A command for `program` that runs in the namespace, as the same process that is spawned.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .args(["--user", "--mount", "--preserve-credentials", "--target"])
-            .arg(self.holder.id().to_string())
-            .arg("--")
-            .arg(program);
+        if self.user {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.args(["--mount", "--target"]).arg(self.id().to_string()).arg("--").arg(program);
         command
     }
 
     /// Where a path of the namespace can be reached from outside.
     #[must_use]
     pub fn path(&self, inside: &Path) -> PathBuf {
-        let root = format!("/proc/{}/root", self.holder.id());
+        let root = format!("/proc/{}/root", self.id());
         Path::new(&root).join(inside.strip_prefix("/").expect("an absolute path"))
     }
 
@@ -66,13 +85,24 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Holder {
+    fn complaint(mut self) -> String {
+        let mut text = String::new();
+        let _ = self.0.kill();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            let _ = std::io::Read::read_to_string(&mut stderr, &mut text);
+        }
+        format!("no mount namespace: {}", text.trim())
+    }
+}
+
+impl Drop for Holder {
     fn drop(&mut self) {
-        if let Some(mut stdin) = self.holder.stdin.take() {
+        if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"\n");
         }
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

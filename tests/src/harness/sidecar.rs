@@ -93,8 +93,14 @@ impl Sidecar {
 
     /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
+        self.kill_while(|| {});
+    }
+
+    /// Sends SIGKILL, does what it takes for the process to leave its calls, and waits for the end.
+    pub fn kill_while(&mut self, release: impl FnOnce()) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("SIGKILL is sent");
+        release();
         child.wait().expect("it ends");
     }
 
