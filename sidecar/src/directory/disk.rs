@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::io::Io;
+
 /// A name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -56,6 +58,20 @@ pub trait DiskFile: Send {
     /// # Errors
     /// Any error of the device; see contract 2.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Writes `bytes` at `offset` and makes them durable, the size of the file included; answers how many were written,
+    /// which may be fewer: then nothing is known to be durable. In a file of [`Disk::create_slot`] offset and length are
+    /// whole pages, and it is fastest with bytes that start on a page in memory.
+    ///
+    /// # Errors
+    /// Any error of the device; contracts 1 and 2 hold for it together.
+    fn write_sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.write_at(offset, bytes)?;
+        if written == bytes.len() {
+            self.sync_data()?;
+        }
+        Ok(written)
+    }
 
     /// Reads at `offset` until `bytes` is full or the file ends; answers how many were read.
     ///
@@ -109,6 +125,25 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// `NotFound` when it does not exist.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// [`Self::create_excl`] for a journal file: written as [`Self::io`] says.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when it does.
+    fn create_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.create_excl(path)
+    }
+
+    /// Opens an existing journal file for writing, as [`Self::io`] says.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist.
+    fn open_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// How journal files are written here, as far as that is known: the first refusal of the file system changes it.
+    fn io(&self) -> Io {
+        Io::BUFFERED
+    }
 
     /// Renames; the target must not exist.
     ///

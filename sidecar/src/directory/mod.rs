@@ -1,7 +1,9 @@
 //! Directories: the storage behind one URL of one writer, reached through one seam per kind of storage.
 
+pub(crate) mod aligned;
 pub mod disk;
 pub mod identity;
+pub mod io;
 #[cfg(test)]
 pub(crate) mod mem_disk;
 pub mod mounts;

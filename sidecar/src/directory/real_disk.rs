@@ -1,33 +1,187 @@
 //! [`Disk`] over the operating system's files.
 //!
-//! Journal files are written through the page cache and made durable by `fdatasync`; before they are read again at a
-//! start they are synced and their pages dropped, because the pages of a failed sync stay readable and would be served,
-//! then vanish.
+//! Journal files are written around the page cache where the file system allows it ([`super::io`]), else through it and
+//! made durable by `fdatasync`; before they are read again at a start they are synced and their pages dropped, because
+//! the pages of a failed sync stay readable and would be served, then vanish.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Advice, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use walstorage_crds::config::IoMode;
 
+use super::aligned::{Aligned, is_aligned};
 use super::disk::{Disk, DiskFile, Entry, Lock, LockGuard, Space};
+use super::io::Io;
+use crate::format::limits::PAGE;
 
 /// The files below one root folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    mode: IoMode,
+    /// Looked up when it is first needed: the folder may not exist before.
+    io: OnceLock<Io>,
+    refused: Arc<Refused>,
+}
+
+/// What the file system turned out to refuse.
+#[derive(Debug, Default)]
+struct Refused {
+    direct: AtomicBool,
+    dsync: AtomicBool,
+}
+
+impl Refused {
+    fn apply(&self, io: Io) -> Io {
+        let direct = io.direct && !self.direct.load(Ordering::Relaxed);
+        let dsync = direct && io.dsync && !self.dsync.load(Ordering::Relaxed);
+        Io { direct, dsync, ..io }
+    }
 }
 
 impl RealDisk {
     /// The files below `root`, which need not exist yet.
     #[must_use]
-    pub const fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub fn new(root: PathBuf, mode: IoMode) -> Self {
+        Self { root, mode, io: OnceLock::new(), refused: Arc::default() }
+    }
+
+    fn slot(&self, path: &Path, options: &mut OpenOptions) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.root.join(path);
+        options.read(true).write(true).mode(0o600);
+        let io = self.io();
+        if io.direct {
+            match options.clone().custom_flags(OFlags::DIRECT.bits() as i32).open(&path) {
+                Ok(file) => {
+                    let refused = Arc::clone(&self.refused);
+                    let wanted = io;
+                    return Ok(Box::new(SlotFile { file, wanted, refused, buffered: AtomicBool::new(false) }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    tracing::info!(path = %path.display(), "the file system has no O_DIRECT: the page cache is used");
+                    self.refused.direct.store(true, Ordering::Relaxed);
+                    // With O_CREAT the file may have been made before the flag was refused.
+                    options.create_new(false).create(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Box::new(RealFile(options.open(&path)?)))
     }
 }
 
+/// A journal file written around the page cache, as long as the file system lets it.
+struct SlotFile {
+    file: File,
+    wanted: Io,
+    refused: Arc<Refused>,
+    /// O_DIRECT was taken back for this file.
+    buffered: AtomicBool,
+}
+
+impl SlotFile {
+    fn is_direct(&self) -> bool {
+        !self.buffered.load(Ordering::Relaxed)
+    }
+
+    /// One write, aligned where it must be. Where the file system refuses the way, and with it the whole write, the next
+    /// one is tried.
+    fn write(&self, offset: u64, bytes: &[u8], durable: bool) -> io::Result<usize> {
+        if !self.is_direct() {
+            return self.write_and_sync(offset, bytes, durable);
+        }
+        if !is_aligned(bytes) {
+            return self.write(offset, Aligned::copy_of(bytes).as_ref(), durable);
+        }
+        let dsync = durable && self.refused.apply(self.wanted).dsync;
+        let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        match rustix::io::pwritev2(&self.file, &[IoSlice::new(bytes)], offset, flags) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if dsync => {
+                tracing::info!("the file system has no RWF_DSYNC: fdatasync follows each write");
+                self.refused.dsync.store(true, Ordering::Relaxed);
+                self.write(offset, bytes, durable)
+            }
+            Err(Errno::INVAL) if offset.is_multiple_of(PAGE as u64) && bytes.len().is_multiple_of(PAGE) => {
+                tracing::info!("the file system refuses O_DIRECT in units of {PAGE} bytes: the page cache is used");
+                let flags = rustix::fs::fcntl_getfl(&self.file)?;
+                rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT)?;
+                self.refused.direct.store(true, Ordering::Relaxed);
+                self.buffered.store(true, Ordering::Relaxed);
+                self.write_and_sync(offset, bytes, durable)
+            }
+            Err(error) => Err(error.into()),
+            Ok(written) => {
+                if durable && !dsync && written == bytes.len() {
+                    self.file.sync_data()?;
+                }
+                Ok(written)
+            }
+        }
+    }
+
+    fn write_and_sync(&self, offset: u64, bytes: &[u8], durable: bool) -> io::Result<usize> {
+        let written = self.file.write_at(bytes, offset)?;
+        if durable && written == bytes.len() {
+            self.file.sync_data()?;
+        }
+        Ok(written)
+    }
+}
+
+impl DiskFile for SlotFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.write(offset, bytes, false)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write_sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.write(offset, bytes, true)
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        if !self.is_direct() || is_aligned(bytes) {
+            return read_full(&self.file, offset, bytes);
+        }
+        let mut aligned = Aligned::zeros(bytes.len().next_multiple_of(PAGE));
+        let read = read_full(&self.file, offset, aligned.as_mut())?.min(bytes.len());
+        bytes[..read].copy_from_slice(&aligned.as_ref()[..read]);
+        Ok(read)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+/// A file behind the page cache.
 struct RealFile(File);
+
+/// Reads until `bytes` is full or the file ends.
+fn read_full(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
 
 impl DiskFile for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
@@ -39,16 +193,7 @@ impl DiskFile for RealFile {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match self.0.read_at(&mut bytes[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
+        read_full(&self.0, offset, bytes)
     }
 
     fn drop_cache(&self) -> io::Result<()> {
@@ -101,6 +246,24 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(RealFile(File::open(self.root.join(path))?)))
+    }
+
+    fn create_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.slot(path, OpenOptions::new().create_new(true))
+    }
+
+    fn open_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.slot(path, &mut OpenOptions::new())
+    }
+
+    fn io(&self) -> Io {
+        let looked = || rustix::fs::statfs(&self.root).map(|stat| Io::choose(self.mode, stat.f_type as u64));
+        let io = match self.io.get() {
+            Some(io) => *io,
+            // A folder that is not there yet is looked at again.
+            None => looked().map_or(Io::BUFFERED, |io| *self.io.get_or_init(|| io)),
+        };
+        self.refused.apply(io)
     }
 
     fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -173,3 +336,6 @@ impl Disk for RealDisk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::directory::identity::JOURNAL;
 use crate::format::Marker;
 use crate::format::frame::FrameBuilder;
 use crate::format::header::SlotHeader;
-use crate::format::limits::GROUP_CUT;
+use crate::format::limits::{GROUP_CUT, PAGE};
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
 
@@ -90,17 +90,17 @@ impl<'a> Writer<'a> {
         let frame = builder.finish_slot(&job.header, &self.marker).map_err(|e| Failure::Failed(e.to_string()))?;
         let (len, crc) = (frame.bytes.len(), frame.crc);
         let started = Instant::now();
-        let written = file.write_at(job.place.offset, frame.bytes).map_err(failure("write"))?;
+        let written = file.write_sync_at(job.place.offset, frame.bytes).map_err(failure("write"))?;
         if written != len {
             // The rest may fit or not: what is on the disk now is torn, and the stream is over. The kernel says why when
             // it is asked again, about bytes that nobody will read.
-            let error = file.write_at(job.place.offset + written as u64, &frame.bytes[written..]).err();
+            let from = written / PAGE * PAGE;
+            let error = file.write_at(job.place.offset + from as u64, &frame.bytes[from..]).err();
             return Err(match error {
                 Some(error) => failure("write")(error),
                 None => Failure::Failed(format!("a write of {len} bytes ended after {written}")),
             });
         }
-        file.sync_data().map_err(failure("sync"))?;
         Ok(Committed { len: len as u64, crc, took: started.elapsed() })
     }
 
@@ -119,7 +119,7 @@ impl<'a> Writer<'a> {
             marker: self.marker,
         };
         let disk = &self.handle.disk.0;
-        let file = disk.create_excl(&path).map_err(|error| {
+        let file = disk.create_slot(&path).map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists && job.place.file == 1 {
                 let shown = disk.display(&path);
                 return Failure::Fenced(format!(
@@ -130,11 +130,10 @@ impl<'a> Writer<'a> {
             failure("create a slot")(error)
         })?;
         let page = header.build_slot();
-        let written = file.write_at(0, &page).map_err(failure("write a slot's header"))?;
+        let written = file.write_sync_at(0, &page).map_err(failure("write a slot's header"))?;
         if written != page.len() {
             return Err(Failure::Full(format!("a slot's header of {} bytes ended after {written}", page.len())));
         }
-        file.sync_data().map_err(failure("sync a slot's header"))?;
         disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
         self.file = Some(file);
         Ok(())

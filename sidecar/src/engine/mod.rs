@@ -96,7 +96,8 @@ impl Engine {
     /// # Errors
     /// When the configuration cannot work in this build (a bucket URL), or no thread can be started.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        Self::start_on(options, real_disks())
+        let disks = real_disks(options.config.wal.io);
+        Self::start_on(options, disks)
     }
 
     /// [`Self::start`] on other disks than the operating system's.

@@ -118,6 +118,7 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     }
     std::thread::scope(|scope| {
         for (dir, handle) in handles.iter().enumerate() {
+            tracing::info!(directory = %inner.url(dir), io = %handle.disk.0.io(), "journal files are written");
             let start = |name: &str, run: fn(&Arc<Inner>, DirIx, &Handle)| {
                 let thread = std::thread::Builder::new().name(format!("{name}-{dir}"));
                 if let Err(error) = thread.spawn_scoped(scope, move || run(inner, dir, handle)) {

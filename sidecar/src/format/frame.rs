@@ -200,6 +200,15 @@ impl Layout {
     }
 }
 
+/// Bytes from the start of `buf` to the first multiple of [`PAGE`] in memory.
+pub(crate) fn page_offset(buf: &[u8]) -> usize {
+    // `align_offset` may answer usize::MAX where it cannot be known: then nothing is aligned, and nothing else breaks.
+    match buf.as_ptr().align_offset(PAGE) {
+        offset if offset < PAGE => offset,
+        _ => 0,
+    }
+}
+
 /// Bytes of the frame in a slot that holds so many records of so many bytes together.
 #[must_use]
 pub fn slot_frame_len(records: u64, bytes: usize) -> usize {
@@ -238,11 +247,7 @@ impl FrameBuilder {
     }
 
     fn aligned(&self) -> usize {
-        // `align_offset` may answer usize::MAX where it cannot be known: then nothing is aligned, and nothing else breaks.
-        match self.buf.as_ptr().align_offset(PAGE) {
-            offset if offset < PAGE => offset,
-            _ => 0,
-        }
+        page_offset(&self.buf)
     }
 
     /// Adds encoded records: how many they are, and how many of them are DATA.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
+use walstorage_crds::config::IoMode;
 use walstorage_crds::url::WalUrl;
 
 use crate::api::DirectoryState;
@@ -16,9 +17,9 @@ use crate::directory::real_disk::RealDisk;
 /// Makes the file system below a path: the seam for tests.
 pub(crate) type DiskFactory = Arc<dyn Fn(&Path) -> SharedDisk + Send + Sync>;
 
-/// The operating system's files.
-pub(crate) fn real_disks() -> DiskFactory {
-    Arc::new(|root| Arc::new(RealDisk::new(root.to_owned())))
+/// The operating system's files, journals written as the `io` setting says.
+pub(crate) fn real_disks(mode: IoMode) -> DiskFactory {
+    Arc::new(move |root| Arc::new(RealDisk::new(root.to_owned(), mode)))
 }
 
 /// A directory that is to be opened.

@@ -7,7 +7,7 @@ mod reading;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use walstorage_crds::config::Config;
+use walstorage_crds::config::{Config, IoMode};
 
 use super::load::{self, LoadedJournal};
 use super::merge::Input;
@@ -43,7 +43,7 @@ fn delete(name: &str, incarnation: Incarnation) -> Vec<u8> {
 
 /// Writes streams into the directory at `root` as a process would have left them.
 fn lay(root: &Path, directory: Uuid, streams: &[&Stream]) {
-    let disk = RealDisk::new(root.to_owned());
+    let disk = RealDisk::new(root.to_owned(), IoMode::Auto);
     std::fs::create_dir_all(root.join(JOURNAL)).unwrap();
     if identity::read(&disk).unwrap().is_none() {
         let identity = Identity::new(directory, WRITER, String::new());
@@ -59,7 +59,7 @@ fn lay(root: &Path, directory: Uuid, streams: &[&Stream]) {
 }
 
 fn read(root: &Path, directory: Uuid) -> LoadedJournal {
-    load::load(&RealDisk::new(root.to_owned()), directory, &|_| {}, &|_| {}).unwrap()
+    load::load(&RealDisk::new(root.to_owned(), IoMode::Auto), directory, &|_| {}, &|_| {}).unwrap()
 }
 
 fn loaded(streams: &[&Stream]) -> LoadedJournal {
@@ -104,7 +104,7 @@ fn context(root: &Path, names: &[&str], more: &str) -> Context {
         config: Config::parse(&text, true).unwrap().config,
         require_mounts: false,
         grant: None,
-        disks: open::real_disks(),
+        disks: open::real_disks(IoMode::Auto),
         forget: std::collections::BTreeSet::new(),
         memory_limit: 1 << 29,
     }
