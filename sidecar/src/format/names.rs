@@ -47,6 +47,13 @@ pub fn collection_dir(name: &str) -> String {
     path
 }
 
+/// Whether a folder's name can be one that [`collection_dir`] gives.
+#[must_use]
+pub fn is_collection_dir(name: &str) -> bool {
+    let of_ours = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'%' | b'~' | b'A'..=b'F');
+    name != WAL_DIR && !name.is_empty() && !name.starts_with('.') && name.bytes().all(of_ours)
+}
+
 /// The name of a slot. Ordered by stream, then file; as numbers, not as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotName {
@@ -90,6 +97,12 @@ pub fn numbered(number: u64) -> String {
 #[must_use]
 pub fn sealed_segment(first: crate::types::Lsn, last: crate::types::Lsn) -> String {
     format!("wal_{:020}-{:020}.avro", first.0, last.0)
+}
+
+/// Whether a file in a collection's folder is a segment by its name.
+#[must_use]
+pub fn is_segment(name: &str) -> bool {
+    name == CURRENT_SEGMENT || (name.starts_with("wal_") && name.ends_with(".avro"))
 }
 
 #[cfg(test)]
@@ -154,6 +167,15 @@ mod tests {
     }
 
     #[test]
+    fn folders_and_files_of_others_are_not_ours() {
+        for other in ["", "_wal", ".hidden", "lost+found", "Orders", "a b"] {
+            assert!(!is_collection_dir(other), "{other:?}");
+        }
+        assert!(is_segment(CURRENT_SEGMENT) && is_segment(&sealed_segment(crate::types::Lsn(1), crate::types::Lsn(2))));
+        assert!(!is_segment("wal_current.avro.tmp") && !is_segment("orders.avro"));
+    }
+
+    #[test]
     fn other_names() {
         assert_eq!(stream_dir(StreamKey { epoch: Epoch(7), session: 2 }), "0000000000007.002");
         assert_eq!(numbered(5), "000000000005.avro");
@@ -167,9 +189,7 @@ mod tests {
         #[test]
         fn folders_are_short_safe_and_different(a in "\\PC{1,80}", b in "\\PC{1,80}") {
             let (path, other) = (collection_dir(&a), collection_dir(&b));
-            prop_assert!(!path.is_empty() && path.len() <= 180);
-            prop_assert!(path.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'%' | b'~' | b'A'..=b'F')));
-            prop_assert!(!path.starts_with('.') && path != WAL_DIR);
+            prop_assert!(path.len() <= 180 && is_collection_dir(&path));
             prop_assert_eq!(a == b, path == other);
         }
     }

@@ -21,7 +21,7 @@ const BLOCK_ENTRY: usize = 44;
 const MARKER: usize = size_of::<Marker>();
 
 /// Where a block is and what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexedBlock {
     /// Where its count stands in the file.
     pub offset: u64,

@@ -8,7 +8,9 @@ use walstorage_crds::url::WalUrl;
 
 use super::{OfflineError, ReadOptions};
 use crate::format::identity::{Identity, IdentityError};
-use crate::format::names::{IDENTITY, JOURNAL_DIR, LOCK, SlotName, WAL_DIR};
+use crate::format::names::{
+    IDENTITY, JOURNAL_DIR, LOCK, SHARED_DIR, SlotName, WAL_DIR, collection_dir, is_collection_dir, is_segment,
+};
 
 /// A directory, its lock held shared (unless read live) as long as this lives.
 pub(super) struct OpenDirectory {
@@ -41,20 +43,59 @@ impl OpenDirectory {
 
     /// Its slots, ordered. Other files are left alone.
     pub(super) fn slots(&self) -> Result<Vec<SlotName>, OfflineError> {
-        let journal = self.journal();
-        let entries = match std::fs::read_dir(&journal) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(OfflineError::io("listing", &journal)(error)),
-        };
-        let mut slots = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(OfflineError::io("listing", &journal))?;
-            slots.extend(entry.file_name().to_str().and_then(SlotName::parse));
-        }
+        let names = list(&self.journal())?;
+        let mut slots: Vec<_> = names.iter().filter_map(|(name, _)| SlotName::parse(name)).collect();
         slots.sort_unstable();
         Ok(slots)
     }
+
+    /// Bytes of a slot; 0 where it has gone.
+    pub(super) fn slot_size(&self, slot: SlotName) -> u64 {
+        std::fs::metadata(self.journal().join(slot.to_string())).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Where a collection's segments, or the shared ones, are.
+    pub(super) fn segment_folder(&self, shared: bool, collection: &str) -> PathBuf {
+        if shared { self.path.join(WAL_DIR).join(SHARED_DIR) } else { self.path.join(collection_dir(collection)) }
+    }
+
+    /// All files that are segments by their names and places, and their sizes.
+    pub(super) fn segments(&self) -> Result<Vec<(PathBuf, u64)>, OfflineError> {
+        let mut segments = Vec::new();
+        for (name, folder) in list(&self.path)? {
+            if is_collection_dir(&name) && folder.is_dir() {
+                segments.extend(list(&folder)?.into_iter().filter(|(name, _)| is_segment(name)));
+            }
+        }
+        let shared = list(&self.path.join(WAL_DIR).join(SHARED_DIR))?;
+        segments.extend(shared.into_iter().filter(|(name, _)| name.ends_with(".avro")));
+        let mut sized = Vec::new();
+        for (_, path) in segments {
+            match std::fs::metadata(&path) {
+                Ok(metadata) => sized.push((path, metadata.len())),
+                // Removed by the sidecar since it was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(OfflineError::io("reading the metadata of", &path)(error)),
+            }
+        }
+        sized.sort_unstable();
+        Ok(sized)
+    }
+}
+
+/// The names in a folder, and their paths; none where it is not there.
+fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, OfflineError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(OfflineError::io("listing", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(OfflineError::io("listing", folder))?;
+        names.extend(entry.file_name().into_string().ok().map(|name| (name, entry.path())));
+    }
+    Ok(names)
 }
 
 fn lock(url: &WalUrl, path: &Path) -> Result<Option<File>, OfflineError> {

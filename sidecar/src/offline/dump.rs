@@ -1,4 +1,4 @@
-//! `walctl dump`: every record of one journal file as a line of JSON. Names are the schema's, bytes are base64.
+//! `walctl dump`: every record of one journal file or segment as a line of JSON. Names are the schema's, bytes are base64.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::OfflineError;
+use super::dump_segment::dump_segment;
+use super::segment::OpenSegment;
 use super::source::FileSource;
 use crate::format::facts::{CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapCause, GapFact, TruncateFact};
 use crate::format::frame::FrameHeader;
@@ -17,6 +19,7 @@ use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::format::record::{Kind, RecordRef};
 use crate::format::scan::{Frame, Head, SlotScan, Source, scan_slot};
+use crate::format::segment::{Index, IndexedBlock};
 
 /// What to dump.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +31,10 @@ pub struct DumpOptions {
 /// What was dumped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DumpReport {
-    /// Whole frames.
+    /// Whole frames of a journal's file.
     pub frames: u64,
+    /// Whole blocks of a segment.
+    pub blocks: u64,
     /// Lines written.
     pub records: u64,
     /// Where frames are missing, broken or do not follow one another, and where the file ends.
@@ -41,7 +46,10 @@ pub struct DumpReport {
 /// A line.
 #[derive(Serialize)]
 struct Line<'a> {
-    frame: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block: Option<u64>,
     offset: u64,
     kind: &'static str,
     collection_id: &'a str,
@@ -67,19 +75,28 @@ struct Header<'a> {
     value: String,
 }
 
-/// Writes the records of all whole frames of a slot to `out`, in the order of the file. The file may have any name. A
-/// frame that is not whole is skipped and noted; whether one counts is not judged (`verify` does that).
+/// Writes the records of all whole frames of a slot, or of all whole blocks of a segment, to `out`, in the order of the
+/// file. The file may have any name. What is not whole is skipped and noted; whether something counts is not judged
+/// (`verify` does that).
 ///
 /// # Errors
-/// When the file cannot be read, is no journal file, or was written by a later version; when `out` fails.
+/// When the file cannot be read, is neither, or was written by a later version; when `out` fails.
 pub fn dump(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<DumpReport, OfflineError> {
+    match OpenSegment::open(path)? {
+        Ok(segment) => dump_segment(path, segment, options, out),
+        Err(_) => dump_slot(path, options, out),
+    }
+}
+
+fn dump_slot(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<DumpReport, OfflineError> {
     let mut source = FileSource::open(path)?;
     let not_ours = |why: String| OfflineError::NotAJournal { path: path.to_owned(), why };
     let page = source.read(0, PAGE).map_err(|error| not_ours(error.to_string()))?;
     let header = SlotHeader::parse_slot(page).map_err(|error| match error {
         error if error.must_stop() => OfflineError::later(path, error),
         error @ HeaderError::Crc => not_ours(format!("the header is damaged: {error}")),
-        error => not_ours(format!("no header of a journal's slot: {error}")),
+        HeaderError::Kind { .. } => not_ours("the header of the segment is damaged".into()),
+        error => not_ours(format!("no header of a journal's slot or of a segment: {error}")),
     })?;
     let name = SlotName { key: header.key, file: header.file };
     let mut report = DumpReport::default();
@@ -145,24 +162,50 @@ fn notes(scan: &SlotScan) -> Vec<String> {
 fn lines(frame: &Frame<'_>, options: DumpOptions, out: &mut dyn Write, written: &mut u64) -> std::io::Result<()> {
     for record in frame.all_records() {
         let Ok(record) = record else { break };
-        if options.kind.is_none_or(|kind| kind == record.kind) {
-            serde_json::to_writer(&mut *out, &line(&frame.head, &record))?;
-            out.write_all(b"\n")?;
-            *written += 1;
-        }
+        write_line(Place::Frame(&frame.head), &record, options, out, written)?;
     }
     Ok(())
 }
 
-fn line<'a>(head: &Head, record: &RecordRef<'a>) -> Line<'a> {
+/// Where a record stands.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// In a frame.
+    Frame(&'a Head),
+    /// In a segment's block: which one, and where it starts.
+    Block(u64, u64),
+}
+
+/// Writes a record's line, if it is of the kind that is wanted.
+pub(super) fn write_line(
+    place: Place<'_>,
+    record: &RecordRef<'_>,
+    options: DumpOptions,
+    out: &mut dyn Write,
+    written: &mut u64,
+) -> std::io::Result<()> {
+    if options.kind.is_none_or(|kind| kind == record.kind) {
+        serde_json::to_writer(&mut *out, &line(place, record))?;
+        out.write_all(b"\n")?;
+        *written += 1;
+    }
+    Ok(())
+}
+
+fn line<'a>(place: Place<'_>, record: &RecordRef<'a>) -> Line<'a> {
     let bytes = |bytes: &[u8]| STANDARD.encode(bytes);
     let payload = match record.kind {
         Kind::Pad => None,
         _ => Some(bytes(record.payload)),
     };
+    let (frame, block, offset) = match place {
+        Place::Frame(head) => (Some(head.header.frame_seq), None, head.header.offset),
+        Place::Block(number, offset) => (None, Some(number), offset),
+    };
     Line {
-        frame: head.header.frame_seq,
-        offset: head.header.offset,
+        frame,
+        block,
+        offset,
         kind: record.kind.as_str(),
         collection_id: record.collection_id,
         incarnation: record.incarnation.0,
@@ -177,13 +220,16 @@ fn line<'a>(head: &Head, record: &RecordRef<'a>) -> Line<'a> {
         epoch: record.epoch.0,
         crc: format!("{:08x}", record.crc),
         payload,
-        fact: fact(head, record),
+        fact: fact(place, record),
     }
 }
 
-fn fact(head: &Head, record: &RecordRef<'_>) -> Option<Value> {
+fn fact(place: Place<'_>, record: &RecordRef<'_>) -> Option<Value> {
     match record.kind {
-        Kind::Frame => Some(frame_fact(head)),
+        Kind::Frame => match place {
+            Place::Frame(head) => Some(frame_fact(head)),
+            Place::Block(..) => None,
+        },
         Kind::Pad => Some(json!({ "zeros": record.payload.len() })),
         Kind::Epoch => EpochFact::decode(record).ok().map(|fact| epoch_fact(&fact)),
         Kind::Collection => CollectionFact::decode(record).ok().map(|fact| {
@@ -211,8 +257,23 @@ fn fact(head: &Head, record: &RecordRef<'_>) -> Option<Value> {
             json!({ "last": fact.last.0, "reason": reason })
         }),
         Kind::Delete => DeleteFact::decode(record).ok().map(|DeleteFact| json!({})),
-        Kind::Unknown | Kind::Data | Kind::Index | Kind::Reserved(_) => None,
+        Kind::Index => Index::decode(record).ok().map(|index| index_fact(&index)),
+        Kind::Unknown | Kind::Data | Kind::Reserved(_) => None,
     }
+}
+
+fn index_fact(index: &Index) -> Value {
+    let Index { previous, names, blocks } = index;
+    let names: Vec<_> = names.iter().map(|(name, life)| json!({ "name": name, "incarnation": life.0 })).collect();
+    let block = |block: &IndexedBlock| {
+        let IndexedBlock { offset, length, count, first, last, crc, name } = block;
+        json!({
+            "offset": offset, "length": length, "count": count, "first": first.0, "last": last.0,
+            "crc": format!("{crc:08x}"), "name": name,
+        })
+    };
+    let blocks: Vec<_> = blocks.iter().map(block).collect();
+    json!({ "previous": previous, "names": names, "blocks": blocks })
 }
 
 fn frame_fact(head: &Head) -> Value {

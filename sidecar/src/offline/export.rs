@@ -3,16 +3,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use walstorage_crds::url::WalUrl;
 
-use super::merge::{Merged, merge};
+use super::merge::Merged;
+use super::pieces::{Failed, Pieces};
 use super::report::{CollectionReport, Problem, TailReport};
-use super::survey::{self, EntryAt, Journals, problem};
-use super::{OfflineError, OnProgress, Progress, ReadOptions, verify};
+use super::survey::{Journals, problem};
+use super::writer::{self, Surveyed};
+use super::{OfflineError, OnProgress, Progress, ReadOptions};
 use crate::format::Marker;
 use crate::format::names::collection_dir;
 use crate::format::record::{put_bytes, put_number};
@@ -64,39 +65,28 @@ pub fn export(
     options: &ExportOptions,
     progress: OnProgress<'_>,
 ) -> Result<ExportReport, OfflineError> {
-    let (_locks, mut journals) = survey::read(urls, options.read, progress)?;
-    let (collections, conflicts) = merge(&journals);
-    journals.problems.extend(conflicts);
-    let mut notes = std::mem::take(&mut journals.notes);
-    if verify::members(&mut journals, &mut notes) && !options.read.live {
-        journals.problems.extend(collections.iter().flat_map(Merged::missing));
-    }
+    let Surveyed { mut journals, collections, _locks } = writer::read(urls, options.read, &mut *progress)?;
     std::fs::create_dir_all(&options.to).map_err(OfflineError::io("creating", &options.to))?;
     let targets: Vec<_> = collections.iter().map(|one| options.to.join(file_name(&one.report.name))).collect();
     if let Some(there) = targets.iter().find(|path| path.exists()) {
         return Err(OfflineError::Exists(there.clone()));
     }
-    let total = collections.iter().map(|collection| collection.entries.len() as u64).sum();
+    let total = collections.iter().map(|collection| collection.report.entries).sum();
     let mut done = 0;
     let mut files = Vec::new();
     for (collection, path) in collections.into_iter().zip(targets) {
         progress(Progress { done, total, at: &collection.report.name });
-        let Merged { mut report, flushed_to, entries } = collection;
-        let (bytes, failed) = write(&path, &entries, &journals.files)?;
-        for (at, what) in failed {
-            let file = journals.files[at.file as usize].display().to_string();
-            journals.problems.push(Problem { file, offset: Some(at.offset), ..problem(what) });
-            report.entries -= 1;
+        let (written, failed) = write(&path, &collection, &journals.files)?;
+        for Failed { file, offset, what } in failed {
+            let file = journals.files[file as usize].display().to_string();
+            journals.problems.push(Problem { file, offset: Some(offset), ..problem(what) });
         }
-        if flushed_to > report.truncated_to {
-            let what = format!("{}: entries up to {flushed_to} are in segments, which are not exported", report.name);
-            journals.problems.push(problem(what));
-        }
-        done += entries.len() as u64;
-        files.push(Exported { file: path, bytes, collection: report });
+        done += collection.report.entries;
+        let (bytes, entries) = written;
+        files.push(Exported { file: path, bytes, collection: CollectionReport { entries, ..collection.report } });
     }
     progress(Progress { done, total, at: "" });
-    let Journals { problems, tails, .. } = journals;
+    let Journals { problems, tails, notes, .. } = journals;
     Ok(ExportReport { files, problems, tails, notes })
 }
 
@@ -104,65 +94,22 @@ fn file_name(collection: &str) -> String {
     format!("{}.avro", collection_dir(collection))
 }
 
-/// Writes one file; answers its size and the entries that could not be read again.
-fn write(
-    path: &Path,
-    entries: &[EntryAt],
-    journals: &[PathBuf],
-) -> Result<(u64, Vec<(EntryAt, String)>), OfflineError> {
+/// Writes one file; answers its size and entries, and what could not be read again.
+fn write(path: &Path, collection: &Merged, files: &[PathBuf]) -> Result<((u64, u64), Vec<Failed>), OfflineError> {
     // No collection's path form starts with a dot.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.partial"));
     let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
     let file = open.map_err(OfflineError::io("creating", &partial))?;
     let mut out = Ocf::new(BufWriter::new(file));
-    let mut reader = Reader { journals, open: None, failed: Vec::new() };
+    let mut pieces = Pieces::new(files);
     let written = out.header().and_then(|()| {
-        for entry in entries {
-            if let Some(record) = reader.record(entry) {
-                out.record(&record)?;
-            }
-        }
-        out.finish()
+        let entries = pieces.each(collection, |record| out.record(record))?;
+        Ok((out.finish()?, entries))
     });
-    let bytes = written.map_err(OfflineError::io("writing", &partial))?;
+    let written = written.map_err(OfflineError::io("writing", &partial))?;
     std::fs::rename(&partial, path).map_err(OfflineError::io("renaming", &partial))?;
-    Ok((bytes, reader.failed))
-}
-
-/// Reads records again, one file open at a time.
-struct Reader<'a> {
-    journals: &'a [PathBuf],
-    open: Option<(u32, File)>,
-    failed: Vec<(EntryAt, String)>,
-}
-
-impl Reader<'_> {
-    fn record(&mut self, entry: &EntryAt) -> Option<Vec<u8>> {
-        let mut record = vec![0; entry.length as usize];
-        let read = self.file(entry.file).and_then(|file| file.read_exact_at(&mut record, entry.offset));
-        let decoded = crate::format::record::decode(&record).map(|(record, _)| record);
-        let same = decoded.is_ok_and(|record| record.crc == entry.crc && record.crc_holds());
-        match read {
-            Ok(()) if same => Some(record),
-            Ok(()) => {
-                self.failed.push((*entry, "an entry changed while it was exported".into()));
-                None
-            }
-            Err(error) => {
-                self.failed.push((*entry, format!("an entry could not be read again: {error}")));
-                None
-            }
-        }
-    }
-
-    fn file(&mut self, index: u32) -> std::io::Result<&File> {
-        let open = match self.open.take() {
-            Some((at, file)) if at == index => (at, file),
-            _ => (index, File::open(&self.journals[index as usize])?),
-        };
-        Ok(&self.open.insert(open).1)
-    }
+    Ok((written, pieces.failed))
 }
 
 /// An object container file being written, not compressed.

@@ -215,5 +215,9 @@ fn compressed_golden_segments_are_read() {
         }
         // What a compressor makes may change with its version; what was made must be read.
         assert_eq!(read_segment(&std::fs::read(&path).unwrap()), (1..=20).collect::<Vec<_>>());
+        let mut lines = Vec::new();
+        let report = dump(&path, DumpOptions::default(), &mut lines).unwrap();
+        assert!(report.whole, "{:?}", report.notes);
+        golden(&format!("segment-{}.jsonl", codec.as_str()), &lines);
     }
 }

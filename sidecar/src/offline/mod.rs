@@ -3,18 +3,26 @@
 //! 1. Nothing below a directory is written, created or removed; its lock is taken shared, so that a sidecar and these
 //!    tools exclude each other, or not at all with `live`.
 //! 2. A directory is judged by the rules of recovery ([`crate::format::stream`]); nothing is repaired.
-//! 3. Memory is bounded by the number of records (some tens of bytes each) and one frame, never by payloads.
+//! 3. Memory is bounded by the number of records in journals and of blocks in segments (some tens of bytes each) and one
+//!    frame or block, never by payloads.
 //!
 //! All functions block; call them from a thread of their own.
 
 mod directory;
 pub mod dump;
+mod dump_segment;
 pub mod export;
 mod merge;
+mod meter;
+mod pieces;
+mod ranges;
 pub mod report;
+mod segment;
+mod segments;
 mod source;
 mod survey;
 pub mod verify;
+mod writer;
 
 #[cfg(test)]
 mod fixture;
@@ -134,5 +142,7 @@ pub struct ReadOptions {
     pub live: bool,
 }
 
+#[cfg(test)]
+mod segment_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,14 @@ pub struct Lost {
     pub last: Option<u64>,
 }
 
+impl Lost {
+    /// These LSNs of a collection.
+    #[must_use]
+    pub fn of(collection: &str, first: u64, last: u64) -> Self {
+        Self { collection: Some(collection.to_owned()), first: Some(first), last: Some(last) }
+    }
+}
+
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.collection, self.first, self.last) {
@@ -90,6 +98,53 @@ pub struct StreamReport {
     pub clean_shutdown: bool,
 }
 
+/// What a segment holds of a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SegmentContent {
+    /// The collection.
+    pub collection: String,
+    /// The first LSN.
+    pub first: u64,
+    /// The last LSN.
+    pub last: u64,
+    /// Entries that can be read.
+    pub entries: u64,
+}
+
+/// A segment that the journal speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SegmentReport {
+    /// The file's path.
+    pub file: String,
+    /// Canonical URL of the directory.
+    pub directory: String,
+    /// The segment, under whatever name.
+    pub uuid: uuid::Uuid,
+    /// How its blocks are compressed.
+    pub codec: &'static str,
+    /// Nothing is added to it any more.
+    pub sealed: bool,
+    /// It holds several collections.
+    pub shared: bool,
+    /// Valid bytes, as the journal says.
+    pub bytes: u64,
+    /// Blocks of entries.
+    pub blocks: u64,
+    /// What is in it of collections whose entries there count.
+    pub collections: Vec<SegmentContent>,
+}
+
+/// A file that looks like a segment and that nothing needs: normal after a crash, or truncated and not yet removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnusedReport {
+    /// The file's path.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What it is.
+    pub what: String,
+}
+
 /// A directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DirectoryReport {
@@ -129,7 +184,11 @@ pub struct CollectionReport {
     pub truncated_to: u64,
     /// The highest LSN known.
     pub head: u64,
-    /// Entries above `truncated_to` that can be read.
+    /// Everything up to here is in segments.
+    pub flushed_to: u64,
+    /// Segments with entries above `truncated_to`.
+    pub segments: u64,
+    /// Entries above `truncated_to` that can be read, in segments and journals together.
     pub entries: u64,
     /// Recorded losses above `truncated_to`.
     pub gaps: Vec<GapReport>,

@@ -56,6 +56,14 @@ impl FileSource {
         Ok(())
     }
 
+    /// Up to `length` bytes at `offset`, and nothing ahead of them.
+    pub(super) fn exactly(&mut self, offset: u64, length: usize) -> Result<&[u8], ReadFailed> {
+        if self.held(offset, length).is_none() {
+            self.fill(offset, length).map_err(|error| ReadFailed(error.to_string()))?;
+        }
+        Ok(self.held(offset, length).unwrap_or_default())
+    }
+
     fn held(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.window_at)?).ok()?;
         let rest = self.window.get(from..)?;

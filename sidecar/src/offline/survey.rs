@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use super::directory::OpenDirectory;
-use super::report::{DirectoryReport, Lost, Problem, StreamReport, TailReport};
+use super::meter::Meter;
+use super::report::{DirectoryReport, Lost, Problem, SegmentReport, StreamReport, TailReport, UnusedReport};
 use super::source::FileSource;
-use super::{OfflineError, OnProgress, Progress, ReadOptions};
+use super::{OfflineError, ReadOptions};
 use crate::format::facts::{
     AcceptedDamage, Close, CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapFact, TruncateFact,
 };
@@ -70,7 +71,7 @@ pub(super) struct EntryAt {
 pub(super) enum About {
     Collection,
     Truncate(TruncateFact),
-    Flushed,
+    Flushed(FlushedFact),
     Gap(GapFact),
     Delete,
 }
@@ -106,49 +107,27 @@ pub(super) struct Journals {
     pub(super) problems: Vec<Problem>,
     pub(super) tails: Vec<TailReport>,
     pub(super) notes: Vec<String>,
+    pub(super) segments: Vec<SegmentReport>,
+    pub(super) unused: Vec<UnusedReport>,
     /// Damage whose loss was recorded as gaps, as said by the streams read so far.
     recorded: Vec<AcceptedDamage>,
 }
 
-/// Opens and reads all directories.
+/// Reads one directory's journal; what it says is added to `journals`.
 pub(super) fn read(
-    urls: &[walstorage_crds::url::WalUrl],
+    directory: &OpenDirectory,
     options: ReadOptions,
-    progress: OnProgress<'_>,
-) -> Result<(Vec<OpenDirectory>, Journals), OfflineError> {
-    let open: Vec<_> = urls.iter().map(|url| OpenDirectory::open(url, options)).collect::<Result<_, _>>()?;
-    for (index, one) in open.iter().enumerate() {
-        for other in &open[..index] {
-            if let (Ok(a), Ok(b)) = (&other.identity, &one.identity) {
-                if a.directory == b.directory {
-                    return Err(OfflineError::Twice(other.url.clone(), one.url.clone()));
-                }
-                if a.writer != b.writer {
-                    return Err(OfflineError::Writers(other.url.clone(), a.writer, one.url.clone(), b.writer));
-                }
-            }
-        }
-    }
-    // Beside a running sidecar a slot may go away, or a frame be half written, between two reads: what is really wrong
-    // is still wrong when one looks again.
-    let mut again = if options.live { 3 } else { 0 };
-    loop {
-        let mut journals = Journals::default();
-        for directory in &open {
-            Survey { directory, options, journals: &mut journals, progress: &mut *progress }.run()?;
-        }
-        if again == 0 || journals.problems.is_empty() {
-            return Ok((open, journals));
-        }
-        again -= 1;
-    }
+    journals: &mut Journals,
+    meter: &mut Meter<'_>,
+) -> Result<(), OfflineError> {
+    Survey { directory, options, journals, meter }.run()
 }
 
 struct Survey<'a, 'p> {
     directory: &'a OpenDirectory,
     options: ReadOptions,
     journals: &'a mut Journals,
-    progress: &'a mut (dyn FnMut(Progress<'_>) + 'p),
+    meter: &'a mut Meter<'p>,
 }
 
 impl Survey<'_, '_> {
@@ -159,14 +138,12 @@ impl Survey<'_, '_> {
             let what = format!("the directory's identity cannot be read: {why}");
             self.problem(Problem { file, ..problem(what) });
         }
-        let journal = self.directory.journal();
         let mut streams: BTreeMap<StreamKey, Vec<SlotName>> = BTreeMap::new();
         let mut total = 0;
         for slot in slots {
             streams.entry(slot.key).or_default().push(slot);
-            total += std::fs::metadata(journal.join(slot.to_string())).map_or(0, |metadata| metadata.len());
+            total += self.directory.slot_size(slot);
         }
-        let mut done = 0;
         let mut closes: Vec<Close> = Vec::new();
         let mut oldest = StreamKey::default();
         let mut reports = Vec::new();
@@ -176,7 +153,7 @@ impl Survey<'_, '_> {
             before = Some(key);
             let files = streams.remove(&key).unwrap_or_default();
             let close = closes.iter().find(|close| close.key == key).copied();
-            let (verdict, content, report) = self.stream(key, &files, close, &mut done, total)?;
+            let (verdict, content, report) = self.stream(key, &files, close)?;
             oldest = oldest.max(StreamKey { epoch: verdict.oldest.0, session: verdict.oldest.1 });
             for (_, epoch) in &content.epochs {
                 self.journals.recorded.extend(&epoch.accepted);
@@ -203,8 +180,6 @@ impl Survey<'_, '_> {
         key: StreamKey,
         files: &[SlotName],
         close: Option<Close>,
-        done: &mut u64,
-        total: u64,
     ) -> Result<(Verdict, Content, StreamReport), OfflineError> {
         let mut sources = Vec::new();
         for name in files {
@@ -222,7 +197,7 @@ impl Survey<'_, '_> {
         let mut scans: Vec<SlotScan> = Vec::new();
         let mut held: HashMap<(usize, u64), Content> = HashMap::new();
         for (index, (name, path, source)) in sources.iter_mut().enumerate() {
-            (self.progress)(Progress { done: *done, total, at: &path.display().to_string() });
+            self.meter.at(&path.display().to_string());
             let file = u32::try_from(self.journals.files.len()).unwrap_or(u32::MAX);
             self.journals.files.push(path.clone());
             let names = &mut self.journals.names;
@@ -230,12 +205,10 @@ impl Survey<'_, '_> {
                 held.insert((index, frame.head.header.offset), content_of(frame, file, names));
             });
             let scan = scan.map_err(|stop| OfflineError::from((path.as_path(), stop)))?;
-            *done += scan.len;
+            self.meter.add(scan.len, &path.display().to_string());
             self.check_header(&scan, path);
             scans.push(scan);
         }
-        (self.progress)(Progress { done: *done, total, at: "" });
-
         let closed_at = close.map(|close| ClosedAt { frame_seq: close.frame_seq, crc: close.crc });
         let verdict = classify(&scans, closed_at);
         let mut content = Content::default();
@@ -403,7 +376,7 @@ fn content_of(frame: &Frame<'_>, file: u32, names: &mut Names) -> Content {
             },
             Kind::Collection => CollectionFact::decode(&record).map(|_| About::Collection),
             Kind::Truncate => TruncateFact::decode(&record).map(About::Truncate),
-            Kind::Flushed => FlushedFact::decode(&record).map(|_| About::Flushed),
+            Kind::Flushed => FlushedFact::decode(&record).map(About::Flushed),
             Kind::Gap => GapFact::decode(&record).map(About::Gap),
             Kind::Delete => DeleteFact::decode(&record).map(|DeleteFact| About::Delete),
             Kind::Unknown | Kind::Data | Kind::Frame | Kind::Pad | Kind::Index | Kind::Reserved(_) => continue,

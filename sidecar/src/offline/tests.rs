@@ -41,7 +41,7 @@ fn fact(fact: &impl Fact, name: &str, incarnation: Incarnation, lsn: u64) -> Vec
     buf
 }
 
-fn entries(name: &str, lsns: std::ops::RangeInclusive<u64>) -> Vec<Vec<u8>> {
+pub(super) fn entries(name: &str, lsns: std::ops::RangeInclusive<u64>) -> Vec<Vec<u8>> {
     lsns.map(|lsn| entry(name, INC, lsn, E1, format!("{name} {lsn}").as_bytes())).collect()
 }
 
@@ -66,7 +66,10 @@ fn flip(made: &Made, stream: &Stream, file: u64, at: u64) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn read_avro(path: &Path) -> Vec<(String, i64, Vec<u8>)> {
+/// An entry as a stock reader gives it: collection, LSN, payload.
+pub(super) type Read = (String, i64, Vec<u8>);
+
+pub(super) fn read_avro(path: &Path) -> Vec<Read> {
     use apache_avro::types::Value;
     let file = std::fs::File::open(path).unwrap();
     let records = apache_avro::Reader::new(file).unwrap();

@@ -80,7 +80,7 @@ enum Command {
     Directory(directory::DirectoryCommand),
     /// Without a sidecar: is everything that was acknowledged still there and whole?
     Verify(storage::VerifyArgs),
-    /// Without a sidecar: print the records of a journal's file as lines of JSON
+    /// Without a sidecar: print the records of a journal's file or a segment as lines of JSON
     Dump(storage::DumpArgs),
     /// Without a sidecar: write clean Avro files, one per collection
     Export(storage::ExportArgs),

@@ -3,13 +3,16 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use walstorage_crds::url::WalUrl;
 use walstorage_sidecar::format::record::Kind;
 use walstorage_sidecar::offline::dump::{DumpOptions, dump as dump_file};
 use walstorage_sidecar::offline::export::{ExportOptions, ExportReport, export as export_directories};
-use walstorage_sidecar::offline::report::{CollectionReport, DirectoryReport, Problem, TailReport};
+use walstorage_sidecar::offline::report::{
+    CollectionReport, DirectoryReport, Problem, SegmentReport, TailReport, UnusedReport,
+};
 use walstorage_sidecar::offline::verify::{VerifyReport, verify as verify_directories};
 use walstorage_sidecar::offline::{OfflineError, OnProgress, ReadOptions};
 
@@ -37,7 +40,7 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct DumpArgs {
-    /// A file of a journal
+    /// A file of a journal, or a segment
     file: PathBuf,
     /// Only records of this kind, for example DATA
     #[arg(long, value_parser = parse_kind)]
@@ -91,11 +94,12 @@ async fn blocking<T: Send + 'static>(
 
 pub(crate) async fn verify(global: &Global, args: VerifyArgs) -> Result<(), Failure> {
     let Directories { urls, live } = args.directories;
+    let started = Instant::now();
     let report = blocking("bytes", move |progress| verify_directories(&urls, ReadOptions { live }, progress)).await?;
     let wrong = report.problems.len();
     match global.output {
         Output::Json => output::json(&report)?,
-        Output::Table | Output::Raw => show_verified(report)?,
+        Output::Table | Output::Raw => show_verified(report, started.elapsed())?,
     }
     match wrong {
         0 => Ok(()),
@@ -104,11 +108,15 @@ pub(crate) async fn verify(global: &Global, args: VerifyArgs) -> Result<(), Fail
     }
 }
 
-fn show_verified(report: VerifyReport) -> Result<(), Failure> {
-    let VerifyReport { directories, collections, problems, tails, notes } = report;
-    let mut table = output::table(&["DIRECTORY", "UUID", "WRITER", ">STREAMS", ">ENTRIES", ">JOURNAL"]);
+fn show_verified(report: VerifyReport, took: Duration) -> Result<(), Failure> {
+    let VerifyReport { directories, collections, segments, unused, problems, tails, notes } = report;
+    let summary = summary(&directories, &collections, &segments, took);
+    let mut table =
+        output::table(&["DIRECTORY", "UUID", "WRITER", ">STREAMS", ">ENTRIES", ">JOURNAL", ">SEGMENTS", ">SIZE"]);
     for DirectoryReport { url, uuid, writer, writer_id, bytes: size, streams } in directories {
         let unknown = || "unknown".to_owned();
+        let mine = || segments.iter().filter(|segment| segment.directory == url);
+        let (count, stored) = (mine().count(), mine().map(|segment| segment.bytes).sum());
         table.add_row([
             url,
             uuid.map_or_else(unknown, |uuid| uuid.to_string()),
@@ -116,28 +124,72 @@ fn show_verified(report: VerifyReport) -> Result<(), Failure> {
             streams.len().to_string(),
             streams.iter().map(|stream| stream.entries).sum::<u64>().to_string(),
             bytes(size),
+            count.to_string(),
+            bytes(stored),
         ]);
     }
     output::print_table(&table)?;
     output::line("")?;
-    let mut table = output::table(&["COLLECTION", ">TRUNCATED TO", ">HEAD", ">ENTRIES", "GAPS"]);
-    for CollectionReport { name, incarnation: _, truncated_to, head, entries, gaps } in collections {
+    let mut table =
+        output::table(&["COLLECTION", ">TRUNCATED TO", ">FLUSHED TO", ">HEAD", ">ENTRIES", ">SEGMENTS", "GAPS"]);
+    for collection in collections {
+        let CollectionReport { name, incarnation: _, truncated_to, head, flushed_to, segments, entries, gaps } =
+            collection;
         let gaps: Vec<String> = gaps.iter().map(|gap| format!("{}..{} {}", gap.first, gap.last, gap.reason)).collect();
         table.add_row([
             plain(&name).into_owned(),
             truncated_to.to_string(),
+            flushed_to.to_string(),
             head.to_string(),
             entries.to_string(),
+            segments.to_string(),
             gaps.join(", "),
         ]);
     }
     output::print_table(&table)?;
+    show_unused(&unused)?;
+    let all_is_well = problems.is_empty();
     remarks(&problems, &tails, &notes)?;
-    if problems.is_empty() {
-        output::line("")?;
-        output::line("all is well")?;
+    output::line("")?;
+    output::line(&summary)?;
+    if all_is_well { output::line("all is well") } else { Ok(()) }
+}
+
+/// What was read, in a line.
+fn summary(
+    directories: &[DirectoryReport],
+    collections: &[CollectionReport],
+    segments: &[SegmentReport],
+    took: Duration,
+) -> String {
+    let files: u64 = directories.iter().flat_map(|one| &one.streams).map(|stream| stream.files).sum();
+    let journals: u64 = directories.iter().map(|one| one.bytes).sum();
+    let stored: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let entries: u64 = collections.iter().map(|collection| collection.entries).sum();
+    let count = |n: u64, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
+    format!(
+        "read {} ({}) and {} ({}) of {} in {:.1} s: {} of {} can be read",
+        count(files, "journal file", "journal files"),
+        bytes(journals),
+        count(segments.len() as u64, "segment", "segments"),
+        bytes(stored),
+        count(directories.len() as u64, "directory", "directories"),
+        took.as_secs_f64(),
+        count(entries, "entry", "entries"),
+        count(collections.len() as u64, "collection", "collections"),
+    )
+}
+
+/// Files that nothing needs: the first few, since there may be thousands.
+fn show_unused(unused: &[UnusedReport]) -> Result<(), Failure> {
+    const SHOWN: usize = 5;
+    for UnusedReport { file, bytes: size, what } in unused.iter().take(SHOWN) {
+        output::line(&format!("unused: {} ({}): {}", plain(file), bytes(*size), plain(what)))?;
     }
-    Ok(())
+    match unused.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => output::line(&format!("unused: and {more} more files; --output json names them all")),
+    }
 }
 
 fn remarks(problems: &[Problem], tails: &[TailReport], notes: &[String]) -> Result<(), Failure> {

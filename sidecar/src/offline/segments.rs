@@ -1,0 +1,475 @@
+//! The segments of all directories: finding the file of each FLUSHED fact, reading it block by block, and saying what is
+//! not as the journal says.
+//!
+//! 1. The journal decides: a file counts as far as a fact of a living collection says, and not at all without one.
+//! 2. A file is known by the uuid in its header, under whatever name; one that no fact needs is told, and is no error.
+//! 3. Entries that another segment holds are not in danger: a rewritten segment may be gone or rotten.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::OfflineError;
+use super::directory::OpenDirectory;
+use super::merge::Merged;
+use super::meter::Meter;
+use super::ranges::{self, Range};
+use super::report::{Lost, Problem, SegmentContent, SegmentReport, UnusedReport};
+use super::segment::{OpenSegment, Wrong};
+use super::survey::{Journals, problem};
+use crate::format::Marker;
+use crate::format::facts::FlushedFact;
+use crate::format::header::{Codec, SegmentHeader, SegmentOf};
+use crate::format::record::RecordRef;
+use crate::format::segment::IndexedBlock;
+
+/// A block whose entries can be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockAt {
+    /// Index into [`Journals::files`].
+    pub(super) file: u32,
+    pub(super) codec: Codec,
+    pub(super) marker: Marker,
+    pub(super) at: IndexedBlock,
+}
+
+/// A fact of a living collection about a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// Everything up to here is flushed.
+    pub(super) to: u64,
+    pub(super) fact: FlushedFact,
+}
+
+/// Entries that cannot be read at one place of a segment.
+struct Bad {
+    segment: usize,
+    collection: usize,
+    range: Range,
+    wrong: Wrong,
+}
+
+/// A segment that facts speak of.
+struct Wanted {
+    directory: usize,
+    fact: FlushedFact,
+    /// Index into the collections, and what the fact claims of it.
+    claims: Vec<(usize, Range)>,
+    file: Option<PathBuf>,
+    wrong: Option<Wrong>,
+}
+
+/// Reads the segments that `collections` need; they learn what can be read there.
+pub(super) fn read(
+    directories: &[OpenDirectory],
+    journals: &mut Journals,
+    collections: &mut [Merged],
+    meter: &mut Meter<'_>,
+) -> Result<(), OfflineError> {
+    let mut wanted = wanted(directories, collections);
+    let mut bad = Vec::new();
+    let mut found = Found::list(directories, meter)?;
+    let mut seen = Copies::new(collections);
+    for (number, segment) in wanted.iter_mut().enumerate() {
+        let mut reading = Reading { number, journals, collections, meter, bad: &mut bad, seen: &mut seen };
+        let url = directories[segment.directory].url.to_string();
+        reading.segment(segment, &url, &mut found)?;
+    }
+    for collection in &mut *collections {
+        collection.take_segments();
+    }
+    judge(directories, &wanted, &bad, collections, journals, &found);
+    journals.unused = found.unused(journals);
+    Ok(())
+}
+
+/// Every segment once, in the order of directories.
+fn wanted(directories: &[OpenDirectory], collections: &[Merged]) -> Vec<Wanted> {
+    let of = |uuid| {
+        let is = |one: &OpenDirectory| one.identity.as_ref().is_ok_and(|identity| identity.directory == uuid);
+        directories.iter().position(is)
+    };
+    let mut wanted: BTreeMap<(usize, Uuid), Wanted> = BTreeMap::new();
+    for (number, collection) in collections.iter().enumerate() {
+        for Claim { to, fact } in &collection.claims {
+            // In a directory that was not given: `verify` says so.
+            let Some(directory) = of(fact.directory) else { continue };
+            let empty = Wanted { directory, fact: *fact, claims: Vec::new(), file: None, wrong: None };
+            let one = wanted.entry((directory, fact.segment)).or_insert(empty);
+            if fact.length > one.fact.length {
+                one.fact = *fact;
+            }
+            one.claims.push((number, (fact.first_lsn.0, *to)));
+        }
+    }
+    wanted.into_values().collect()
+}
+
+/// A file that is a segment by its place.
+struct File {
+    directory: usize,
+    path: PathBuf,
+    bytes: u64,
+    header: Result<SegmentHeader, String>,
+    used: bool,
+}
+
+/// All of them.
+struct Found {
+    files: Vec<File>,
+    by_uuid: HashMap<(usize, Uuid), Vec<usize>>,
+}
+
+impl Found {
+    fn list(directories: &[OpenDirectory], meter: &mut Meter<'_>) -> Result<Self, OfflineError> {
+        let mut found = Self { files: Vec::new(), by_uuid: HashMap::new() };
+        for (directory, open) in directories.iter().enumerate() {
+            for (path, bytes) in open.segments()? {
+                meter.at(&path.display().to_string());
+                let header = match OpenSegment::open(&path) {
+                    Ok(Ok(segment)) => belongs(&segment.header, open).map(|()| segment.header),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(OfflineError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(OfflineError::Io { error, .. }) => Err(error.to_string()),
+                    Err(other) => return Err(other),
+                };
+                if let Ok(header) = &header {
+                    found.by_uuid.entry((directory, header.segment)).or_default().push(found.files.len());
+                }
+                found.files.push(File { directory, path, bytes, header, used: false });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The file of a segment; of several, one that is long enough.
+    fn file(&mut self, directory: usize, fact: &FlushedFact) -> Option<&mut File> {
+        let candidates = self.by_uuid.get(&(directory, fact.segment))?;
+        let long = candidates.iter().find(|at| self.files[**at].bytes >= fact.length);
+        let at = *long.or(candidates.first())?;
+        self.files.get_mut(at)
+    }
+
+    /// Files without a header that holds, where a collection's segments are.
+    fn headless(&self, directory: usize, folder: &std::path::Path) -> impl Iterator<Item = (&File, &str)> {
+        let here = move |file: &&File| file.directory == directory && file.path.parent() == Some(folder);
+        self.files.iter().filter(here).filter_map(|file| Some((file, file.header.as_ref().err()?.as_str())))
+    }
+
+    fn unused(&self, journals: &Journals) -> Vec<UnusedReport> {
+        let told = |path: &str| journals.problems.iter().any(|problem| problem.file == path);
+        let unused = self.files.iter().filter(|file| !file.used);
+        unused
+            .map(|File { path, bytes, header, .. }| UnusedReport {
+                file: path.display().to_string(),
+                bytes: *bytes,
+                what: match header {
+                    Ok(_) => "nothing that counts needs it".into(),
+                    Err(why) => format!("it is no segment of this directory: {why}"),
+                },
+            })
+            .filter(|report| !told(&report.file))
+            .collect()
+    }
+}
+
+/// Whether a file was written for this directory.
+fn belongs(header: &SegmentHeader, open: &OpenDirectory) -> Result<(), String> {
+    match &open.identity {
+        Ok(identity) if (identity.directory, identity.writer) != (header.directory, header.writer) => {
+            Err(format!("it belongs to directory {} of writer {}", header.directory, header.writer))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a copy of an entry stands, for telling of another one.
+#[derive(Clone, Copy)]
+struct Copy {
+    crc: u32,
+    epoch: u64,
+    block: BlockAt,
+}
+
+/// Entries that facts say are in two segments.
+struct Copies {
+    twice: Vec<Vec<Range>>,
+    seen: HashMap<(usize, u64), Copy>,
+}
+
+impl Copies {
+    fn new(collections: &[Merged]) -> Self {
+        let twice = |collection: &Merged| {
+            let mut claims: Vec<Range> =
+                collection.claims.iter().map(|claim| (claim.fact.first_lsn.0, claim.to)).collect();
+            claims.sort_unstable();
+            let mut reach = 0;
+            let mut twice = Vec::new();
+            for (first, last) in claims {
+                twice.push((first, last.min(reach)));
+                reach = reach.max(last);
+            }
+            ranges::union(twice)
+        };
+        Self { twice: collections.iter().map(twice).collect(), seen: HashMap::new() }
+    }
+}
+
+struct Reading<'a, 'p> {
+    number: usize,
+    journals: &'a mut Journals,
+    collections: &'a mut [Merged],
+    meter: &'a mut Meter<'p>,
+    bad: &'a mut Vec<Bad>,
+    seen: &'a mut Copies,
+}
+
+impl Reading<'_, '_> {
+    fn segment(&mut self, wanted: &mut Wanted, url: &str, found: &mut Found) -> Result<(), OfflineError> {
+        let fact = wanted.fact;
+        let Some(file) = found.file(wanted.directory, &fact) else { return Ok(()) };
+        file.used = true;
+        wanted.file = Some(file.path.clone());
+        let text = file.path.display().to_string();
+        let mut open = match OpenSegment::open(&file.path) {
+            Ok(Ok(open)) => open,
+            Ok(Err(error)) => {
+                wanted.wrong = Some(Wrong { offset: Some(0), what: error.to_string() });
+                return Ok(());
+            }
+            Err(OfflineError::Io { error, .. }) => {
+                wanted.wrong = Some(Wrong { offset: None, what: error.to_string() });
+                return Ok(());
+            }
+            Err(other) => return Err(other),
+        };
+        let number = u32::try_from(self.journals.files.len()).unwrap_or(u32::MAX);
+        self.journals.files.push(file.path.clone());
+        let mut report = SegmentReport {
+            file: text.clone(),
+            directory: url.to_owned(),
+            uuid: fact.segment,
+            codec: open.header.codec.as_str(),
+            sealed: fact.sealed,
+            shared: fact.shared,
+            bytes: fact.length,
+            blocks: 0,
+            collections: Vec::new(),
+        };
+        let mut content: BTreeMap<usize, SegmentContent> = BTreeMap::new();
+        wanted.wrong = self.fits(&open.header, wanted);
+        if wanted.wrong.is_none() {
+            let (indexes, wrong) = open.indexes(&fact);
+            wanted.wrong = wrong;
+            for index in &indexes {
+                for at in &index.blocks {
+                    report.blocks += 1;
+                    let (name, incarnation) = &index.names[at.name as usize];
+                    let is = |collection: &Merged| {
+                        (collection.report.name.as_str(), collection.report.incarnation) == (name, incarnation.0)
+                    };
+                    let mine = wanted.claims.iter().map(|(number, _)| *number);
+                    let mine = mine.clone().find(|number| is(&self.collections[*number]));
+                    let block = BlockAt { file: number, codec: open.header.codec, marker: open.header.marker, at: *at };
+                    let mut gathered = Gathered::default();
+                    let read = open.block(at, (name, *incarnation), |record| {
+                        if let Some(collection) = mine {
+                            gathered.entry(record, collection, &block, self.collections, self.seen);
+                        }
+                    });
+                    self.meter.add(at.length.into(), &text);
+                    match (read, mine) {
+                        (Ok(()), Some(collection)) => {
+                            let known =
+                                SegmentContent { collection: name.clone(), first: at.first.0, last: 0, entries: 0 };
+                            let known = content.entry(collection).or_insert(known);
+                            known.last = at.last.0;
+                            known.entries += u64::from(at.count);
+                            self.keep(collection, block, gathered);
+                        }
+                        (Ok(()), None) => {}
+                        (Err(wrong), Some(collection)) => self.bad.push(Bad {
+                            segment: self.number,
+                            collection,
+                            range: (at.first.0, at.last.0),
+                            wrong,
+                        }),
+                        (Err(Wrong { offset, what }), None) => self.journals.notes.push(format!(
+                            "{text}: offset {}: {what}; nothing that counts is in it",
+                            offset.unwrap_or_default()
+                        )),
+                    }
+                }
+            }
+        }
+        report.collections = content.into_values().collect();
+        self.journals.segments.push(report);
+        Ok(())
+    }
+
+    /// Whether the header is that of the segment the facts speak of.
+    fn fits(&self, header: &SegmentHeader, wanted: &Wanted) -> Option<Wrong> {
+        let wrong = |what| Some(Wrong { offset: Some(0), what });
+        match (&header.of, wanted.fact.shared, wanted.claims.as_slice()) {
+            (SegmentOf::Shared, true, _) => None,
+            (SegmentOf::Collection { name, incarnation, .. }, false, [(number, _)]) => {
+                let report = &self.collections[*number].report;
+                if (name.as_str(), incarnation.0) == (report.name.as_str(), report.incarnation) {
+                    None
+                } else {
+                    wrong(format!("the segment is one of {name:?}, and the journal says one of {:?}", report.name))
+                }
+            }
+            (SegmentOf::Collection { name, .. }, ..) => {
+                wrong(format!("the segment is one of {name:?} alone, and the journal says otherwise"))
+            }
+            (SegmentOf::Shared, false, _) => wrong("the segment is shared, and the journal says otherwise".into()),
+        }
+    }
+
+    fn keep(&mut self, collection: usize, block: BlockAt, gathered: Gathered) {
+        let Gathered { runs, copies, conflicts } = gathered;
+        let merged = &mut self.collections[collection];
+        for (first, last) in runs {
+            merged.flushed.push((first, last));
+        }
+        self.seen.seen.extend(copies.into_iter().map(|(lsn, copy)| ((collection, lsn), copy)));
+        for Conflict { lsn, offset, other, wins } in conflicts {
+            let file = |at: u32| self.journals.files[at as usize].display().to_string();
+            let what = format!("another entry has the same LSN, at offset {} of {}", other.1, file(other.0));
+            let lost = vec![Lost::of(&merged.report.name, lsn, lsn)];
+            self.journals.problems.push(Problem {
+                file: file(block.file),
+                offset: Some(offset),
+                lost,
+                ..problem(what)
+            });
+            merged.winners.insert(lsn, wins);
+        }
+        merged.blocks.push(block);
+    }
+}
+
+/// Which of two different copies counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Winner {
+    /// The journal's.
+    Journal,
+    /// That of the block at this offset of this file.
+    Block(u32, u64),
+}
+
+struct Conflict {
+    lsn: u64,
+    offset: u64,
+    /// File and offset.
+    other: (u32, u64),
+    wins: Winner,
+}
+
+/// What one block holds.
+#[derive(Default)]
+struct Gathered {
+    runs: Vec<Range>,
+    copies: Vec<(u64, Copy)>,
+    conflicts: Vec<Conflict>,
+}
+
+impl Gathered {
+    fn entry(
+        &mut self,
+        record: &RecordRef<'_>,
+        collection: usize,
+        block: &BlockAt,
+        collections: &[Merged],
+        seen: &Copies,
+    ) {
+        let (lsn, epoch) = (record.lsn.0, record.epoch.0);
+        let offset = block.at.offset;
+        ranges::push(&mut self.runs, lsn, lsn);
+        let here = Winner::Block(block.file, offset);
+        let entries = &collections[collection].entries;
+        if let Ok(at) = entries.binary_search_by_key(&lsn, |entry| entry.lsn)
+            && entries[at].crc != record.crc
+        {
+            let wins = if entries[at].epoch > epoch { Winner::Journal } else { here };
+            self.conflicts.push(Conflict { lsn, offset, other: (entries[at].file, entries[at].offset), wins });
+        }
+        if ranges::holds(&seen.twice[collection], lsn) {
+            let copy = Copy { crc: record.crc, epoch, block: *block };
+            match seen.seen.get(&(collection, lsn)) {
+                Some(other) if other.crc != record.crc => {
+                    let there = (other.block.file, other.block.at.offset);
+                    let wins = if other.epoch > epoch { Winner::Block(there.0, there.1) } else { here };
+                    self.conflicts.push(Conflict { lsn, offset, other: there, wins });
+                }
+                _ => self.copies.push((lsn, copy)),
+            }
+        }
+    }
+}
+
+/// Says what cannot be read and is in no other segment.
+fn judge(
+    directories: &[OpenDirectory],
+    wanted: &[Wanted],
+    bad: &[Bad],
+    collections: &[Merged],
+    journals: &mut Journals,
+    found: &Found,
+) {
+    for (number, segment) in wanted.iter().enumerate() {
+        let Wanted { directory, fact, claims, file, wrong } = segment;
+        let open = &directories[*directory];
+        let text = file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let at = |file: &str, wrong: &Wrong, lost: Vec<Lost>| Problem {
+            directory: open.url.to_string(),
+            file: file.to_owned(),
+            offset: wrong.offset,
+            most_entries: Some(lost.iter().filter_map(|lost| Some(lost.last? - lost.first? + 1)).sum()),
+            lost,
+            ..problem(wrong.what.clone())
+        };
+        let mut named: BTreeMap<usize, Vec<Range>> = BTreeMap::new();
+        for Bad { collection, range, wrong, .. } in bad.iter().filter(|bad| bad.segment == number) {
+            named.entry(*collection).or_default().push(*range);
+            let lost = collections[*collection].lacks(*range, &[]);
+            if lost.is_empty() {
+                let offset = wrong.offset.unwrap_or_default();
+                journals.notes.push(format!("{text}: offset {offset}: {}; nothing that counts is in it", wrong.what));
+            } else {
+                journals.problems.push(at(&text, wrong, lost));
+            }
+        }
+        let mut lost = Vec::new();
+        for (collection, range) in claims {
+            let named = ranges::union(named.remove(collection).unwrap_or_default());
+            lost.extend(collections[*collection].lacks(*range, &named));
+        }
+        let missing = || {
+            let what = format!("segment {} is not there: no file has it", fact.segment);
+            let [(collection, _), ..] = claims.as_slice() else { return (String::new(), what) };
+            let folder = open.segment_folder(fact.shared, &collections[*collection].report.name);
+            match found.headless(*directory, &folder).next() {
+                Some((file, why)) if !fact.shared => (file.path.display().to_string(), format!("{what}; here {why}")),
+                _ => (folder.display().to_string(), what),
+            }
+        };
+        match (lost.is_empty(), wrong, file) {
+            (true, None, _) => {}
+            (true, Some(wrong), _) => {
+                journals.notes.push(format!("{text}: {}; nothing that counts is in it", wrong.what))
+            }
+            (false, Some(wrong), _) => journals.problems.push(at(&text, wrong, lost)),
+            (false, None, Some(_)) => {
+                let what = "the segment does not hold all that the journal says".into();
+                journals.problems.push(at(&text, &Wrong { offset: None, what }, lost));
+            }
+            (false, None, None) => {
+                let (file, what) = missing();
+                journals.problems.push(at(&file, &Wrong { offset: None, what }, lost));
+            }
+        }
+    }
+}
