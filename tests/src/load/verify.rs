@@ -6,7 +6,7 @@ use walstorage_sidecar::proto::{Collection, GetCollectionRequest, ListCollection
 
 use super::ledger::{Ledger, Seen};
 use crate::harness::grpc;
-use crate::oracle::{self, Merged, SlotFile, Verdict};
+use crate::oracle::{self, Merged, SegmentFile, SlotFile, Verdict};
 
 /// Reads every collection and answers all that is wrong.
 pub async fn over_the_socket(client: &mut grpc::Client, collections: &[String], ledger: &Ledger) -> Vec<String> {
@@ -67,16 +67,41 @@ pub fn journal(folder: &Path) -> Verdict {
     oracle::classify(&slots)
 }
 
-/// Has the oracle read the journals of a writer whose process is gone, and the ledger judge that.
+/// Every file of a directory that may be a segment: its path and its bytes.
+#[must_use]
+pub fn segments(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![directory.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("a name").path();
+            if path.is_dir() {
+                if !path.ends_with("_wal/journal") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "avro") {
+                files.push((path.display().to_string(), std::fs::read(&path).expect("a readable segment")));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Has the oracle read the journals and segments of a writer whose process is gone, and the ledger judge that.
 #[must_use]
 pub fn over_the_folders(journals: &[std::path::PathBuf], collections: &[String], ledger: &Ledger) -> Vec<String> {
     let verdicts: Vec<Verdict> = journals.iter().map(|folder| journal(folder)).collect();
-    let merged: Merged = oracle::merge(&verdicts);
+    let directories = journals.iter().filter_map(|journal| journal.parent()?.parent());
+    let stored: Vec<_> = directories.flat_map(segments).collect();
+    let files: Vec<_> = stored.iter().map(|(name, bytes)| SegmentFile { name, bytes }).collect();
+    let merged: Merged = oracle::merge_with_segments(&verdicts, &files);
     let mut wrong: Vec<String> = verdicts.iter().flat_map(|v| &v.damage).map(|d| format!("damage: {d:?}")).collect();
     for name in collections {
         let view = merged.get(name).cloned().unwrap_or_default();
-        if !(view.holes.is_empty() && view.conflicts.is_empty() && view.gaps.is_empty()) {
-            wrong.push(format!("{name}: holes {:?} conflicts {:?} gaps {:?}", view.holes, view.conflicts, view.gaps));
+        if !(view.holes.is_empty() && view.conflicts.is_empty() && view.gaps.is_empty() && view.broken.is_empty()) {
+            let oracle::CollectionView { holes, conflicts, gaps, broken, .. } = &view;
+            wrong.push(format!("{name}: holes {holes:?} conflicts {conflicts:?} gaps {gaps:?} broken {broken:?}"));
         }
         let seen: Vec<Seen> = view
             .entries

@@ -117,7 +117,7 @@ pub fn parse(name: SlotName, bytes: &[u8]) -> Option<Header> {
     (sound && here == name).then_some(header)
 }
 
-fn unhex(text: &[u8]) -> Option<[u8; 16]> {
+pub(super) fn unhex(text: &[u8]) -> Option<[u8; 16]> {
     if text.len() != 32 {
         return None;
     }

@@ -20,6 +20,8 @@ pub mod kind {
     pub const FLUSHED: u64 = 7;
     /// Entries are lost.
     pub const GAP: u64 = 8;
+    /// Where the blocks of a flush are.
+    pub const INDEX: u64 = 9;
     /// A collection was deleted.
     pub const DELETE: u64 = 10;
 }
@@ -213,6 +215,43 @@ pub fn parse_collection(payload: &[u8]) -> Option<CollectionFact> {
 #[must_use]
 pub fn parse_truncate(payload: &[u8]) -> Option<u64> {
     Cursor::new(payload, 0).natural()
+}
+
+/// Payload of a FLUSHED record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushedFact {
+    /// The segment.
+    pub segment: [u8; 16],
+    /// The directory that holds it.
+    pub directory: [u8; 16],
+    /// The first LSN of the collection in it.
+    pub first_lsn: u64,
+    /// Valid bytes of the file.
+    pub length: u64,
+    /// Where its last INDEX block starts.
+    pub index_offset: u64,
+    /// The crc of that block.
+    pub index_crc: u32,
+    /// Nothing is added any more.
+    pub sealed: bool,
+    /// It holds several collections.
+    pub shared: bool,
+}
+
+/// Reads the payload of a FLUSHED record.
+#[must_use]
+pub fn parse_flushed(payload: &[u8]) -> Option<FlushedFact> {
+    let mut c = Cursor::new(payload, 0);
+    Some(FlushedFact {
+        segment: c.fixed()?,
+        directory: c.fixed()?,
+        first_lsn: c.natural()?,
+        length: c.natural()?,
+        index_offset: c.natural()?,
+        index_crc: u32::from_le_bytes(c.fixed()?),
+        sealed: c.boolean()?,
+        shared: c.boolean()?,
+    })
 }
 
 /// Reads the payload of a GAP record: the last LSN and the reason's number.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::Verdict;
+use super::journal::{Place, Verdict};
 use super::record::{self, Producer, Record, kind};
+use super::segment::{self, SegmentFile};
 
 /// One collection, its highest incarnation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +21,11 @@ pub struct CollectionView {
     pub entries: BTreeMap<u64, Record>,
     /// Lost LSNs, first and last.
     pub gaps: BTreeSet<(u64, u64)>,
-    /// LSNs in (truncated_to, head] that are neither an entry, nor in a gap, nor in a segment.
+    /// LSNs in (truncated_to, head] that are neither an entry, nor in a gap; without segments, only those above
+    /// `flushed_to`.
     pub holes: Vec<u64>,
+    /// Segments that cannot be read to the end, and where; an empty file: it is not there.
+    pub broken: Vec<Place>,
     /// Two different entries were found for these LSNs.
     pub conflicts: Vec<u64>,
     /// What is known of each producer's last request.
@@ -31,9 +35,22 @@ pub struct CollectionView {
 /// All collections of a writer.
 pub type Merged = BTreeMap<String, CollectionView>;
 
-/// Merges what the directories of one writer say.
+/// Merges what the journals of one writer's directories say; what is in segments is believed to be there.
 #[must_use]
 pub fn merge<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Merged {
+    merged(verdicts, None)
+}
+
+/// Merges what the journals of one writer's directories say and what their segments hold.
+#[must_use]
+pub fn merge_with_segments<'a>(
+    verdicts: impl IntoIterator<Item = &'a Verdict>,
+    segments: &[SegmentFile<'_>],
+) -> Merged {
+    merged(verdicts, Some(segments))
+}
+
+fn merged<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>, segments: Option<&[SegmentFile<'_>]>) -> Merged {
     let records: Vec<&Record> = verdicts
         .into_iter()
         .flat_map(|v| &v.frames)
@@ -50,13 +67,17 @@ pub fn merge<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Merged {
         let mine: Vec<&Record> =
             records.iter().filter(|r| r.collection == name && r.incarnation == incarnation).copied().collect();
         if !mine.iter().any(|record| record.kind == kind::DELETE) {
-            merged.insert(name.to_owned(), view(incarnation, &mine));
+            let stored = segments.map(|files| segment::stored(name, incarnation, &mine, files));
+            let (entries, broken) = stored.unwrap_or_default();
+            let all: Vec<&Record> = mine.iter().copied().chain(&entries).collect();
+            let view = CollectionView { broken, ..view(incarnation, &all, segments.is_some()) };
+            merged.insert(name.to_owned(), view);
         }
     }
     merged
 }
 
-fn view(incarnation: u64, records: &[&Record]) -> CollectionView {
+fn view(incarnation: u64, records: &[&Record], with_segments: bool) -> CollectionView {
     let mut view = CollectionView { incarnation, ..CollectionView::default() };
     for record in records {
         match record.kind {
@@ -116,7 +137,8 @@ fn view(incarnation: u64, records: &[&Record]) -> CollectionView {
     let gaps = view.gaps.clone();
     let lost = |lsn: u64| gaps.iter().any(|(first, last)| (*first..=*last).contains(&lsn));
     view.entries.retain(|lsn, _| *lsn > truncated_to && !lost(*lsn));
-    view.holes = (truncated_to.max(view.flushed_to) + 1..=view.head)
+    let elsewhere = if with_segments { 0 } else { view.flushed_to };
+    view.holes = (truncated_to.max(elsewhere) + 1..=view.head)
         .filter(|lsn| !view.entries.contains_key(lsn) && !lost(*lsn))
         .collect();
     view
