@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::answer::{AppendWaiter, unknown};
 use super::collection::{ColIx, Collection, DirIx, DuplicateWaiter, PendingBatch};
+use super::journal::Journal;
 use super::log::{Log, Stage};
 use super::producers::{LastRequest, Stamp};
 use crate::api::{Ack, Append, Appended, CompletionQueue};
@@ -203,8 +204,8 @@ impl Log {
         let collection = self.get(ix);
         if ack == Ack::Buffered || collection.durable_head >= until {
             self.answer_one_duplicate(ix, duplicate);
-        } else if collection.stuck.is_some() {
-            let why = unknown("the original was assigned and its directory failed");
+        } else if collection.is_parked() {
+            let why = unknown("the original has its LSNs, and no directory can be written now");
             self.outbox.append(duplicate.waiter, Err(why));
         } else if let Some(collection) = self.collections[ix].as_mut() {
             collection.duplicates.push(duplicate);
@@ -223,31 +224,32 @@ impl Log {
 
     /// Where the next group of a known collection would go.
     fn check_appendable(&mut self, ix: ColIx) -> Result<DirIx, ApiError> {
-        let collection = self.get(ix);
-        if let Some(why) = &collection.stuck {
-            return Err(ApiError::new(Reason::NoHealthyDirectory, why.clone()));
-        }
-        let dir = self.commit_journal(collection.home);
-        let journal = &self.journals[dir];
-        if journal.is_healthy() || (!self.settings.affinity && self.placeable().next().is_some()) {
+        let dir = self.commit_journal(self.get(ix).home);
+        if self.journals[dir].takes_data() {
             return Ok(dir);
         }
-        Err(ApiError::new(
-            Reason::NoHealthyDirectory,
-            format!(
-                "collection {:?} lives on {}, which cannot be written ({:?}); restart the sidecar when that is repaired",
-                collection.name.as_str(),
-                journal.url,
-                journal.health
-            ),
-        ))
+        self.rescue().ok_or_else(|| self.no_directory("entries"))
+    }
+
+    /// Why nothing can be appended.
+    fn no_directory(&self, of: &str) -> ApiError {
+        let states: Vec<String> =
+            self.journals.iter().map(|journal| format!("{} is {:?}", journal.url, journal.health)).collect();
+        let message = format!("no directory takes {of} now: {}", states.join(", "));
+        ApiError::new(Reason::NoHealthyDirectory, message)
+    }
+
+    /// A directory that takes what lived in one that cannot be written: one that takes no new collections is better than
+    /// none.
+    fn rescue(&self) -> Option<DirIx> {
+        self.placeable().next().or_else(|| self.journals.iter().position(Journal::takes_data))
     }
 
     /// Where a group without affinity may go: nowhere else where one directory takes all commits.
     fn placeable(&self) -> impl Iterator<Item = DirIx> {
-        let one_takes_all = self.journals.iter().any(|journal| journal.takes_all_commits);
+        let one_takes_all = self.journals.iter().any(|journal| journal.takes_all_commits && journal.takes_data());
         self.journals.iter().enumerate().filter_map(move |(ix, journal)| {
-            let may = journal.position.is_some() && journal.is_healthy() && !journal.draining && journal.in_use;
+            let may = journal.position.is_some() && journal.takes_data() && !journal.draining;
             (may && !one_takes_all).then_some(ix)
         })
     }
@@ -259,18 +261,8 @@ impl Log {
         let home = self
             .place(&request.collection, turn, None, GROUP_CUT as u64)
             .or_else(|| self.place(&request.collection, turn, None, 0))
-            .or_else(|| {
-                self.journals.iter().position(|j| j.position.is_some() && j.is_healthy() && !j.draining && j.in_use)
-            });
-        let home = home.filter(|&home| self.journals[self.commit_journal(home)].is_healthy());
-        home.ok_or_else(|| {
-            let states: Vec<String> =
-                self.journals.iter().map(|journal| format!("{} is {:?}", journal.url, journal.health)).collect();
-            ApiError::new(
-                Reason::NoHealthyDirectory,
-                format!("no directory takes new collections: {}", states.join(", ")),
-            )
-        })
+            .or_else(|| self.journals.iter().position(|j| j.position.is_some() && j.takes_data() && !j.draining));
+        home.ok_or_else(|| self.no_directory("new collections"))
     }
 
     /// Whether memory and journal have room; if not, what to tell a caller who cannot wait any longer.
@@ -288,8 +280,9 @@ impl Log {
             return Some(self.memory_refusal());
         }
         let dir = self.commit_journal(home);
-        let room = |ix: DirIx| self.journals[ix].is_healthy() && self.journals[ix].has_room(bytes as u64);
-        let elsewhere = !self.settings.affinity && self.placeable().any(room);
+        let room = |ix: DirIx| self.journals[ix].takes_data() && self.journals[ix].has_room(bytes as u64);
+        let free = !self.settings.affinity || known.is_some_and(|ix| self.commit_journal(self.get(ix).home) != dir);
+        let elsewhere = free && self.placeable().any(room);
         if room(dir) || elsewhere {
             return None;
         }
@@ -365,19 +358,16 @@ impl Log {
             self.wake_at(dir, due);
             return;
         }
-        if collection.in_flight {
+        if let Some(dir) = collection.in_flight {
             // Queued again when its group is done; until then its bytes wait where the group is.
-            let dir = self.commit_journal(collection.home);
             self.journals[dir].pending_bytes += added;
             return;
         }
-        let dir = self.next_directory(ix, added);
+        let Some(dir) = self.next_directory(ix, added) else {
+            return self.park(ix, "no directory can be written");
+        };
         if let Some(collection) = self.collections[ix].as_mut() {
             collection.queued_on = Some(dir);
-        }
-        if !self.journals[dir].is_healthy() {
-            let why = format!("{} failed, and no other directory takes its entries", self.journals[dir].url);
-            return self.strand(ix, &why);
         }
         let journal = &mut self.journals[dir];
         journal.pending_bytes += added;
@@ -394,22 +384,26 @@ impl Log {
         }
     }
 
-    /// Where the next group of a collection goes: home, or without affinity wherever placement says now.
-    fn next_directory(&mut self, ix: ColIx, bytes: u64) -> DirIx {
+    /// Where the next group of a collection goes: home, or without affinity wherever placement says now. Where home
+    /// cannot be written, it moves. `None`: nothing can be written.
+    fn next_directory(&mut self, ix: ColIx, bytes: u64) -> Option<DirIx> {
         let (home, name) = (self.get(ix).home, self.get(ix).name.clone());
-        let fixed = self.settings.affinity || self.stage == Stage::Stopping;
-        if fixed || self.journals.iter().any(|journal| journal.takes_all_commits) {
-            return self.commit_journal(home);
+        let commit = self.commit_journal(home);
+        let fixed = self.settings.affinity || self.stage == Stage::Stopping || self.journals[commit].takes_all_commits;
+        if fixed && self.journals[commit].takes_data() {
+            return Some(commit);
         }
         self.turn += 1;
+        let stays = self.journals[home].takes_data();
         let placed = self
             .place(&name, self.turn, Some(home), bytes)
-            .or_else(|| self.journals[home].is_healthy().then_some(home))
-            .or_else(|| self.placeable().next())
-            .unwrap_or(home);
-        if let Some(collection) = self.collections[ix].as_mut() {
+            .or_else(|| stays.then_some(home))
+            .or_else(|| self.rescue())?;
+        if !stays {
+            self.move_home(ix, placed);
+        } else if let Some(collection) = self.collections[ix].as_mut() {
             collection.home = placed;
         }
-        placed
+        Some(placed)
     }
 }

@@ -39,11 +39,6 @@ impl Log {
             self.outbox.truncated(waiter, Ok(truncated_to));
             return Ok(());
         }
-        if up_to > collection.durable_head
-            && let Some(why) = &collection.stuck
-        {
-            return Err(ApiError::new(Reason::NoHealthyDirectory, why.clone()));
-        }
         let home = self.commit_journal(collection.home);
         self.healthy_for_facts(home).ok_or_else(no_directory_for_facts)?;
         let Some(&ix) = self.by_name.get(name) else { return Ok(()) };
@@ -75,14 +70,19 @@ impl Log {
                 self.journals[dir].facts.push_back(fact);
                 self.journals[dir].due(now);
             }
-            None => {
-                if let Fact::Truncate(ix, incarnation) = fact
-                    && let Some(collection) = self.live(ix, incarnation)
-                {
-                    collection.truncate_queued = false;
-                    collection.truncates.clear();
+            None => match fact {
+                Fact::Truncate(ix, incarnation) => {
+                    if let Some(collection) = self.live(ix, incarnation) {
+                        collection.truncate_queued = false;
+                        collection.truncates.clear();
+                    }
                 }
-            }
+                // It is out of the index already: it has to be said as soon as it can be.
+                Fact::Delete { name, incarnation, waiter: _ } => {
+                    self.parked_facts.push(Fact::Delete { name, incarnation, waiter: None });
+                }
+                Fact::Announce(..) => {}
+            },
         }
     }
 
@@ -109,7 +109,7 @@ impl Log {
             collection.truncates.clear();
             collection.changed.notify_waiters();
         }
-        self.queue_fact(home, Fact::Delete { name: name.clone(), incarnation, waiter }, now);
+        self.queue_fact(home, Fact::Delete { name: name.clone(), incarnation, waiter: Some(waiter) }, now);
         Ok(())
     }
 }

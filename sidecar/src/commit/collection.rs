@@ -3,8 +3,7 @@
 //! 1. `truncated_to <= durable_head <= assigned_head`; every LSN in (truncated_to, assigned_head] is in the buffer or in
 //!    a gap.
 //! 2. At most one group of it is in flight, so no hole across directories is possible.
-//! 3. LSNs are never skipped or reused: a collection whose assigned entries could not be written is `stuck` and takes no
-//!    more in this process.
+//! 3. LSNs are never skipped or reused: what has one stays pending until a directory has it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -92,7 +91,8 @@ pub(crate) struct Collection {
     pub(crate) gaps: Vec<Gap>,
     pub(crate) producers: Producers,
     pub(crate) pending: VecDeque<PendingBatch>,
-    pub(crate) in_flight: bool,
+    /// The directory in which a group of it is in flight.
+    pub(crate) in_flight: Option<DirIx>,
     /// It waits in the queue of this directory.
     pub(crate) queued_on: Option<DirIx>,
     /// A record of its creation is durable or in flight.
@@ -101,8 +101,8 @@ pub(crate) struct Collection {
     pub(crate) truncates: Vec<TruncateWish>,
     /// A truncation of it is queued as a fact.
     pub(crate) truncate_queued: bool,
-    /// Why it takes no more entries in this process.
-    pub(crate) stuck: Option<String>,
+    /// Its home or its state has to be said again in the frame of its next group.
+    pub(crate) moved: bool,
     /// Deleted: out of the index of names.
     pub(crate) deleted: bool,
     /// The deletion is durable: it goes when its last group is done.
@@ -125,13 +125,13 @@ impl Collection {
             gaps: Vec::new(),
             producers: Producers::default(),
             pending: VecDeque::new(),
-            in_flight: false,
+            in_flight: None,
             queued_on: None,
             announced: false,
             duplicates: Vec::new(),
             truncates: Vec::new(),
             truncate_queued: false,
-            stuck: None,
+            moved: false,
             deleted: false,
             delete_durable: false,
             changed: Arc::new(Notify::new()),
@@ -155,8 +155,13 @@ impl Collection {
         self.buffer.capacity() + self.producers.cost()
     }
 
+    /// Whether it has entries that no directory is to write now.
+    pub(crate) fn is_parked(&self) -> bool {
+        !self.pending.is_empty() && self.in_flight.is_none() && self.queued_on.is_none()
+    }
+
     /// Whether nothing refers to it any more.
     pub(crate) fn is_gone(&self) -> bool {
-        self.delete_durable && !self.in_flight && self.pending.is_empty()
+        self.delete_durable && self.in_flight.is_none() && self.pending.is_empty()
     }
 }

@@ -91,6 +91,9 @@ impl Log {
         }
         let journal = &self.journals[dir];
         if stopping {
+            if self.others_commit(dir) {
+                return Work::Wait(None);
+            }
             return self.closing_frame(dir, builder);
         }
         let idle_at = journal.last_commit + IDLE;
@@ -275,7 +278,7 @@ impl Log {
                 self.journals[dir].queue.pop_front();
                 continue;
             };
-            let mut group = Group { collection: ix, announces: false, bytes: 0, batches: Vec::new() };
+            let mut group = Group { collection: ix, announces: false, creates: false, bytes: 0, batches: Vec::new() };
             while let Some(batch) = collection.pending.front() {
                 let alone = groups.is_empty() && group.batches.is_empty();
                 if batch.bytes > room && !(alone && draft.bytes.len() < GROUP_CUT) {
@@ -294,8 +297,9 @@ impl Log {
                 continue;
             }
             collection.queued_on = None;
-            collection.in_flight = true;
-            group.announces = !std::mem::replace(&mut collection.announced, true);
+            collection.in_flight = Some(dir);
+            group.creates = !std::mem::replace(&mut collection.announced, true);
+            group.announces = std::mem::take(&mut collection.moved) || group.creates;
             if group.announces {
                 let before = draft.bytes.len();
                 self.draft_announcement(ix, draft);

@@ -63,7 +63,7 @@ pub(crate) enum Fact {
     /// TRUNCATE for the wishes of a collection.
     Truncate(ColIx, Incarnation),
     /// DELETE.
-    Delete { name: CollectionName, incarnation: Incarnation, waiter: ChangeWaiter<Incarnation> },
+    Delete { name: CollectionName, incarnation: Incarnation, waiter: Option<ChangeWaiter<Incarnation>> },
 }
 
 /// A checkpoint being written.
@@ -82,7 +82,10 @@ pub(crate) struct Checkpoint {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) collection: ColIx,
+    /// COLLECTION stands before its entries.
     pub(crate) announces: bool,
+    /// No frame before said that it exists.
+    pub(crate) creates: bool,
     pub(crate) bytes: usize,
     pub(crate) batches: Vec<PendingBatch>,
 }
@@ -120,7 +123,14 @@ pub(crate) struct InFlight {
     pub(crate) oldest: StreamKey,
     pub(crate) groups: Vec<Group>,
     pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
-    pub(crate) deletes: Vec<(CollectionName, Incarnation, ChangeWaiter<Incarnation>)>,
+    pub(crate) deletes: Vec<(CollectionName, Incarnation, Option<ChangeWaiter<Incarnation>>)>,
+}
+
+impl InFlight {
+    /// Whether there is more in it than what only its own stream needs.
+    pub(crate) fn carries(&self) -> bool {
+        !(self.groups.is_empty() && self.truncates.is_empty() && self.deletes.is_empty())
+    }
 }
 
 /// How far the end of a directory's stream is.
@@ -241,6 +251,16 @@ impl Journal {
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.health == Health::Healthy
+    }
+
+    /// Whether entries may be committed here.
+    pub(crate) fn takes_data(&self) -> bool {
+        self.takes_facts() && self.in_use
+    }
+
+    /// Whether facts may be committed here.
+    pub(crate) fn takes_facts(&self) -> bool {
+        self.is_healthy() && !self.stream.over && self.opening == Opening::Done && self.closing == Closing::Open
     }
 
     /// Bytes of journal files, those to be removed included.

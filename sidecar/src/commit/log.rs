@@ -22,7 +22,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::Outbox;
 use super::collection::{ColIx, Collection, DirIx};
-use super::journal::{Fact, Journal, Opening};
+use super::journal::{Fact, Journal};
 use crate::error::{ApiError, Reason};
 use crate::placement::{self, Candidate};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
@@ -111,6 +111,8 @@ pub(crate) struct Log {
     pub(super) receiving: u64,
     /// Memory or journal space was freed since the last look.
     pub(super) freed: bool,
+    /// Facts that no directory can take now.
+    pub(super) parked_facts: Vec<Fact>,
     pub(super) outbox: Outbox,
     pub(super) entropy: SmallRng,
 }
@@ -157,6 +159,7 @@ impl Log {
             memory_used: 0,
             receiving: 0,
             freed: false,
+            parked_facts: Vec::new(),
             outbox: Outbox::default(),
             entropy: SmallRng::seed_from_u64(start.seed),
         };
@@ -246,9 +249,10 @@ impl Log {
         }
     }
 
-    /// The directory that takes the commits of a collection whose home is `home`.
+    /// The directory that takes the commits of a collection whose home is `home`: the journal for all while it can be
+    /// written, else the home itself.
     pub(super) fn commit_journal(&self, home: DirIx) -> DirIx {
-        self.journals.iter().position(|journal| journal.takes_all_commits).unwrap_or(home)
+        self.journals.iter().position(|j| j.takes_all_commits && j.takes_data()).unwrap_or(home)
     }
 
     /// Chooses a home among the healthy directories of `wal_urls`.
@@ -267,7 +271,7 @@ impl Log {
                 Some(Candidate {
                     id: journal.id,
                     position,
-                    healthy: journal.is_healthy() && !journal.draining && journal.in_use && journal.has_room(bytes),
+                    healthy: journal.takes_data() && !journal.draining && journal.has_room(bytes),
                     tier: 0,
                     device: journal.device.0,
                     queued_bytes: journal.pending_bytes,
@@ -287,9 +291,7 @@ impl Log {
 
     /// Any healthy directory, `preferred` first: for facts.
     pub(super) fn healthy_for_facts(&self, preferred: DirIx) -> Option<DirIx> {
-        std::iter::once(preferred)
-            .chain(0..self.journals.len())
-            .find(|&ix| self.journals[ix].is_healthy() && self.journals[ix].opening == Opening::Done)
+        std::iter::once(preferred).chain(0..self.journals.len()).find(|&ix| self.journals[ix].takes_facts())
     }
 
     /// The URL that stands for a directory in answers.

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod outcome;
 pub mod producers;
 pub(crate) mod read;
+mod reroute;
 mod session;
 pub(crate) mod stream;
 #[cfg(test)]

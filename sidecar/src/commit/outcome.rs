@@ -1,14 +1,13 @@
 //! What comes back from the disks: a frame became durable, a write failed, files are gone, the journal was listed.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::answer::unknown;
 use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
-use super::journal::{Closing, Fact, FrameKind, Group, Health, InFlight, Opening, SlotUse};
+use super::journal::{Closing, Fact, FrameKind, Group, InFlight, Journal, Opening, SlotUse};
 use super::log::{Log, Stage, Tombstone};
 use crate::api::{Ack, Appended};
-use crate::error::{ApiError, Reason};
 use crate::format::StreamKey;
 use crate::types::{Incarnation, Lsn};
 
@@ -38,6 +37,8 @@ pub(crate) enum Failure {
 pub(crate) struct Tally {
     pub(crate) entries: u64,
     pub(crate) acks: u64,
+    /// A step of the start of a stream: others may wait for it.
+    pub(crate) opening: bool,
 }
 
 impl Log {
@@ -83,7 +84,9 @@ impl Log {
         }
         for (name, incarnation, waiter) in deletes {
             self.tombstones.insert(name, Tombstone { incarnation, tick });
-            self.outbox.deleted(waiter, Ok(incarnation));
+            if let Some(waiter) = waiter {
+                self.outbox.deleted(waiter, Ok(incarnation));
+            }
             if let Some(&ix) = self.by_incarnation.get(&incarnation) {
                 if let Some(collection) = self.collections[ix].as_mut() {
                     collection.delete_durable = true;
@@ -111,13 +114,17 @@ impl Log {
                 journal.opening = if first { Opening::FirstDone } else { Opening::Done };
                 journal.upkeep_signalled = true;
                 self.opened();
+                if key.session > 0 && self.journals[dir].takes_data() {
+                    self.resume(now);
+                }
             }
         }
+        self.close_in_turn();
         let acks = self.outbox.acks() - acks_before;
         if entries > 0 {
             self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks, now);
         }
-        Tally { entries, acks }
+        Tally { entries, acks, opening: kind == FrameKind::Opening }
     }
 
     /// Everything a durable frame declared gone goes.
@@ -142,7 +149,7 @@ impl Log {
 
     /// One collection's part of a durable frame; answers the number of entries.
     fn group_durable(&mut self, dir: DirIx, group: Group, now: Instant) -> u64 {
-        let Group { collection: ix, announces, bytes, batches } = group;
+        let Group { collection: ix, announces, creates: _, bytes, batches } = group;
         let directory = self.url(dir);
         let epoch = self.identity.epoch;
         let Some(collection) = self.collections[ix].as_mut() else { return 0 };
@@ -159,7 +166,7 @@ impl Log {
             }
         }
         let head = collection.durable_head;
-        collection.in_flight = false;
+        collection.in_flight = None;
         if collection.delete_durable
             && let Some(tombstone) = self.tombstones.get_mut(&collection.name)
         {
@@ -238,7 +245,7 @@ impl Log {
     }
 
     /// When every directory has done its part of the start, the next part begins, or service.
-    fn opened(&mut self) {
+    pub(super) fn opened(&mut self) {
         let all = |log: &Self, step: &[Opening]| {
             log.journals.iter().all(|journal| !journal.is_healthy() || step.contains(&journal.opening))
         };
@@ -255,96 +262,12 @@ impl Log {
             for journal in &mut self.journals {
                 journal.in_use |= journal.is_healthy();
             }
-            self.opening_records = Vec::new();
             self.stage = Stage::Serving;
         }
-    }
-
-    /// A write or sync of the stream `key` failed: it is over, where it is not already. What was assigned to it is neither durable nor lost; everybody who
-    /// waits is told so.
-    pub(crate) fn failed(&mut self, dir: DirIx, key: StreamKey, failure: Failure, now: Instant) {
-        if self.is_over(dir, key) {
-            return;
+        if self.stage != Stage::Opening && self.journals.iter().any(Journal::takes_facts) {
+            // What recovery decided is durable.
+            (self.opening_records, self.opening_record_count) = (Vec::new(), 0);
         }
-        let (health, why) = match failure {
-            Failure::Fenced(why) => return self.fence(why),
-            Failure::Full(why) => (Health::Full(why.clone()), why),
-            Failure::Failed(why) => (Health::Failed(why.clone()), why),
-        };
-        let journal = &mut self.journals[dir];
-        journal.health = health;
-        journal.since = SystemTime::now();
-        journal.checkpoint = None;
-        journal.commit_at = None;
-        journal.pending_bytes = 0;
-        let queued = std::mem::take(&mut journal.queue);
-        let facts = std::mem::take(&mut journal.facts);
-        let in_flight = journal.in_flight.take();
-        journal.note_abandoned(in_flight.as_ref());
-        let sentence =
-            format!("a write to {} failed ({why}); restart the sidecar when the directory is repaired", journal.url);
-        let mut touched: Vec<ColIx> = queued.into_iter().collect();
-        if let Some(in_flight) = in_flight {
-            for group in in_flight.groups {
-                touched.push(group.collection);
-                for batch in group.batches {
-                    if let Some(waiter) = batch.waiter {
-                        self.outbox.append(waiter, Err(unknown(&sentence)));
-                    }
-                }
-            }
-            for (ix, incarnation, wishes) in in_flight.truncates {
-                if let Some(collection) = self.live(ix, incarnation) {
-                    collection.truncates.extend(wishes);
-                }
-                self.queue_truncate(ix, now);
-            }
-            for (name, incarnation, waiter) in in_flight.deletes {
-                self.queue_fact(dir, Fact::Delete { name, incarnation, waiter }, now);
-            }
-        }
-        for ix in touched {
-            self.strand(ix, &sentence);
-        }
-        for fact in facts {
-            match fact {
-                Fact::Truncate(ix, incarnation) => {
-                    if let Some(collection) = self.live(ix, incarnation) {
-                        collection.truncate_queued = false;
-                        self.queue_truncate(ix, now);
-                    }
-                }
-                fact @ Fact::Delete { .. } => self.queue_fact(dir, fact, now),
-                // The other directories were told of it each on their own.
-                Fact::Announce(..) => {}
-            }
-        }
-        // Whoever waits for room there waits in vain.
-        self.freed = true;
-        self.opened();
-    }
-
-    /// A collection whose assigned entries could not be written takes no more: its LSNs can be neither reused nor
-    /// skipped.
-    pub(super) fn strand(&mut self, ix: ColIx, why: &str) {
-        let Some(collection) = self.collections[ix].as_mut() else { return };
-        collection.in_flight = false;
-        collection.queued_on = None;
-        collection.stuck.get_or_insert_with(|| why.to_owned());
-        let head = collection.durable_head;
-        let waiters: Vec<_> = std::mem::take(&mut collection.pending).into_iter().filter_map(|b| b.waiter).collect();
-        let duplicates = std::mem::take(&mut collection.duplicates);
-        let (kept, hopeless): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut collection.truncates).into_iter().partition(|wish| wish.up_to <= head);
-        collection.truncates = kept;
-        for waiter in waiters.into_iter().chain(duplicates.into_iter().map(|duplicate| duplicate.waiter)) {
-            self.outbox.append(waiter, Err(unknown(why)));
-        }
-        for wish in hopeless {
-            let message = format!("LSN {} never became durable: {why}", wish.up_to);
-            self.outbox.truncated(wish.waiter, Err(ApiError::new(Reason::NoHealthyDirectory, message)));
-        }
-        self.reap(ix);
     }
 
     /// Another process owns the writer: nothing more is written, everything under way is unknown.
@@ -368,7 +291,7 @@ impl Log {
             }
         }
         for ix in 0..self.collections.len() {
-            self.strand(ix, why);
+            self.park(ix, why);
             if let Some(collection) = self.collections[ix].as_mut() {
                 // The senders go away: their callers learn UNKNOWN_OUTCOME.
                 collection.truncates.clear();

@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) dead: bool,
     /// This many syncs of files succeed, the next one fails.
     pub(crate) syncs_left: Option<u64>,
+    /// A sync that fails leaves the pages readable and clean: no later one writes them.
+    pub(crate) forgets_pages: bool,
     /// This many bytes can still be written.
     pub(crate) bytes_left: Option<u64>,
     /// This many writes are whole, the next one is cut in the middle.
@@ -39,6 +41,8 @@ struct Content {
     now: Vec<u8>,
     /// As of the last sync.
     durable: Vec<u8>,
+    /// `now` is but in the page cache, and nobody will write it.
+    forgotten: bool,
 }
 
 type File = Arc<Mutex<Content>>;
@@ -121,7 +125,7 @@ fn torn(content: &Content, random: &mut SmallRng) -> Content {
             bytes[start..end].copy_from_slice(&content.now[start..end]);
         }
     }
-    Content { now: bytes.clone(), durable: bytes }
+    Content { now: bytes.clone(), durable: bytes, forgotten: false }
 }
 
 struct MemFile {
@@ -164,11 +168,17 @@ impl DiskFile for MemFile {
         if let Some(left) = &mut state.faults.syncs_left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
-                None => return Err(io::Error::from_raw_os_error(5)),
+                None => {
+                    self.file.lock().forgotten |= state.faults.forgets_pages;
+                    return Err(io::Error::from_raw_os_error(5));
+                }
             }
         }
         drop(state);
         let mut content = self.file.lock();
+        if content.forgotten {
+            return Ok(());
+        }
         content.durable = content.now.clone();
         Ok(())
     }
@@ -183,6 +193,10 @@ impl DiskFile for MemFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
+        let mut content = self.file.lock();
+        if std::mem::take(&mut content.forgotten) {
+            content.now = content.durable.clone();
+        }
         Ok(())
     }
 

@@ -210,9 +210,8 @@ impl Inner {
     }
 
     pub(super) fn committed(&self, dir: DirIx, key: StreamKey, done: Committed) {
-        let was_opening = self.peek(|log| log.stage == Stage::Opening).unwrap_or(false);
         let tally = self.with_log(|log| log.committed(dir, key, done, Instant::now())).unwrap_or_default();
-        if was_opening {
+        if tally.opening {
             self.turn();
             self.wake_all();
         }

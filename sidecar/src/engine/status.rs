@@ -122,11 +122,11 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
 fn show_journal(journal: &Journal, best_us: f64) -> DirectoryStatus {
     let (state, reason, remedy) = match &journal.health {
         Health::Full(why) => {
-            let remedy = "free or add space, then restart the sidecar; its collections take no appends until then";
+            let remedy = "free or add space; its collections live on other directories meanwhile";
             (DirectoryState::Full, why.clone(), remedy)
         }
         Health::Failed(why) => {
-            let remedy = "repair the device, then restart the sidecar; its collections take no appends until then";
+            let remedy = "repair or replace the device; its collections live on other directories meanwhile";
             (DirectoryState::Failed, why.clone(), remedy)
         }
         Health::Healthy if journal.draining => (DirectoryState::Draining, String::new(), ""),

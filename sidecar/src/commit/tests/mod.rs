@@ -5,6 +5,7 @@ mod closing;
 mod durability;
 mod facts;
 mod freeing;
+mod rerouting;
 mod rig;
 mod sessions;
 mod waiting;
