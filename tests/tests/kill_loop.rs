@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use walstorage_tests::harness::skip::skipped;
-use walstorage_tests::load::kill_loop::{Shape, kill_loop};
+use walstorage_tests::load::kill_loop::kill_loop;
+use walstorage_tests::load::{Shape, Trouble};
 
 async fn run(shape: Shape) {
     let number = |variable| std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -52,4 +53,24 @@ async fn a_power_cut_of_three_directories_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_without_affinity_loses_and_doubles_nothing() {
     run_on_twins("a_power_cut_without_affinity_loses_and_doubles_nothing", Shape::without_affinity()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_disks_lose_and_double_nothing() {
+    match Shape::three_directories().on_twins() {
+        Ok(shape) => run(shape.with(Trouble::QUICK)).await,
+        Err(why) => skipped("failing_disks_lose_and_double_nothing", &why),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_sees_when_a_disk_lies_about_its_syncs() {
+    let shape = match Shape::one_directory().on_twins() {
+        Ok(shape) => shape.with(&[Trouble::Lies]).set(r#"on_damage = "gap""#),
+        Err(why) => return skipped("the_loop_sees_when_a_disk_lies_about_its_syncs", &why),
+    };
+    let died = tokio::spawn(kill_loop(shape, 40, rand::random())).await.expect_err("something is lost");
+    let panic = died.into_panic();
+    let verdict = panic.downcast_ref::<String>().expect("a message");
+    assert!(["lost", "damage", "instead of an entry"].iter().any(|what| verdict.contains(what)), "{verdict}");
 }

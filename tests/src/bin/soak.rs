@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use walstorage_tests::load::kill_loop::{Shape, kill_loop};
+use walstorage_tests::load::Shape;
+use walstorage_tests::load::kill_loop::kill_loop;
 
 /// Kills a sidecar under load, again and again, and ends with an error at the first entry lost, doubled or altered.
 #[derive(Parser)]

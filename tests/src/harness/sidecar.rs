@@ -58,7 +58,7 @@ impl Sidecar {
             .arg("serve")
             .arg("--config")
             .arg(self.setup.write())
-            .env("WALSTORAGE_LOG", "debug")
+            .env("WALSTORAGE_LOG", "info,walstorage_sidecar=debug")
             .envs(self.setup.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log twice"))

@@ -1,7 +1,7 @@
 //! A client that outlives the sidecar's kills: it plans requests, sends them over its transport, notes the outcomes, and
 //! as a producer sends again what was not answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,6 +138,7 @@ impl Client {
                 Next::Done
             }
             Answer::Refused(reason) => {
+                self.ledger.refused(&reason);
                 let over = matches!(reason.as_str(), "SHUTTING_DOWN" | "NOT_READY");
                 if self.producer {
                     return if over { Next::End } else { Next::Again };
@@ -161,6 +162,7 @@ impl Client {
         let mut again = std::mem::take(&mut self.pending);
         // Sent on this stream and not answered, in order of ids.
         let mut under_way: VecDeque<Planned> = VecDeque::new();
+        let mut passed_over = HashSet::new();
         let ended = loop {
             let stopping = stop.load(Ordering::Relaxed);
             while under_way.len() < window && !(stopping && again.is_empty()) {
@@ -181,9 +183,14 @@ impl Client {
                         break None;
                     };
                     let planned = under_way.remove(at).unwrap_or_else(|| unreachable!("it was found"));
-                    if under_way.iter().take(at).any(|earlier| earlier.collection == planned.collection) {
+                    let earlier = under_way.iter().take(at).filter(|earlier| earlier.collection == planned.collection);
+                    let overtaken: Vec<u64> = earlier.map(|earlier| earlier.id.1).collect();
+                    // One that failed is not answered; the stream ends because of it. Healthy disks fail none.
+                    let wrong = !overtaken.is_empty() && !self.ledger.disks_fail();
+                    if wrong || passed_over.contains(&reply.id) {
                         self.ledger.fault(format!("client {}: replies out of order: {reply:?}", self.number));
                     }
+                    passed_over.extend(overtaken);
                     let answer = transport::told(&planned, &reply);
                     if matches!(self.note(&planned, answer), Next::End) {
                         break None;
@@ -197,8 +204,11 @@ impl Client {
         if let Some(status) = ended {
             let typed = grpc::typed(&status);
             match transport::error(&typed.reason, &typed.durability, || format!("stream: {status}")) {
-                Answer::Refused(_) => match typed.details.get("requestId").and_then(|id| id.parse().ok()) {
-                    Some(id) => refused_from = id,
+                Answer::Refused(reason) => match typed.details.get("requestId").and_then(|id| id.parse().ok()) {
+                    Some(id) => {
+                        refused_from = id;
+                        self.ledger.refused(&reason);
+                    }
                     None => self.ledger.fault(format!("a refusal without requestId: {status}")),
                 },
                 Answer::Fault(what) => self.ledger.fault(what),

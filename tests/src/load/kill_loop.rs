@@ -1,12 +1,13 @@
-//! Random SIGKILLs and power cuts under eight clients over both transports.
+//! Random SIGKILLs, power cuts and failing disks under eight clients over both transports.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::Counts;
-use super::{Client, Kind, Ledger, verify};
-use crate::harness::{Namespace, Setup, Sidecar, grpc};
+use super::trouble::Trouble;
+use super::{Client, Kind, Ledger, Shape, verify};
+use crate::harness::{DEADLINE, Sidecar, grpc};
 use crate::twin::TwinDisk;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -22,6 +23,9 @@ const CLIENTS: [(Kind, bool); 8] = [
     (Kind::Json, false),
     (Kind::Lines, true),
 ];
+
+/// The capacity of a disk that is not full.
+const CAPACITY: u64 = 1 << 30;
 
 /// Truncates random collections to random LSNs until the connection breaks.
 async fn truncate_at_random(mut client: grpc::Client, ledger: Arc<Ledger>, names: Arc<[String]>, seed: u64) {
@@ -40,6 +44,8 @@ async fn truncate_at_random(mut client: grpc::Client, ledger: Arc<Ledger>, names
         ledger.truncating(&collection, up_to);
         match client.truncate(TruncateRequest { collection: collection.clone(), up_to }).await {
             Ok(reply) => ledger.truncated(&collection, reply.into_inner().truncated_to),
+            // A failing disk answers so; a process that is gone has no reason.
+            Err(status) if !grpc::typed(&status).reason.is_empty() => {}
             Err(_) => return,
         }
     }
@@ -53,11 +59,17 @@ enum End {
     Cut,
 }
 
-/// Cuts the power of all disks and the process, and brings the disks back.
-fn cut(sidecar: &mut Sidecar, disks: &mut [TwinDisk], rng: &mut StdRng) {
-    disks.iter().for_each(|disk| disk.cut(rng.random()));
-    sidecar.kill_while(|| disks.iter_mut().for_each(TwinDisk::power_off));
-    disks.iter_mut().for_each(|disk| disk.power_on().expect("mounted again"));
+/// What the loop did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// Entries sent, acknowledged, read.
+    pub counts: Counts,
+    /// Starts of a process.
+    pub starts: u64,
+    /// Ends of a process by a signal or without power.
+    pub ends: u64,
+    /// Calls of disks that failed, stalled or were late.
+    pub faults: u64,
 }
 
 /// Ends a sidecar `kills` times under load, in the ways that its disks allow, and judges after each what it left and
@@ -65,161 +77,236 @@ fn cut(sidecar: &mut Sidecar, disks: &mut [TwinDisk], rng: &mut StdRng) {
 ///
 /// # Panics
 /// When anything is lost, doubled, out of order or torn apart; the message names the seed.
-pub async fn kill_loop(shape: Shape, kills: u64, seed: u64) -> Counts {
-    let Shape { setup, directories, collections, twins } = shape;
+pub async fn kill_loop(shape: Shape, kills: u64, seed: u64) -> Done {
     println!("WALSTORAGE_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
-    let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
-    let ledger = Arc::new(Ledger::default());
-    let mut clients: Vec<Client> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(n, (kind, producer))| Client::new(n as u32, *kind, *producer, &names, &ledger, seed))
-        .collect();
-    let mut journals: Vec<_> = (1..=directories).map(|n| setup.journal(n)).collect();
-    let mut sidecar = Sidecar::new(setup);
-    // Declared after the sidecar, so that a panic takes them first.
-    let mut disks = Vec::new();
-    if let Some((namespace, mounted)) = twins {
-        journals.iter_mut().for_each(|journal| *journal = namespace.path(journal));
-        sidecar = sidecar.within(namespace);
-        disks = mounted;
-    }
-    let fail = |wrong: Vec<String>, when: &str| {
-        assert!(
-            wrong.is_empty(),
-            "seed {seed}, {when}: {} faults\n{}",
-            wrong.len(),
-            wrong[..wrong.len().min(20)].join("\n")
-        );
-    };
+    let mut writer = Writer::new(shape, seed);
     for round in 0..=kills {
-        let last = round == kills;
-        if rng.random_range(0..4) == 0 {
-            sidecar.start();
-            tokio::time::sleep(Duration::from_millis(rng.random_range(0..40))).await;
-            if disks.is_empty() {
-                sidecar.kill();
-            } else {
-                cut(&mut sidecar, &mut disks, &mut rng);
+        writer.round(round, round == kills).await;
+    }
+    writer.finish().await
+}
+
+/// A writer, its clients and what they know.
+struct Writer {
+    seed: u64,
+    rng: StdRng,
+    names: Arc<[String]>,
+    ledger: Arc<Ledger>,
+    clients: Vec<Client>,
+    journals: Vec<std::path::PathBuf>,
+    troubles: &'static [Trouble],
+    done: Done,
+    /// Before the sidecar: a panic drops them first, so that no call of the process is left without an answer.
+    disks: Vec<TwinDisk>,
+    sidecar: Sidecar,
+}
+
+impl Writer {
+    fn new(shape: Shape, seed: u64) -> Self {
+        let Shape { setup, directories, collections, twins, troubles } = shape;
+        assert!(troubles.is_empty() || twins.is_some(), "only twins make trouble");
+        let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
+        let ledger = Arc::new(Ledger::default());
+        if !troubles.is_empty() {
+            ledger.expect_failing_disks();
+        }
+        let clients = CLIENTS
+            .iter()
+            .enumerate()
+            .map(|(number, (kind, producer))| Client::new(number as u32, *kind, *producer, &names, &ledger, seed));
+        let clients = clients.collect();
+        let mut journals: Vec<_> = (1..=directories).map(|n| setup.journal(n)).collect();
+        let mut sidecar = Sidecar::new(setup);
+        let mut disks = Vec::new();
+        if let Some((namespace, mounted)) = twins {
+            journals.iter_mut().for_each(|journal| *journal = namespace.path(journal));
+            sidecar = sidecar.within(namespace);
+            disks = mounted;
+        }
+        let rng = StdRng::seed_from_u64(seed);
+        Self { seed, rng, names, ledger, clients, journals, troubles, done: Done::default(), disks, sidecar }
+    }
+
+    fn judge(&self, wrong: &[String], when: &str) {
+        if wrong.is_empty() {
+            return;
+        }
+        if let Ok(keep) = std::env::var("WALSTORAGE_KEEP") {
+            self.keep(std::path::Path::new(&keep));
+        }
+        let shown = wrong[..wrong.len().min(20)].join("\n");
+        panic!("seed {}, {when}: {} faults\n{shown}", self.seed, wrong.len());
+    }
+
+    /// Copies the directories as they are now, and every log.
+    fn keep(&self, folder: &std::path::Path) {
+        let directories = self.journals.iter().filter_map(|journal| journal.parent()?.parent());
+        let logs = std::fs::read_dir(self.sidecar.setup.root()).into_iter().flatten().flatten();
+        let logs = logs.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).map(|entry| entry.path());
+        let from: Vec<_> = directories.map(std::path::Path::to_path_buf).chain(logs).collect();
+        let copied = std::process::Command::new("cp").arg("-r").args(from).arg(folder).status();
+        println!("kept in {}: {copied:?}", folder.display());
+    }
+
+    fn start(&mut self) {
+        self.done.starts += 1;
+        self.sidecar.start();
+    }
+
+    /// Starts, waits until it serves, and reads everything.
+    async fn recover(&mut self, when: &str) {
+        self.start();
+        self.sidecar.wait_ready().await;
+        self.ledger.reader(when);
+        let wrong = verify::over_the_socket(&mut self.sidecar.grpc(), &self.names, &self.ledger).await;
+        self.judge(&wrong, when);
+    }
+
+    fn heal(&mut self) {
+        for disk in &self.disks {
+            self.done.faults += disk.take_struck();
+            disk.set_capacity(CAPACITY);
+            disk.heal();
+        }
+    }
+
+    /// Ends the process; without power everything that was not synced is at the mercy of the seed.
+    async fn end(&mut self, end: End) {
+        match end {
+            End::Stop => {
+                self.heal();
+                self.sidecar.stop().await;
+            }
+            End::Kill => {
+                let Self { sidecar, disks, .. } = self;
+                sidecar.kill_while(|| disks.iter().for_each(TwinDisk::heal));
+            }
+            End::Cut => {
+                let Self { sidecar, disks, rng, .. } = self;
+                disks.iter().for_each(|disk| disk.cut(rng.random()));
+                sidecar.kill_while(|| disks.iter_mut().for_each(TwinDisk::power_off));
+                disks.iter_mut().for_each(|disk| disk.power_on().expect("mounted again"));
             }
         }
-        sidecar.start();
-        sidecar.wait_ready().await;
-        fail(verify::over_the_socket(&mut sidecar.grpc(), &names, &ledger).await, &format!("round {round}, at start"));
-        let socket = sidecar.setup.socket();
+        self.done.ends += u64::from(end != End::Stop);
+        self.heal();
+    }
+
+    async fn round(&mut self, round: u64, last: bool) {
+        if self.rng.random_range(0..4) == 0 {
+            self.start();
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..40))).await;
+            self.end(if self.disks.is_empty() { End::Kill } else { End::Cut }).await;
+        }
+        self.recover(&format!("round {round}, at start")).await;
+        let (client, ledger, names) = (self.sidecar.grpc(), Arc::clone(&self.ledger), Arc::clone(&self.names));
+        let truncating = tokio::spawn(truncate_at_random(client, ledger, names, self.seed ^ round));
         let stop = Arc::new(AtomicBool::new(last));
-        let truncating =
-            tokio::spawn(truncate_at_random(sidecar.grpc(), Arc::clone(&ledger), Arc::clone(&names), seed ^ round));
-        let running: Vec<_> = clients
-            .drain(..)
-            .map(|mut client| {
-                let (socket, stop) = (socket.clone(), Arc::clone(&stop));
-                tokio::spawn(async move {
-                    client.run(&socket, &stop).await;
-                    client
-                })
-            })
-            .collect();
-        let end = match rng.random_range(0..5) {
+        let over = Arc::new(AtomicBool::new(false));
+        let running = self.set_to_work(&stop, &over);
+        let end = match self.rng.random_range(0..5) {
             _ if last => End::Stop,
             0 => End::Stop,
-            1..4 if !disks.is_empty() => End::Cut,
+            1..4 if !self.disks.is_empty() => End::Cut,
             _ => End::Kill,
         };
         if !last {
-            let target = ledger.counts().acked + rng.random_range(0..600);
-            let mut ticks = tokio::time::interval(Duration::from_millis(1));
-            let deadline = std::time::Instant::now() + crate::harness::DEADLINE;
-            while ledger.counts().acked < target && !running.iter().all(tokio::task::JoinHandle::is_finished) {
-                ticks.tick().await;
-                assert!(std::time::Instant::now() < deadline, "seed {seed}, round {round}: no progress");
-            }
-            match end {
-                End::Stop => sidecar.stop().await,
-                End::Kill => sidecar.kill(),
-                End::Cut => cut(&mut sidecar, &mut disks, &mut rng),
-            }
+            self.load(round, &running).await;
+            // Before the process is gone: clients that meet it no more shall not try again.
+            over.store(true, Ordering::Relaxed);
+            self.end(end).await;
             stop.store(true, Ordering::Relaxed);
         }
         for client in running {
-            let joined = tokio::time::timeout(crate::harness::DEADLINE, client).await;
-            clients.push(joined.expect("a client ends").expect("a client does not panic"));
+            let joined = tokio::time::timeout(DEADLINE, client).await;
+            self.clients.push(joined.expect("a client ends").expect("a client does not panic"));
         }
         if last {
             truncating.abort();
             let _ = truncating.await;
-            sidecar.stop().await;
+            self.end(End::Stop).await;
         } else {
             truncating.await.expect("truncating does not panic");
         }
-        // What a killed process wrote and did not sync is there to be seen, and may be gone with the power.
-        if end != End::Kill || disks.is_empty() {
-            fail(verify::over_the_folders(&journals, &names, &ledger), &format!("round {round}, {end:?}"));
+        // What a killed process did not sync, or failed to, is there to be seen and may be gone with the power.
+        let certain = match end {
+            End::Stop => self.troubles.is_empty(),
+            End::Kill => self.disks.is_empty(),
+            End::Cut => true,
+        };
+        if certain {
+            let when = format!("round {round}, {end:?}");
+            self.ledger.reader(&when);
+            let wrong = verify::over_the_folders(&self.journals, &self.names, &self.ledger);
+            self.judge(&wrong, &when);
         }
     }
-    assert!(clients.iter().all(|client| client.pending() == 0), "every producer got all its answers");
-    for again in ["first", "second"] {
-        sidecar.start();
-        sidecar.wait_ready().await;
-        fail(verify::over_the_socket(&mut sidecar.grpc(), &names, &ledger).await, &format!("the {again} restart"));
-        sidecar.kill();
-    }
-    let counts = ledger.counts();
-    println!("{counts:?}; requests of unknown outcome: {}", ledger.unknown().len());
-    assert!(counts.acked > 0 && counts.read > 0, "the loop did something: {counts:?}");
-    counts
-}
 
-/// What a writer looks like.
-pub struct Shape {
-    /// How it is started.
-    pub setup: Setup,
-    /// Number of directories with a journal: `d1`, `d2`, …
-    pub directories: usize,
-    /// Number of collections.
-    pub collections: usize,
-    /// Its directories, where they are disks whose power can be cut.
-    pub twins: Option<(Namespace, Vec<TwinDisk>)>,
-}
-
-impl Shape {
-    /// One directory.
-    #[must_use]
-    pub fn one_directory() -> Self {
-        Self { setup: Setup::new(1), directories: 1, collections: 4, twins: None }
+    /// Runs every client, and again when it was refused, until `over`.
+    fn set_to_work(&mut self, stop: &Arc<AtomicBool>, over: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Client>> {
+        let socket = self.sidecar.setup.socket();
+        let again = !self.troubles.is_empty();
+        let run = |mut client: Client| {
+            let (socket, stop, over) = (socket.clone(), Arc::clone(stop), Arc::clone(over));
+            tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    ticks.tick().await;
+                    client.run(&socket, &stop).await;
+                    let answered = stop.load(Ordering::Relaxed) && client.pending() == 0;
+                    if !again || over.load(Ordering::Relaxed) || answered {
+                        return client;
+                    }
+                }
+            })
+        };
+        self.clients.drain(..).map(run).collect()
     }
 
-    /// Three directories in turn.
-    #[must_use]
-    pub fn three_directories() -> Self {
-        let setup = Setup::new(3).set(r#"distribution_strategy = "RoundRobin""#);
-        Self { setup, directories: 3, collections: 7, twins: None }
+    /// Waits until some hundred requests were acknowledged or refused; first for the disk that is to make trouble, if
+    /// one is, until it has.
+    async fn load(&mut self, round: u64, running: &[tokio::task::JoinHandle<Client>]) {
+        let mut disk = None;
+        if !self.troubles.is_empty() && self.rng.random_range(0..3) > 0 {
+            let trouble = self.troubles[self.rng.random_range(0..self.troubles.len())];
+            let number = self.rng.random_range(0..self.disks.len());
+            println!("round {round}: {trouble:?} on d{}", number + 1);
+            trouble.begin(&self.disks[number], &mut self.rng);
+            disk = Some(number);
+        }
+        let more = self.rng.random_range(0..600);
+        let passed = || self.ledger.counts().acked + self.ledger.counts().refused;
+        let struck = || disk.is_none_or(|number| self.disks[number].struck() > 0);
+        let ended = || running.iter().all(tokio::task::JoinHandle::is_finished);
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        let started = Instant::now();
+        // A fault may wait for calls that do not come.
+        let limit = passed() + 2000;
+        while !struck() && passed() < limit && !ended() {
+            ticks.tick().await;
+            assert!(started.elapsed() < DEADLINE, "seed {}, round {round}: no progress", self.seed);
+        }
+        let target = passed() + more;
+        while passed() < target && !ended() {
+            ticks.tick().await;
+            assert!(started.elapsed() < DEADLINE, "seed {}, round {round}: no progress", self.seed);
+        }
     }
 
-    /// A collection's groups go to different directories.
-    #[must_use]
-    pub fn without_affinity() -> Self {
-        let setup = Setup::new(2).set(r#"distribution_strategy = "Hash""#).set("collection_affinity = false");
-        Self { setup, directories: 2, collections: 3, twins: None }
-    }
-
-    /// All commits go to a directory of their own.
-    #[must_use]
-    pub fn own_journal() -> Self {
-        let setup = Setup::new(2);
-        let journal = setup.url("d3");
-        Self { setup: setup.set(&format!("journal_url = {journal:?}")), directories: 3, collections: 3, twins: None }
-    }
-
-    /// Puts the directories on disks whose power is cut, too.
-    ///
-    /// # Errors
-    /// The reason, where this machine does not allow it.
-    pub fn on_twins(self) -> Result<Self, String> {
-        let namespace = Namespace::of_root()?;
-        let mount = |n| TwinDisk::mount(&namespace, &self.setup.path(&format!("d{n}")), 1 << 30);
-        let disks = (1..=self.directories).map(mount).collect::<Result<_, _>>()?;
-        Ok(Self { twins: Some((namespace, disks)), ..self })
+    /// Two starts more must show the same.
+    async fn finish(mut self) -> Done {
+        assert!(self.clients.iter().all(|client| client.pending() == 0), "every producer got all its answers");
+        for again in ["first", "second"] {
+            self.recover(&format!("the {again} restart")).await;
+            self.end(End::Kill).await;
+        }
+        self.done.counts = self.ledger.counts();
+        println!("{:?}; requests of unknown outcome: {}", self.done, self.ledger.unknown().len());
+        assert!(self.done.counts.acked > 0 && self.done.counts.read > 0, "the loop did something");
+        if self.troubles.is_empty() {
+            let expected = self.done.counts.refused_by_disks == 0;
+            assert!(expected, "healthy disks refuse nothing: {:?}", self.done);
+        }
+        self.done
     }
 }

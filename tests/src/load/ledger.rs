@@ -8,6 +8,7 @@
 //! 6. `truncated_to` never falls below what was acknowledged, nor rises above what was asked for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -62,8 +63,8 @@ pub struct Seen {
 struct Request {
     sent: Sent,
     outcome: Outcome,
-    /// The first LSN at which a reader found it.
-    seen_at: Option<u64>,
+    /// The first LSN at which a reader found it, and which reader.
+    seen_at: Option<(u64, Arc<str>)>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +76,9 @@ struct Book {
     truncations: HashMap<String, (u64, u64)>,
     faults: Vec<String>,
     counts: Counts,
+    disks_fail: bool,
+    /// Who reads now; for messages.
+    reader: Arc<str>,
 }
 
 /// How much went through.
@@ -88,6 +92,10 @@ pub struct Counts {
     pub duplicates: u64,
     /// Entries read and compared, over all checks.
     pub read: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Those that were refused because no directory could take them.
+    pub refused_by_disks: u64,
 }
 
 /// Shared by all clients of one writer.
@@ -167,6 +175,29 @@ impl Ledger {
         self.0.lock().counts.duplicates += 1;
     }
 
+    /// Says who reads from now on.
+    pub fn reader(&self, name: &str) {
+        self.0.lock().reader = name.into();
+    }
+
+    /// Says that disks fail: some requests fail that would not otherwise.
+    pub fn expect_failing_disks(&self) {
+        self.0.lock().disks_fail = true;
+    }
+
+    /// Whether disks fail.
+    #[must_use]
+    pub fn disks_fail(&self) -> bool {
+        self.0.lock().disks_fail
+    }
+
+    /// Notes a refusal; a producer sends again what was refused.
+    pub fn refused(&self, reason: &str) {
+        let counts = &mut self.0.lock().counts;
+        counts.refused += 1;
+        counts.refused_by_disks += u64::from(reason == "NO_HEALTHY_DIRECTORY");
+    }
+
     /// Notes something that must not happen.
     pub fn fault(&self, what: String) {
         self.0.lock().faults.push(what);
@@ -227,15 +258,15 @@ impl Ledger {
                 }
             }
         }
-        let Book { requests, durable, .. } = &mut *book;
+        let Book { requests, durable, reader, .. } = &mut *book;
         for (id, request) in requests.iter_mut().filter(|(_, r)| r.sent.collection == collection) {
             let entries = found.remove(id).unwrap_or_default();
-            if let Err(what) = judge(request, &entries, truncated_to, durable) {
+            if let Err(what) = judge(request, &entries, truncated_to, durable, reader) {
                 wrong.push(format!("{collection}: request {id:?}: {what}"));
             }
         }
         requests.retain(|_, request| {
-            let last = request.seen_at.map(|first| first + u64::from(request.sent.size) - 1);
+            let last = request.seen_at.as_ref().map(|(first, _)| first + u64::from(request.sent.size) - 1);
             request.sent.collection != collection
                 || request.outcome == Outcome::Unknown
                 || last.is_none_or(|last| last > truncated_to)
@@ -273,6 +304,7 @@ fn judge(
     entries: &[(u64, u32)],
     truncated_to: u64,
     durable: &HashMap<(String, u64), u64>,
+    reader: &Arc<str>,
 ) -> Result<(), String> {
     let size = u64::from(request.sent.size);
     let Some((lsn, index)) = entries.first().copied() else {
@@ -285,12 +317,12 @@ fn judge(
             Outcome::Duplicate if truncated_to == 0 => Some(0),
             Outcome::Duplicate | Outcome::Unknown | Outcome::Refused => None,
         };
-        return match must_be_at.or(request.seen_at) {
+        return match must_be_at.or(request.seen_at.as_ref().map(|(first, _)| *first)) {
             Some(first) if first + size - 1 > truncated_to => {
                 Err(format!("lost; it was {:?}, seen at {:?}", request.outcome, request.seen_at))
             }
             Some(first) => {
-                request.seen_at = Some(first);
+                request.seen_at = Some((first, Arc::clone(reader)));
                 Ok(())
             }
             None => Ok(()),
@@ -310,10 +342,10 @@ fn judge(
     {
         return Err(format!("acknowledged at {acked}, read at {first}"));
     }
-    if request.seen_at.is_some_and(|seen| seen != first) {
+    if request.seen_at.as_ref().is_some_and(|(seen, _)| *seen != first) {
         return Err(format!("read at {:?} before, at {first} now", request.seen_at));
     }
-    request.seen_at = Some(first);
+    request.seen_at = Some((first, Arc::clone(reader)));
     Ok(())
 }
 

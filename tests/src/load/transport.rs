@@ -36,7 +36,7 @@ pub(super) enum Answer {
 }
 
 /// The refusals that a correct client must expect.
-const EXPECTED: [&str; 4] = ["SHUTTING_DOWN", "NOT_READY", "MEMORY_LIMIT", "JOURNAL_FULL"];
+const EXPECTED: [&str; 5] = ["SHUTTING_DOWN", "NOT_READY", "MEMORY_LIMIT", "JOURNAL_FULL", "NO_HEALTHY_DIRECTORY"];
 
 impl Planned {
     pub(super) fn message(&self) -> AppendRequest {

@@ -103,7 +103,7 @@ impl Rule {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rules: Vec<Rule>,
-    struck: u64,
+    pub(super) struck: u64,
 }
 
 impl Faults {
@@ -113,10 +113,6 @@ impl Faults {
 
     pub(super) fn clear(&mut self) {
         self.rules.clear();
-    }
-
-    pub(super) const fn struck(&self) -> u64 {
-        self.struck
     }
 
     /// What happens to this call: the first rule that applies decides.

@@ -35,8 +35,6 @@ struct Content {
     durable_len: u64,
     /// Sectors changed since the last sync, as they were then.
     dirty: BTreeMap<u64, Vec<u8>>,
-    /// The same of syncs that failed: what is there now may never have arrived.
-    lost: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Content {
@@ -52,8 +50,7 @@ impl Content {
     fn remember(&mut self, from: u64, to: u64) {
         for number in from / SECTOR..to.div_ceil(SECTOR) {
             if !self.dirty.contains_key(&number) {
-                let old = self.lost.get(&number).cloned().unwrap_or_else(|| self.sector(number));
-                self.dirty.insert(number, old);
+                self.dirty.insert(number, self.sector(number));
             }
         }
     }
@@ -73,23 +70,15 @@ impl Content {
     }
 
     fn sync(&mut self) {
-        for number in std::mem::take(&mut self.dirty).keys() {
-            self.lost.remove(number);
-        }
+        self.dirty.clear();
         self.durable_len = self.data.len() as u64;
     }
 
-    fn fail_sync(&mut self) {
-        self.lost.append(&mut self.dirty);
-    }
-
-    fn cut(&mut self, mut survives: impl FnMut() -> bool) {
-        let len = if survives() { self.data.len() } else { self.durable_len as usize };
+    /// Each sector that was not synced is as it was or as it is.
+    fn decide(&mut self, len: usize, mut survives: impl FnMut() -> bool) {
         let cut_away = (self.data.len() as u64).div_ceil(SECTOR);
         self.data.resize(self.data.len().max(len).next_multiple_of(SECTOR as usize), 0);
-        let mut unsure = std::mem::take(&mut self.lost);
-        unsure.append(&mut self.dirty);
-        for (number, old) in unsure {
+        for (number, old) in std::mem::take(&mut self.dirty) {
             // What only a shorter length took away is there whenever the length is.
             if !survives() || number >= cut_away {
                 let start = (number * SECTOR) as usize;
@@ -99,6 +88,15 @@ impl Content {
             }
         }
         self.data.resize(len, 0);
+    }
+
+    fn fail_sync(&mut self, survives: impl FnMut() -> bool) {
+        self.decide(self.data.len(), survives);
+    }
+
+    fn cut(&mut self, mut survives: impl FnMut() -> bool) {
+        let len = if survives() { self.data.len() } else { self.durable_len as usize };
+        self.decide(len, survives);
         self.durable_len = len as u64;
     }
 }
@@ -117,6 +115,13 @@ struct Node {
     /// The last name it had; for rules that look at names.
     name: OsString,
     opened: u64,
+}
+
+/// Decides about one thing after the other.
+fn chance(seed: u64) -> impl FnMut() -> bool {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let chance = [0.0, 0.5, 1.0, 0.9][rng.random_range(0..4)];
+    move || rng.random_bool(chance)
 }
 
 /// A file system.
@@ -324,10 +329,12 @@ impl Files {
         Ok(())
     }
 
-    /// A sync that failed: what was written stays readable and is never made durable.
-    pub(super) fn fail_sync(&mut self, ino: Ino) {
+    /// A sync that failed: of what was written the seed keeps nothing, all, or a part, and no later sync changes that.
+    /// The kernel still has all of it in its page cache.
+    pub(super) fn fail_sync(&mut self, ino: Ino, seed: u64) {
+        let mut survives = chance(seed);
         if let Ok(content) = self.content(ino) {
-            content.fail_sync();
+            content.fail_sync(&mut survives);
         }
     }
 
@@ -357,13 +364,12 @@ impl Files {
 
     /// The power is gone: of everything that was not synced the seed keeps nothing, all, or a part.
     pub(super) fn cut(&mut self, seed: u64) {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let chance = [0.0, 0.5, 1.0, 0.9][rng.random_range(0..4)];
+        let mut survives = chance(seed);
         for node in self.nodes.values_mut() {
             node.opened = 0;
             match &mut node.body {
-                Body::File(content) => content.cut(|| rng.random_bool(chance)),
-                Body::Folder(folder) => folder.cut(|| rng.random_bool(chance)),
+                Body::File(content) => content.cut(&mut survives),
+                Body::Folder(folder) => folder.cut(&mut survives),
             }
         }
         self.forget_unreachable();

@@ -4,7 +4,7 @@
 //!
 //! 1. On a cut, of everything that was not synced any part may be there and any part not: data by sectors of 512 bytes,
 //!    lengths, and names whose folder was not synced. The seed decides.
-//! 2. A sync that failed leaves its pages readable, and no later sync makes them durable.
+//! 2. A sync that failed leaves its pages readable until the page cache is dropped, and no later sync makes them durable.
 //! 3. Mounts are made in a mount namespace that ends with the test process, however that ends: nothing stale is left.
 //! 4. A disk that is dropped answers whoever still waits for it, by error; drop it before the sidecar that uses it.
 

@@ -120,7 +120,7 @@ impl Shared {
             None => Some(state.perform(head, call)),
             Some(What::Error(errno)) => {
                 if matches!(call, Call::Sync) {
-                    state.files.fail_sync(head.node);
+                    state.files.fail_sync(head.node, head.unique);
                 }
                 Some(Err(errno))
             }

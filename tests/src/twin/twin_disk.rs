@@ -106,7 +106,13 @@ impl TwinDisk {
     /// How many calls were struck by a fault.
     #[must_use]
     pub fn struck(&self) -> u64 {
-        self.shared.state.lock().faults.struck()
+        self.shared.state.lock().faults.struck
+    }
+
+    /// The same, counted from zero again.
+    #[must_use]
+    pub fn take_struck(&self) -> u64 {
+        std::mem::take(&mut self.shared.state.lock().faults.struck)
     }
 
     /// Calls done, and syncs of files among them.

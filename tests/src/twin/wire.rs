@@ -204,13 +204,19 @@ impl Answer {
             .u32s(&[0, 0, 0, attr.mode, attr.links, uid, gid, 0, 4096, 0])
     }
 
-    /// An open file whose pages are read anew.
+    /// An open file. The pages that the kernel has of it stay, as they do on a real disk: after a failed sync they are
+    /// all that is left of what was written.
     pub(super) fn opened() -> Self {
-        Self::default().u64s(&[0]).u32s(&[0, 0])
+        Self::default().open()
     }
 
     pub(super) fn created(attr: &Attr) -> Self {
-        Self::entry(attr).u64s(&[0]).u32s(&[0, 0])
+        Self::entry(attr).open()
+    }
+
+    fn open(self) -> Self {
+        const KEEP_CACHE: u32 = 2;
+        self.u64s(&[0]).u32s(&[KEEP_CACHE, 0])
     }
 
     pub(super) fn bytes(bytes: Vec<u8>) -> Self {
