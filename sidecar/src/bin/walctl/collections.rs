@@ -6,7 +6,7 @@ use walstorage_sidecar::proto::{
 };
 
 use crate::Global;
-use crate::connect::connect;
+use crate::connect::{Client, connect};
 use crate::failure::Failure;
 use crate::output::{self, Output, bytes, plain};
 
@@ -68,8 +68,8 @@ pub(crate) async fn delete(global: &Global, args: DeleteArgs) -> Result<(), Fail
     }
 }
 
-pub(crate) async fn list(global: &Global) -> Result<(), Failure> {
-    let mut client = connect(&global.socket).await?;
+/// All collections, page by page.
+pub(crate) async fn all(client: &mut Client) -> Result<Vec<Collection>, Failure> {
     let mut all: Vec<Collection> = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -78,9 +78,14 @@ pub(crate) async fn list(global: &Global) -> Result<(), Failure> {
         all.extend(page.collections);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(all);
         }
     }
+}
+
+pub(crate) async fn list(global: &Global) -> Result<(), Failure> {
+    let mut client = connect(&global.socket).await?;
+    let all = all(&mut client).await?;
     if global.output == Output::Json {
         return output::json(&ListCollectionsReply { collections: all, next_page_token: String::new() });
     }

@@ -38,10 +38,20 @@ impl Failure {
         Self { code: 0, message: String::new() }
     }
 
-    pub(crate) fn report(&self) -> ExitCode {
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says it on standard error.
+    pub(crate) fn tell(&self) {
         if !self.message.is_empty() {
             let _ = writeln!(std::io::stderr(), "error: {}", self.message);
         }
+    }
+
+    pub(crate) fn report(&self) -> ExitCode {
+        self.tell();
         ExitCode::from(self.code)
     }
 }

@@ -15,6 +15,7 @@ mod read;
 mod selftest;
 mod status;
 mod storage;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +35,8 @@ use self::output::Output;
     after_help = "Try it:\n  \
     seq 100 | walctl append numbers\n  \
     walctl read numbers --limit 3\n  \
-    walctl status\n\n\
+    walctl status\n  \
+    walctl top\n\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 not ready or locked."
 )]
 struct CommandLine {
@@ -71,6 +73,8 @@ enum Command {
     Collections,
     /// Show directories, configuration, writer and replay progress
     Status,
+    /// Watch rates, directories and the busiest collections, drawn anew every second; q ends it
+    Top(top::TopArgs),
     /// Measure appends through the socket, into a collection that is deleted afterwards
     Bench(bench::BenchArgs),
     /// Append 10 entries, read them back, compare, truncate, delete
@@ -113,6 +117,7 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Delete(args) => collections::delete(global, args).await,
         Command::Collections => collections::list(global).await,
         Command::Status => status::run(global).await,
+        Command::Top(args) => top::run(global, args).await,
         Command::Bench(args) => bench::run(global, args).await,
         Command::Selftest => selftest::run(global).await,
         Command::Directory(command) => directory::run(global, command).await,
