@@ -29,7 +29,9 @@ async fn main() {
     let mut seed = seed.unwrap_or_else(|| rand::random::<u64>() >> 16);
     let mut loops = 0;
     while loops == 0 || Instant::now() < end {
-        kill_loop(shapes[loops % shapes.len()](), kills, seed).await;
+        if let Err(why) = kill_loop(shapes[loops % shapes.len()](), kills, seed).await {
+            println!("not run: {why}");
+        }
         loops += 1;
         seed += 1;
     }

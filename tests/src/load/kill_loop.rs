@@ -8,7 +8,7 @@ use super::ledger::Counts;
 use super::trouble::Trouble;
 use super::{Client, Kind, Ledger, Shape, verify};
 use crate::harness::{DEADLINE, Sidecar, grpc};
-use crate::twin::TwinDisk;
+use crate::twin::Rig;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use walstorage_sidecar::proto::{GetCollectionRequest, TruncateRequest};
@@ -75,15 +75,18 @@ pub struct Done {
 /// Ends a sidecar `kills` times under load, in the ways that its disks allow, and judges after each what it left and
 /// what it serves again.
 ///
+/// # Errors
+/// The reason, where this machine does not allow the disks that the shape wants.
+///
 /// # Panics
 /// When anything is lost, doubled, out of order or torn apart; the message names the seed.
-pub async fn kill_loop(shape: Shape, kills: u64, seed: u64) -> Done {
+pub async fn kill_loop(shape: Shape, kills: u64, seed: u64) -> Result<Done, String> {
     println!("WALSTORAGE_SEED={seed}");
-    let mut writer = Writer::new(shape, seed);
+    let mut writer = Writer::new(shape, seed)?;
     for round in 0..=kills {
         writer.round(round, round == kills).await;
     }
-    writer.finish().await
+    Ok(writer.finish().await)
 }
 
 /// A writer, its clients and what they know.
@@ -96,15 +99,13 @@ struct Writer {
     journals: Vec<std::path::PathBuf>,
     troubles: &'static [Trouble],
     done: Done,
-    /// Before the sidecar: a panic drops them first, so that no call of the process is left without an answer.
-    disks: Vec<TwinDisk>,
-    sidecar: Sidecar,
+    rig: Rig,
 }
 
 impl Writer {
-    fn new(shape: Shape, seed: u64) -> Self {
+    fn new(shape: Shape, seed: u64) -> Result<Self, String> {
         let Shape { setup, directories, collections, twins, troubles } = shape;
-        assert!(troubles.is_empty() || twins.is_some(), "only twins make trouble");
+        assert!(troubles.is_empty() || twins, "only twins make trouble");
         let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
         let ledger = Arc::new(Ledger::default());
         if !troubles.is_empty() {
@@ -116,15 +117,15 @@ impl Writer {
             .map(|(number, (kind, producer))| Client::new(number as u32, *kind, *producer, &names, &ledger, seed));
         let clients = clients.collect();
         let mut journals: Vec<_> = (1..=directories).map(|n| setup.journal(n)).collect();
-        let mut sidecar = Sidecar::new(setup);
-        let mut disks = Vec::new();
-        if let Some((namespace, mounted)) = twins {
-            journals.iter_mut().for_each(|journal| *journal = namespace.path(journal));
-            sidecar = sidecar.within(namespace);
-            disks = mounted;
-        }
+        let rig = if twins {
+            let rig = Rig::new(setup, directories, CAPACITY)?;
+            journals.iter_mut().for_each(|journal| *journal = rig.path(journal));
+            rig
+        } else {
+            Rig { disks: Vec::new(), sidecar: Sidecar::new(setup) }
+        };
         let rng = StdRng::seed_from_u64(seed);
-        Self { seed, rng, names, ledger, clients, journals, troubles, done: Done::default(), disks, sidecar }
+        Ok(Self { seed, rng, names, ledger, clients, journals, troubles, done: Done::default(), rig })
     }
 
     fn judge(&self, wrong: &[String], when: &str) {
@@ -141,7 +142,7 @@ impl Writer {
     /// Copies the directories as they are now, and every log.
     fn keep(&self, folder: &std::path::Path) {
         let directories = self.journals.iter().filter_map(|journal| journal.parent()?.parent());
-        let logs = std::fs::read_dir(self.sidecar.setup.root()).into_iter().flatten().flatten();
+        let logs = std::fs::read_dir(self.rig.sidecar.setup.root()).into_iter().flatten().flatten();
         let logs = logs.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).map(|entry| entry.path());
         let from: Vec<_> = directories.map(std::path::Path::to_path_buf).chain(logs).collect();
         let copied = std::process::Command::new("cp").arg("-r").args(from).arg(folder).status();
@@ -150,20 +151,20 @@ impl Writer {
 
     fn start(&mut self) {
         self.done.starts += 1;
-        self.sidecar.start();
+        self.rig.sidecar.start();
     }
 
     /// Starts, waits until it serves, and reads everything.
     async fn recover(&mut self, when: &str) {
         self.start();
-        self.sidecar.wait_ready().await;
+        self.rig.sidecar.wait_ready().await;
         self.ledger.reader(when);
-        let wrong = verify::over_the_socket(&mut self.sidecar.grpc(), &self.names, &self.ledger).await;
+        let wrong = verify::over_the_socket(&mut self.rig.sidecar.grpc(), &self.names, &self.ledger).await;
         self.judge(&wrong, when);
     }
 
     fn heal(&mut self) {
-        for disk in &self.disks {
+        for disk in &self.rig.disks {
             self.done.faults += disk.take_struck();
             disk.set_capacity(CAPACITY);
             disk.heal();
@@ -175,18 +176,10 @@ impl Writer {
         match end {
             End::Stop => {
                 self.heal();
-                self.sidecar.stop().await;
+                self.rig.sidecar.stop().await;
             }
-            End::Kill => {
-                let Self { sidecar, disks, .. } = self;
-                sidecar.kill_while(|| disks.iter().for_each(TwinDisk::heal));
-            }
-            End::Cut => {
-                let Self { sidecar, disks, rng, .. } = self;
-                disks.iter().for_each(|disk| disk.cut(rng.random()));
-                sidecar.kill_while(|| disks.iter_mut().for_each(TwinDisk::power_off));
-                disks.iter_mut().for_each(|disk| disk.power_on().expect("mounted again"));
-            }
+            End::Kill => self.rig.kill(),
+            End::Cut => self.rig.cut(self.rng.random()),
         }
         self.done.ends += u64::from(end != End::Stop);
         self.heal();
@@ -196,10 +189,10 @@ impl Writer {
         if self.rng.random_range(0..4) == 0 {
             self.start();
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..40))).await;
-            self.end(if self.disks.is_empty() { End::Kill } else { End::Cut }).await;
+            self.end(if self.rig.disks.is_empty() { End::Kill } else { End::Cut }).await;
         }
         self.recover(&format!("round {round}, at start")).await;
-        let (client, ledger, names) = (self.sidecar.grpc(), Arc::clone(&self.ledger), Arc::clone(&self.names));
+        let (client, ledger, names) = (self.rig.sidecar.grpc(), Arc::clone(&self.ledger), Arc::clone(&self.names));
         let truncating = tokio::spawn(truncate_at_random(client, ledger, names, self.seed ^ round));
         let stop = Arc::new(AtomicBool::new(last));
         let over = Arc::new(AtomicBool::new(false));
@@ -207,7 +200,7 @@ impl Writer {
         let end = match self.rng.random_range(0..5) {
             _ if last => End::Stop,
             0 => End::Stop,
-            1..4 if !self.disks.is_empty() => End::Cut,
+            1..4 if !self.rig.disks.is_empty() => End::Cut,
             _ => End::Kill,
         };
         if !last {
@@ -231,7 +224,7 @@ impl Writer {
         // What a killed process did not sync, or failed to, is there to be seen and may be gone with the power.
         let certain = match end {
             End::Stop => self.troubles.is_empty(),
-            End::Kill => self.disks.is_empty(),
+            End::Kill => self.rig.disks.is_empty(),
             End::Cut => true,
         };
         if certain {
@@ -244,7 +237,7 @@ impl Writer {
 
     /// Runs every client, and again when it was refused, until `over`.
     fn set_to_work(&mut self, stop: &Arc<AtomicBool>, over: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Client>> {
-        let socket = self.sidecar.setup.socket();
+        let socket = self.rig.sidecar.setup.socket();
         let again = !self.troubles.is_empty();
         let run = |mut client: Client| {
             let (socket, stop, over) = (socket.clone(), Arc::clone(stop), Arc::clone(over));
@@ -269,14 +262,14 @@ impl Writer {
         let mut disk = None;
         if !self.troubles.is_empty() && self.rng.random_range(0..3) > 0 {
             let trouble = self.troubles[self.rng.random_range(0..self.troubles.len())];
-            let number = self.rng.random_range(0..self.disks.len());
+            let number = self.rng.random_range(0..self.rig.disks.len());
             println!("round {round}: {trouble:?} on d{}", number + 1);
-            trouble.begin(&self.disks[number], &mut self.rng);
+            trouble.begin(&self.rig.disks[number], &mut self.rng);
             disk = Some(number);
         }
         let more = self.rng.random_range(0..600);
         let passed = || self.ledger.counts().acked + self.ledger.counts().refused;
-        let struck = || disk.is_none_or(|number| self.disks[number].struck() > 0);
+        let struck = || disk.is_none_or(|number| self.rig.disks[number].struck() > 0);
         let ended = || running.iter().all(tokio::task::JoinHandle::is_finished);
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
         let started = Instant::now();

@@ -1,8 +1,7 @@
 //! What a writer under the loop looks like, and what its disks do to it.
 
 use super::trouble::Trouble;
-use crate::harness::{Namespace, Setup};
-use crate::twin::TwinDisk;
+use crate::harness::Setup;
 
 /// A writer.
 pub struct Shape {
@@ -12,15 +11,15 @@ pub struct Shape {
     pub directories: usize,
     /// Number of collections.
     pub collections: usize,
-    /// Its directories, where they are disks whose power can be cut.
-    pub twins: Option<(Namespace, Vec<TwinDisk>)>,
+    /// Its directories are disks whose power can be cut.
+    pub twins: bool,
     /// What those disks do under load; one of them in some rounds.
     pub troubles: &'static [Trouble],
 }
 
 impl Shape {
     fn new(setup: Setup, directories: usize, collections: usize) -> Self {
-        Self { setup, directories, collections, twins: None, troubles: &[] }
+        Self { setup, directories, collections, twins: false, troubles: &[] }
     }
 
     /// One directory.
@@ -51,14 +50,9 @@ impl Shape {
     }
 
     /// Puts the directories on disks whose power is cut, too.
-    ///
-    /// # Errors
-    /// The reason, where this machine does not allow it.
-    pub fn on_twins(self) -> Result<Self, String> {
-        let namespace = Namespace::of_root()?;
-        let mount = |n| TwinDisk::mount(&namespace, &self.setup.path(&format!("d{n}")), 1 << 30);
-        let disks = (1..=self.directories).map(mount).collect::<Result<_, _>>()?;
-        Ok(Self { twins: Some((namespace, disks)), ..self })
+    #[must_use]
+    pub fn on_twins(self) -> Self {
+        Self { twins: true, ..self }
     }
 
     /// Adds a line to `[storage.wal_config]`.
@@ -68,9 +62,9 @@ impl Shape {
         self
     }
 
-    /// Has disks that make trouble; they must be twins.
+    /// Puts them on disks that make trouble.
     #[must_use]
     pub fn with(self, troubles: &'static [Trouble]) -> Self {
-        Self { troubles, ..self }
+        Self { twins: true, troubles, ..self }
     }
 }

@@ -12,10 +12,12 @@ mod faults;
 mod files;
 mod folder;
 mod loop_disk;
+mod rig;
 mod serve;
 mod twin_disk;
 mod wire;
 
 pub use faults::{Op, Rule, What};
 pub use loop_disk::LoopDisk;
+pub use rig::Rig;
 pub use twin_disk::TwinDisk;

@@ -81,13 +81,14 @@ impl TwinDisk {
     /// Unmounts; whoever still waits for an answer gets an error.
     pub fn power_off(&mut self) {
         let Some(mut server) = self.server.take() else { return };
-        self.shared.state.lock().waiting.clear();
         // By force, so that it does not wait for the calls that are never answered; lazily, so that open files do not
         // keep it.
         let unmounted = self.namespace.command(Path::new("umount")).args(["-f", "-l"]).arg(&self.point).output();
         if unmounted.is_ok_and(|output| output.status.success()) {
             server.join();
         }
+        // Only now has every call that had arrived been put there.
+        self.shared.state.lock().waiting.clear();
     }
 
     /// Adds a fault to those in force.

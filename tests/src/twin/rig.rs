@@ -1,0 +1,57 @@
+//! A sidecar on disks whose power can be cut.
+
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::TwinDisk;
+use crate::harness::{Namespace, Setup, Sidecar};
+
+/// The process and its disks. A panic drops the disks first, so that no call of the process is left without an answer.
+pub struct Rig {
+    /// Disk `n` is directory `d<n + 1>`.
+    pub disks: Vec<TwinDisk>,
+    /// Not started yet.
+    pub sidecar: Sidecar,
+}
+
+impl Rig {
+    /// The directories `d1` to `d<disks>` of a setup on disks of `capacity` bytes each.
+    ///
+    /// # Errors
+    /// The reason, where this machine does not allow it.
+    pub fn new(setup: Setup, disks: usize, capacity: u64) -> Result<Self, String> {
+        let namespace = Namespace::of_root()?;
+        let mount = |n| TwinDisk::mount(&namespace, &setup.path(&format!("d{n}")), capacity);
+        let disks = (1..=disks).map(mount).collect::<Result<_, _>>()?;
+        Ok(Self { disks, sidecar: Sidecar::new(setup).within(namespace) })
+    }
+
+    /// Where a path on a disk can be reached from outside of their namespace.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.sidecar.namespace().map_or_else(|| path.to_owned(), |namespace| namespace.path(path))
+    }
+
+    /// Kills the process; what it waits for is answered.
+    pub fn kill(&mut self) {
+        let Self { disks, sidecar } = self;
+        sidecar.kill_while(|| disks.iter().for_each(TwinDisk::heal));
+    }
+
+    /// Cuts the power of all disks and the process, and brings the disks back; `seed` decides what is left.
+    pub fn cut(&mut self, seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let Self { disks, sidecar } = self;
+        disks.iter().for_each(|disk| disk.cut(rng.random()));
+        sidecar.kill_while(|| disks.iter_mut().for_each(TwinDisk::power_off));
+        disks.iter_mut().for_each(|disk| disk.power_on().expect("mounted again"));
+    }
+
+    /// Starts a process and waits until it serves.
+    pub async fn start(&mut self) {
+        self.sidecar.start();
+        self.sidecar.wait_ready().await;
+    }
+}

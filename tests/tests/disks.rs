@@ -1,0 +1,105 @@
+//! Disks that lose their power, fail and stall under a real process: what was acknowledged is there, what was read stays,
+//! and the others go on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use rustix::io::Errno;
+use walstorage_tests::harness::Setup;
+use walstorage_tests::harness::calls::{append, directory, payloads, request};
+use walstorage_tests::harness::skip::skipped;
+use walstorage_tests::twin::{Op, Rig, Rule, What};
+
+const CAPACITY: u64 = 1 << 30;
+
+/// Two directories in turn, so that `c1` lives on the first disk and `c2` on the second.
+async fn two_in_turn(test: &str) -> Option<Rig> {
+    let setup = Setup::new(2).set(r#"distribution_strategy = "RoundRobin""#);
+    let mut rig = match Rig::new(setup, 2, CAPACITY) {
+        Ok(rig) => rig,
+        Err(why) => {
+            skipped(test, &why);
+            return None;
+        }
+    };
+    rig.start().await;
+    let mut client = rig.sidecar.grpc();
+    for (name, home) in [("c2", "d2"), ("c1", "d1")] {
+        assert_eq!(append(&mut client, name, &[b"first"]).await.directory, rig.sidecar.setup.url(home));
+    }
+    Some(rig)
+}
+
+#[tokio::test]
+async fn what_is_served_after_a_failed_sync_and_a_kill_is_still_there_after_a_power_cut() {
+    let test = "what_is_served_after_a_failed_sync_and_a_kill_is_still_there_after_a_power_cut";
+    for seed in 0..8 {
+        let mut rig = match Rig::new(Setup::new(1), 1, CAPACITY) {
+            Ok(rig) => rig,
+            Err(why) => return skipped(test, &why),
+        };
+        rig.start().await;
+        let mut client = rig.sidecar.grpc();
+        append(&mut client, "c", &[b"synced"]).await;
+        rig.disks[0].inject(Rule::new(&[Op::Sync], What::Error(Errno::IO)).on(".avro").times(1));
+        client.append_batch(request("c", &[&[7; 9000]])).await.expect_err("nobody knows");
+        assert_eq!(payloads(&mut client, "c").await, [b"synced"], "what is not durable is not served");
+        rig.kill();
+        rig.start().await;
+        let served = payloads(&mut rig.sidecar.grpc(), "c").await;
+        assert_eq!(served[0], b"synced");
+        rig.cut(seed);
+        rig.start().await;
+        assert_eq!(payloads(&mut rig.sidecar.grpc(), "c").await, served, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_acknowledged_from_another_disk_and_read_once_after_any_cut() {
+    let test = "a_failed_sync_is_acknowledged_from_another_disk_and_read_once_after_any_cut";
+    for seed in 0..4 {
+        let Some(mut rig) = two_in_turn(test).await else { return };
+        rig.disks[0].inject(Rule::new(&[Op::Sync], What::Error(Errno::IO)).on(".avro").times(1));
+        let mut client = rig.sidecar.grpc();
+        let reply = append(&mut client, "c1", &[b"second"]).await;
+        assert_eq!((reply.first_lsn, reply.directory), (2, rig.sidecar.setup.url("d2")));
+        for restart in 0..2 {
+            rig.cut(seed + restart);
+            rig.start().await;
+            let mut client = rig.sidecar.grpc();
+            assert_eq!(payloads(&mut client, "c1").await, [b"first".to_vec(), b"second".to_vec()], "seed {seed}");
+            assert_eq!(payloads(&mut client, "c2").await, [b"first"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so() {
+    let test = "a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so";
+    let Some(mut rig) = two_in_turn(test).await else { return };
+    let (dead, alive) = (rig.sidecar.setup.url("d1"), rig.sidecar.setup.url("d2"));
+    let mut client = rig.sidecar.grpc();
+    let mut entries = vec![b"first".to_vec()];
+    for n in 0..60u8 {
+        if n == 20 {
+            rig.disks[0].inject(Rule::dead());
+        }
+        let payload = vec![n; 1000];
+        let reply = append(&mut client, "c1", &[&payload]).await;
+        entries.push(payload);
+        assert_eq!(reply.directory, if n < 20 { dead.as_str() } else { &alive }, "entry {n}");
+        append(&mut client, &format!("new{n}"), &[b"x"]).await;
+    }
+    let status = rig.sidecar.status().await;
+    let shown = directory(&status, &dead);
+    assert_eq!(shown.state, "failed", "{shown:?}");
+    assert!(shown.reason.contains("os error 5") && !shown.remedy.is_empty(), "{shown:?}");
+    assert_eq!((status.phase.as_str(), directory(&status, &alive).state.as_str()), ("ready", "healthy"));
+    assert_eq!(payloads(&mut client, "c1").await, entries, "reads go on");
+    rig.disks[0].heal();
+    rig.cut(1);
+    rig.start().await;
+    let mut client = rig.sidecar.grpc();
+    assert_eq!(payloads(&mut client, "c1").await, entries);
+    for n in 0..60 {
+        assert_eq!(payloads(&mut client, &format!("new{n}")).await, [b"x"]);
+    }
+}
