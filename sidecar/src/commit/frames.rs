@@ -7,12 +7,12 @@ use super::collection::{ColIx, DirIx};
 use super::journal::{Checkpoint, Closing, Fact, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
 use super::stream::Place;
-use crate::format::StreamKey;
 use crate::format::facts::{self, EpochFact, Fact as _, Member, Subject};
 use crate::format::frame::{
     FLAG_CHECKPOINT_END, FLAG_CHECKPOINT_PART, FLAG_CLEAN_SHUTDOWN, FLAG_CONTROL_ONLY, FrameBuilder, FrameHeader,
 };
 use crate::format::limits::GROUP_CUT;
+use crate::format::{Marker, StreamKey};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
 /// The last frame is proven by an empty one after this long without a commit; the journal is listed this often.
@@ -25,6 +25,8 @@ pub(crate) struct FrameJob {
     pub(crate) key: StreamKey,
     pub(crate) place: Place,
     pub(crate) header: FrameHeader,
+    /// The marker of the new file where that is a spare, stamped already; else it is made for this frame.
+    pub(crate) prepared: Option<Marker>,
 }
 
 /// What to do for a directory.
@@ -65,7 +67,7 @@ impl Log {
             return if self.stage == Stage::Stopping { Work::End } else { Work::Wait(None) };
         }
         if journal.in_flight.is_some() {
-            return Work::Wait(None);
+            return self.held_frame(dir);
         }
         match journal.opening {
             Opening::First | Opening::Second => return self.opening_frame(dir, builder),
@@ -115,6 +117,9 @@ impl Log {
                 kind,
                 built: self.tick,
                 place: Place { file: 0, offset: 0, new_file: false },
+                begins: None,
+                held: false,
+                spare: None,
                 floor: stream.floor,
                 oldest: stream.oldest,
                 groups: Vec::new(),
@@ -143,9 +148,11 @@ impl Log {
         let place = journal.stream.place(builder.slot_len() as u64, journal.slot_limit());
         let control_only = if count == 0 { FLAG_CONTROL_ONLY } else { 0 };
         let header = journal.stream.header(place, flags | control_only);
-        in_flight.place = place;
+        let job = FrameJob { key: journal.stream.key, place, header, prepared: None };
+        (in_flight.place, in_flight.held) = (place, place.new_file);
+        in_flight.begins = place.new_file.then(|| job.clone());
         journal.in_flight = Some(in_flight);
-        Work::Frame(FrameJob { key: journal.stream.key, place, header })
+        if place.new_file { self.held_frame(dir) } else { Work::Frame(job) }
     }
 
     /// Frame 1: who is there, how the predecessors ended, what recovery decided. Frame 2: new members are in use.

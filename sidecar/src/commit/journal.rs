@@ -8,6 +8,7 @@ use walstorage_crds::url::WalUrl;
 use super::answer::ChangeWaiter;
 use super::collection::{ColIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
+use super::slots::{Pool, Prepared, Wear};
 use super::stream::Stream;
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
@@ -31,7 +32,11 @@ pub(crate) enum Health {
 #[derive(Debug, Default)]
 pub(crate) struct SlotUse {
     pub(crate) file: u64,
+    /// Header and frames.
     pub(crate) bytes: u64,
+    /// Size of the file: more, where it was written ahead.
+    pub(crate) len: u64,
+    pub(crate) wear: Wear,
     pub(crate) last_frame: u64,
     /// When its first frame was built, in the log's ticks.
     pub(crate) made: u64,
@@ -119,6 +124,12 @@ pub(crate) struct InFlight {
     /// The log's tick when it was built: what it states is not newer.
     pub(crate) built: u64,
     pub(crate) place: super::stream::Place,
+    /// The job, where it begins a file.
+    pub(crate) begins: Option<super::frames::FrameJob>,
+    /// It waits until there is a file for it.
+    pub(crate) held: bool,
+    /// The spare that it begins.
+    pub(crate) spare: Option<Prepared>,
     pub(crate) floor: u64,
     pub(crate) oldest: StreamKey,
     pub(crate) groups: Vec<Group>,
@@ -168,6 +179,9 @@ pub(crate) struct Journal {
     /// Files that nothing needs.
     pub(crate) garbage: Vec<(String, u64)>,
     pub(crate) unlinking: u64,
+    pub(crate) pool: Pool,
+    /// The file system has no space for entries; why that is known.
+    pub(crate) full: Option<String>,
     pub(crate) acked_floor: u64,
     pub(crate) acked_oldest: StreamKey,
 
@@ -227,6 +241,8 @@ impl Journal {
             old: Vec::new(),
             garbage: Vec::new(),
             unlinking: 0,
+            pool: Pool::default(),
+            full: None,
             queue: VecDeque::new(),
             pending_bytes: 0,
             facts: VecDeque::new(),
@@ -263,9 +279,16 @@ impl Journal {
         self.is_healthy() && !self.stream.over && self.opening == Opening::Done && self.closing == Closing::Open
     }
 
-    /// Bytes of journal files, those to be removed included.
+    /// Bytes of journal files, those to be removed and those kept for frames to come included.
     pub(crate) fn journal_bytes(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.bytes).sum::<u64>()
+        let ahead = self.slots.back().map_or(0, |slot| slot.len - slot.bytes);
+        self.used_bytes() + ahead + self.pool_bytes()
+    }
+
+    /// Bytes of journal files that no frame can take.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let ahead = self.slots.back().map_or(0, |slot| slot.len - slot.bytes);
+        self.slots.iter().map(|slot| slot.len).sum::<u64>() - ahead
             + self.old.iter().map(OldStream::bytes).sum::<u64>()
             + self.garbage.iter().map(|(_, bytes)| bytes).sum::<u64>()
             + self.unlinking
@@ -279,7 +302,7 @@ impl Journal {
 
     /// Whether `bytes` more of entries fit below the part that is kept for facts.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.journal_bytes() + self.pending_bytes + bytes + self.slot_limit() <= self.journal_max
+        self.full.is_none() && self.used_bytes() + self.pending_bytes + bytes + self.slot_limit() <= self.journal_max
     }
 
     /// The earlier of what is due and `at`.

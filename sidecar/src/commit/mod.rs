@@ -14,6 +14,7 @@ pub mod producers;
 pub(crate) mod read;
 mod reroute;
 mod session;
+pub(crate) mod slots;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;

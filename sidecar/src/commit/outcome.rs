@@ -7,6 +7,7 @@ use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
 use super::journal::{Closing, Fact, FrameKind, Group, InFlight, Journal, Opening, SlotUse};
 use super::log::{Log, Stage, Tombstone};
+use super::slots::Wear;
 use crate::api::{Ack, Appended};
 use crate::format::StreamKey;
 use crate::types::{Incarnation, Lsn};
@@ -26,6 +27,8 @@ pub(crate) struct Committed {
 pub(crate) enum Failure {
     /// ENOSPC, EDQUOT.
     Full(String),
+    /// ENOSPC, EDQUOT while the frame's file was made: nothing of the frame is written, and nothing is at the file's place.
+    NoFile(String),
     /// Anything else, short writes included.
     Failed(String),
     /// The first file of our stream exists: somebody else made it.
@@ -50,20 +53,17 @@ impl Log {
         self.tick += 1;
         let tick = self.tick;
         let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
-        let InFlight { kind, built, place, floor, oldest, groups, truncates, deletes } = in_flight;
+        let InFlight { kind, built, place, begins: _, held: _, spare, floor, oldest, groups, truncates, deletes } =
+            in_flight;
         let acks_before = self.outbox.acks();
         let journal = &mut self.journals[dir];
         journal.stream.advance(place, done.len, done.crc);
         if place.new_file {
-            journal.slots.push_back(SlotUse {
-                file: place.file,
-                bytes: crate::format::limits::PAGE as u64,
-                made: built,
-                ..SlotUse::default()
-            });
+            journal.slots.push_back(SlotUse::begun(place.file, key.session, built, spare));
         }
         if let Some(slot) = journal.slots.back_mut() {
             slot.bytes += done.len;
+            slot.len = slot.len.max(slot.bytes);
             slot.last_frame = journal.stream.durable_frame;
         }
         if place.new_file {
@@ -122,6 +122,7 @@ impl Log {
         self.close_in_turn();
         let acks = self.outbox.acks() - acks_before;
         if entries > 0 {
+            self.journals[dir].pool.taken += done.len;
             self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks, now);
         }
         Tally { entries, acks, opening: kind == FrameKind::Opening }
@@ -137,14 +138,23 @@ impl Log {
             && let Some(slot) = journal.slots.pop_front_if(|slot| slot.last_frame <= journal.acked_floor)
         {
             let name = crate::format::names::SlotName { key, file: slot.file };
-            journal.garbage.push((name.to_string(), slot.bytes));
+            journal.discard(name.to_string(), slot.len, slot.wear);
         }
         let acked = journal.acked_oldest;
         let (gone, kept) = std::mem::take(&mut journal.old).into_iter().partition(|old| old.key < acked);
         journal.old = kept;
         let gone: Vec<super::journal::OldStream> = gone;
-        journal.garbage.extend(gone.into_iter().flat_map(|old| old.files));
-        journal.upkeep_signalled |= !journal.garbage.is_empty();
+        for old in gone {
+            for (name, bytes) in old.files {
+                if old.key.epoch < key.epoch {
+                    journal.discard(name, bytes, Wear::default());
+                } else {
+                    // Which numbers it had is not known any more.
+                    journal.garbage.push((name, bytes));
+                    journal.upkeep_signalled = true;
+                }
+            }
+        }
     }
 
     /// One collection's part of a durable frame; answers the number of entries.

@@ -22,9 +22,13 @@ impl Log {
         if self.is_over(dir, key) {
             return;
         }
+        let failure = match failure {
+            Failure::NoFile(why) if self.hold_for_a_free_file(dir, &why) => return,
+            failure => failure,
+        };
         let (health, why) = match failure {
             Failure::Fenced(why) => return self.fence(why),
-            Failure::Full(why) => (Health::Full(why.clone()), why),
+            Failure::Full(why) | Failure::NoFile(why) => (Health::Full(why.clone()), why),
             Failure::Failed(why) => (Health::Failed(why.clone()), why),
         };
         let journal = &mut self.journals[dir];

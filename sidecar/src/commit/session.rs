@@ -15,7 +15,6 @@ use super::journal::{InFlight, Journal, OldStream, Opening, SlotUse};
 use super::log::Log;
 use super::stream::Stream;
 use crate::format::facts::Close;
-use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::format::{StreamId, StreamKey};
 use crate::types::{Incarnation, Lsn};
@@ -33,6 +32,7 @@ impl Log {
         let id = StreamId(self.entropy.random());
         let journal = &mut self.journals[dir];
         let ended = journal.stream.clone();
+        journal.retire_spare();
         let old = journal.retire();
         if !old.files.is_empty() {
             journal.old.push(old);
@@ -61,12 +61,10 @@ impl Journal {
     pub(super) fn note_abandoned(&mut self, in_flight: Option<&InFlight>) {
         self.stream.over = true;
         if let Some(in_flight) = in_flight.filter(|in_flight| in_flight.place.new_file) {
+            let (place, session) = (in_flight.place, self.stream.key.session);
             self.slots.push_back(SlotUse {
-                file: in_flight.place.file,
-                bytes: PAGE as u64,
                 last_frame: self.stream.durable_frame,
-                made: in_flight.built,
-                ..SlotUse::default()
+                ..SlotUse::begun(place.file, session, in_flight.built, in_flight.spare)
             });
         }
     }
@@ -77,7 +75,7 @@ impl Journal {
         let mut heads: HashMap<Incarnation, Lsn> = HashMap::new();
         let mut files = Vec::new();
         for slot in std::mem::take(&mut self.slots) {
-            files.push((SlotName { key, file: slot.file }.to_string(), slot.bytes));
+            files.push((SlotName { key, file: slot.file }.to_string(), slot.len));
             for (incarnation, lsn) in slot.heads {
                 let head = heads.entry(incarnation).or_default();
                 *head = lsn.max(*head);

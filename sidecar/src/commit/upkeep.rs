@@ -1,7 +1,8 @@
 //! What keeps a directory's journal in order beside its commits: [`Log::poll_upkeep`] answers one piece of work for the
 //! upkeep worker, which carries it out while the committer writes frames. At most one piece is under way per directory.
 //!
-//! 1. Nothing here writes to the stream: what upkeep does needs no frame, and no frame waits for it.
+//! 1. Nothing here writes to the stream: what upkeep does needs no frame, and no frame waits for it, unless it needs the
+//!    very file that upkeep is stamping.
 //! 2. A file is removed only when [`super::outcome`] has made it garbage.
 
 use std::time::Instant;
@@ -10,6 +11,7 @@ use super::collection::DirIx;
 use super::frames::IDLE;
 use super::journal::{Closing, Opening};
 use super::log::{Log, Stage};
+use super::slots::{FillJob, SpareWork, StampJob};
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
 
@@ -20,6 +22,10 @@ pub(crate) enum Upkeep {
     List,
     /// Remove these files of the journal, report to [`Log::unlinked`].
     Unlink(Vec<String>),
+    /// Make the next file of the stream, report to [`Log::stamped`].
+    Stamp(StampJob),
+    /// Write and sync zeros, report to [`Log::filled`].
+    Fill(FillJob),
     /// Nothing until it is signalled, or until then.
     Wait(Option<Instant>),
     /// Nothing ever again.
@@ -43,12 +49,23 @@ impl Log {
         if matches!(self.stage, Stage::Fenced(_)) || (stopping && !journal.is_healthy()) {
             return Upkeep::End;
         }
-        if !journal.is_healthy() || journal.opening != Opening::Done {
+        if !journal.is_healthy() {
+            return Upkeep::Wait(None);
+        }
+        if !stopping || journal.holds_a_frame() {
+            match journal.spare_work(now) {
+                Some(SpareWork::Stamp(job)) => return Upkeep::Stamp(job),
+                Some(SpareWork::Fill(job)) => return Upkeep::Fill(job),
+                None => {}
+            }
+        }
+        if journal.opening != Opening::Done {
             return Upkeep::Wait(None);
         }
         if !stopping && journal.list_at <= now {
             return Upkeep::List;
         }
+        journal.release_free(now);
         if !journal.garbage.is_empty() {
             let files = std::mem::take(&mut journal.garbage);
             journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
@@ -57,7 +74,8 @@ impl Log {
         if journal.closing == Closing::Closed {
             return Upkeep::End;
         }
-        Upkeep::Wait((!stopping).then_some(journal.list_at))
+        let due = [Some(journal.list_at), journal.spare_due(), journal.release_at()];
+        Upkeep::Wait(due.into_iter().flatten().min().filter(|_| !stopping))
     }
 
     /// Files of the journal are gone.

@@ -30,6 +30,8 @@ pub(crate) struct Faults {
     pub(crate) whole_writes_left: Option<u64>,
     /// Files cannot be created.
     pub(crate) read_only: bool,
+    /// This many calls succeed; from then on every call fails.
+    pub(crate) calls_left: Option<u64>,
     /// Every call panics.
     pub(crate) panics: bool,
     /// Creating a file panics.
@@ -41,8 +43,18 @@ struct Content {
     now: Vec<u8>,
     /// As of the last sync.
     durable: Vec<u8>,
+    /// Where they may differ.
+    dirty: std::ops::Range<usize>,
     /// `now` is but in the page cache, and nobody will write it.
     forgotten: bool,
+}
+
+impl Content {
+    fn sync(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.durable.resize(self.now.len(), 0);
+        self.durable[dirty.clone()].copy_from_slice(&self.now[dirty]);
+    }
 }
 
 type File = Arc<Mutex<Content>>;
@@ -50,6 +62,7 @@ type File = Arc<Mutex<Content>>;
 #[derive(Debug, Default)]
 struct State {
     faults: Faults,
+    calls: u64,
     made: bool,
     now: BTreeMap<PathBuf, File>,
     /// Names as of the last sync of their folder.
@@ -75,6 +88,16 @@ impl MemDisk {
 
     pub(crate) fn break_with(&self, faults: Faults) {
         self.state.lock().faults = faults;
+    }
+
+    /// Calls so far, those that failed included.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state.lock().calls
+    }
+
+    /// Whether every call fails.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state.lock().faults.dead
     }
 
     /// The disk that a machine finds after a power cut now.
@@ -105,8 +128,13 @@ impl MemDisk {
     }
 
     fn enter(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         assert!(!state.faults.panics, "a panic that a test asked for");
+        state.calls += 1;
+        if let Some(left) = state.faults.calls_left {
+            state.faults.calls_left = Some(left.saturating_sub(1));
+            state.faults.dead |= left == 0;
+        }
         if state.faults.dead { Err(io::Error::from_raw_os_error(5)) } else { Ok(state) }
     }
 }
@@ -125,7 +153,7 @@ fn torn(content: &Content, random: &mut SmallRng) -> Content {
             bytes[start..end].copy_from_slice(&content.now[start..end]);
         }
     }
-    Content { now: bytes.clone(), durable: bytes, forgotten: false }
+    Content { now: bytes.clone(), durable: bytes, dirty: 0..0, forgotten: false }
 }
 
 struct MemFile {
@@ -160,6 +188,8 @@ impl DiskFile for MemFile {
             content.now.resize(end, 0);
         }
         content.now[offset as usize..end].copy_from_slice(&bytes[..fits]);
+        let dirty = if content.dirty.is_empty() { offset as usize..end } else { content.dirty.clone() };
+        content.dirty = dirty.start.min(offset as usize)..dirty.end.max(end);
         Ok(fits)
     }
 
@@ -179,7 +209,7 @@ impl DiskFile for MemFile {
         if content.forgotten {
             return Ok(());
         }
-        content.durable = content.now.clone();
+        content.sync();
         Ok(())
     }
 

@@ -1,21 +1,19 @@
 //! One thread per directory: asks the log what to do next, does it on the disk, reports. While it syncs, the next group
 //! gathers.
 
-use std::io;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
+use super::stamp::{self, failure};
 use crate::commit::collection::DirIx;
 use crate::commit::frames::{FrameJob, Work};
 use crate::commit::outcome::{Committed, Failure};
-use crate::directory::disk::{self, DiskFile};
-use crate::directory::identity::JOURNAL;
+use crate::commit::slots::StampJob;
+use crate::directory::disk::DiskFile;
 use crate::format::Marker;
 use crate::format::frame::FrameBuilder;
-use crate::format::header::SlotHeader;
 use crate::format::limits::{GROUP_CUT, PAGE};
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
@@ -77,14 +75,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn path(&self, name: SlotName) -> PathBuf {
-        Path::new(JOURNAL).join(name.to_string())
-    }
-
     /// Makes the file where the job needs one, writes the frame and syncs it: durable on `Ok`.
     pub(super) fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
         if job.place.new_file {
-            self.create(job)?;
+            self.begin_file(job)?;
         }
         let Some(file) = &self.file else { return Err(Failure::Failed("no file is open".into())) };
         let frame = builder.finish_slot(&job.header, &self.marker).map_err(|e| Failure::Failed(e.to_string()))?;
@@ -104,46 +98,20 @@ impl<'a> Writer<'a> {
         Ok(Committed { len: len as u64, crc, took: started.elapsed() })
     }
 
-    /// Makes the next file of the stream: header written and synced, the name durable.
-    fn create(&mut self, job: &FrameJob) -> Result<(), Failure> {
-        let key = job.key;
-        let name = SlotName { key, file: job.place.file };
-        let path = self.path(name);
-        self.marker = *uuid::Uuid::new_v4().as_bytes();
-        let header = SlotHeader {
-            writer: self.handle.identity.writer,
-            directory: self.handle.identity.directory,
-            stream: job.header.stream,
-            key,
-            file: job.place.file,
-            marker: self.marker,
-        };
-        let disk = &self.handle.disk.0;
-        let file = disk.create_slot(&path).map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists && job.place.file == 1 {
-                let shown = disk.display(&path);
-                return Failure::Fenced(format!(
-                    "{} exists: another process has taken over this writer",
-                    shown.display()
-                ));
-            }
-            failure("create a slot")(error)
-        })?;
-        let page = header.build_slot();
-        let written = file.write_sync_at(0, &page).map_err(failure("write a slot's header"))?;
-        if written != page.len() {
-            return Err(Failure::Full(format!("a slot's header of {} bytes ended after {written}", page.len())));
+    /// Opens the spare, or makes the next file of the stream: header written and synced, the name durable.
+    fn begin_file(&mut self, job: &FrameJob) -> Result<(), Failure> {
+        if let Some(marker) = job.prepared {
+            let name = SlotName { key: job.key, file: job.place.file };
+            let file = self.handle.disk.0.open_slot(&stamp::path(name)).map_err(failure("open a spare"))?;
+            (self.file, self.marker) = (Some(file), marker);
+            return Ok(());
         }
-        disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
-        self.file = Some(file);
+        let next = StampJob { key: job.key, stream: job.header.stream, file: job.place.file, from: None };
+        let (file, marker) = stamp::stamp(self.handle, &next).map_err(|failed| match failed.failure {
+            Failure::Full(why) if failed.removed => Failure::NoFile(why),
+            failure => failure,
+        })?;
+        (self.file, self.marker) = (Some(file), marker);
         Ok(())
-    }
-}
-
-/// A device's error as the log understands it.
-fn failure(what: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| {
-        let sentence = format!("cannot {what}: {error}");
-        if disk::is_full(&error) { Failure::Full(sentence) } else { Failure::Failed(sentence) }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod bounds;
 mod committer;
 mod inner;
 mod reader;
+mod stamp;
 mod status;
 mod supervisor;
 mod upkeep;
@@ -441,5 +442,7 @@ mod failure_tests;
 mod fault_tests;
 #[cfg(test)]
 mod life_tests;
+#[cfg(test)]
+mod slot_tests;
 #[cfg(test)]
 mod tests;

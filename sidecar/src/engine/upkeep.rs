@@ -8,17 +8,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::inner::Inner;
+use super::stamp;
 use crate::commit::collection::DirIx;
 use crate::commit::log::Log;
+use crate::commit::outcome::Failure;
+use crate::commit::slots::{FILL_PIECE, FillJob, NotStamped, StampJob};
 use crate::commit::upkeep::{Listing, Upkeep};
+use crate::directory::aligned::Aligned;
+use crate::directory::disk::DiskFile;
 use crate::directory::identity::JOURNAL;
+use crate::format::Marker;
+use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
 
 /// Runs until there is nothing more to keep. A panic is a failure of the directory; the thread goes on.
 pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
-    let keeper = Keeper::new(handle);
     let work = || {
+        let mut keeper = Keeper::new(handle);
         loop {
             let done = match inner.next_upkeep(dir) {
                 Upkeep::End => return,
@@ -38,12 +45,17 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
 /// Carries upkeep out on one directory.
 pub(super) struct Keeper<'a> {
     handle: &'a Handle,
+    /// The spare being filled.
+    spare: Option<(SlotName, Box<dyn DiskFile>)>,
+    zeros: Aligned,
 }
 
 /// How a piece of upkeep ended.
 pub(super) enum Done {
     Listed(Listing),
     Unlinked,
+    Stamped(StampJob, Result<Marker, NotStamped>),
+    Filled(FillJob, Result<(), NotStamped>),
     Nothing,
 }
 
@@ -53,18 +65,22 @@ impl Done {
         match self {
             Self::Listed(listing) => log.listed(dir, listing, now),
             Self::Unlinked => log.unlinked(dir),
+            Self::Stamped(job, outcome) => log.stamped(dir, &job, outcome, now),
+            Self::Filled(job, outcome) => log.filled(dir, &job, outcome, now),
             Self::Nothing => {}
         }
     }
 }
 
 impl<'a> Keeper<'a> {
-    pub(super) const fn new(handle: &'a Handle) -> Self {
-        Self { handle }
+    pub(super) fn new(handle: &'a Handle) -> Self {
+        Self { handle, spare: None, zeros: Aligned::default() }
     }
 
-    pub(super) fn carry_out(&self, work: &Upkeep) -> Done {
+    pub(super) fn carry_out(&mut self, work: &Upkeep) -> Done {
         match work {
+            Upkeep::Stamp(job) => Done::Stamped(job.clone(), self.stamp(job)),
+            Upkeep::Fill(job) => Done::Filled(*job, self.fill(job)),
             Upkeep::List => Done::Listed(self.list()),
             Upkeep::Unlink(files) => {
                 self.unlink(files);
@@ -72,6 +88,39 @@ impl<'a> Keeper<'a> {
             }
             Upkeep::Wait(_) | Upkeep::End => Done::Nothing,
         }
+    }
+
+    fn stamp(&mut self, job: &StampJob) -> Result<Marker, NotStamped> {
+        self.spare = None;
+        let (file, marker) = stamp::stamp(self.handle, job)?;
+        if job.from.is_none() {
+            self.spare = Some((SlotName { key: job.key, file: job.file }, file));
+            self.zeros = Aligned::zeros(FILL_PIECE as usize);
+        }
+        Ok(marker)
+    }
+
+    /// Writes zeros and syncs them. Where nothing could be filled at all, the file is removed.
+    fn fill(&mut self, job: &FillJob) -> Result<(), NotStamped> {
+        let result = match &self.spare {
+            Some((name, file)) if *name == job.name => {
+                let zeros = &self.zeros.as_ref()[..job.len as usize];
+                match file.write_sync_at(job.offset, zeros).map_err(stamp::failure("fill a spare")) {
+                    Ok(written) if written == zeros.len() => Ok(()),
+                    Ok(written) => Err(Failure::Full(format!("a spare's {} zeros ended after {written}", zeros.len()))),
+                    Err(failure) => Err(failure),
+                }
+            }
+            _ => Err(Failure::Failed("the spare is not open".into())),
+        };
+        if job.last || result.is_err() {
+            (self.spare, self.zeros) = (None, Aligned::default());
+        }
+        result.map_err(|failure| {
+            let keeps = matches!(failure, Failure::Full(_)) && job.offset > PAGE as u64;
+            let removed = !keeps && stamp::remove(self.handle, &stamp::path(job.name));
+            NotStamped { failure, removed }
+        })
     }
 
     fn unlink(&self, files: &[String]) {

@@ -369,6 +369,9 @@ pub struct SlotScan {
     pub unreadable: Vec<(u64, u64)>,
     /// From here to the end all bytes are zero.
     pub blank_from: u64,
+    /// Frames of another stream or file were begun in it: it was used before, and what follows its frames is no sign of
+    /// one that was torn.
+    pub used_before: bool,
 }
 
 /// Why a scan must stop altogether: a later version wrote the file.
@@ -432,6 +435,7 @@ pub fn scan_slot(
     let mut places = Vec::new();
     let mut offset = PAGE as u64;
     let mut blank_from = offset;
+    let mut used_before = false;
     while offset < len {
         let next = offset + PAGE as u64;
         let page = match source.read(offset, PAGE) {
@@ -446,6 +450,7 @@ pub fn scan_slot(
         let Some(head) = parse_head(page, &expected, offset)? else {
             if !is_blank(page) {
                 blank_from = next;
+                used_before |= head(page).is_some();
             }
             offset = next;
             continue;
@@ -469,7 +474,8 @@ pub fn scan_slot(
         blank_from = offset;
         places.push(Place { offset: head.header.offset, head, fault });
     }
-    Ok(SlotScan { file: name.file, len, header, places, unreadable, blank_from: blank_from.min(len) })
+    let blank_from = blank_from.min(len);
+    Ok(SlotScan { file: name.file, len, header, places, unreadable, blank_from, used_before })
 }
 
 fn add_unreadable(ranges: &mut Vec<(u64, u64)>, from: u64, to: u64) {

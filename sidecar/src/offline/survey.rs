@@ -222,8 +222,9 @@ impl Survey<'_, '_> {
         for damage in &verdict.damage {
             self.damage(key, id, damage, &scans, &mut sources);
         }
+        let used_before = |file| scans.iter().any(|scan| scan.file == file && scan.used_before);
         if let End::Tail(tail) = &verdict.end
-            && (!tail.blank || tail.head.is_some())
+            && (tail.head.is_some() || !(tail.blank || used_before(tail.file)))
         {
             let path = self.directory.journal().join(SlotName { key, file: tail.file }.to_string());
             self.journals.tails.push(TailReport {

@@ -15,6 +15,7 @@ use crate::api::{DamageReport, LostRange};
 use crate::commit::collection::Collection;
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity as LogIdentity, Settings, Start};
+use crate::commit::slots::{Pool, Wear};
 use crate::commit::stream::Stream;
 use crate::directory::identity::{Identity, JOURNAL};
 use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
@@ -423,7 +424,7 @@ impl Place {
         let kept = closes.iter().map(|close| close.key).chain(old.iter().map(|stream| stream.key));
         let oldest = kept.chain([key]).min().unwrap_or(key);
         let stream = Stream::new(StreamId(*Uuid::new_v4().as_bytes()), key, oldest);
-        let journal = Journal {
+        let mut journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,
             draining: opened.wanted.draining,
@@ -434,9 +435,12 @@ impl Place {
             closes,
             accepted_damage: accepted,
             old,
-            garbage,
+            pool: Pool { in_place: opened.disk.0.io().in_place, ..Pool::default() },
             ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, Instant::now())
         };
+        for (name, bytes) in garbage {
+            journal.discard(name, bytes, Wear::default());
+        }
         (journal, Handle { disk: opened.disk, lock: opened.lock, identity })
     }
 }

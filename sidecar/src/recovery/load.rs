@@ -110,7 +110,8 @@ pub(crate) struct LoadedStream {
 pub(crate) struct LoadedJournal {
     /// Newest first.
     pub(crate) streams: Vec<LoadedStream>,
-    /// Files of streams that may be gone.
+    /// Files that nothing needs, whatever becomes of this start: of streams that may be gone, below the floor, beyond the
+    /// close, spares.
     pub(crate) garbage: Vec<(String, u64)>,
     /// Damage that earlier starts recorded as gaps.
     pub(crate) accepted: Vec<AcceptedDamage>,
@@ -201,8 +202,10 @@ pub(crate) fn load(
             loaded.garbage.extend(files);
             continue;
         }
-        let files = files.collect();
-        let (id, content, verdict, losses) = loader.stream(key, &slots, &closes, &accepted)?;
+        let (id, content, verdict, losses, needed) = loader.stream(key, &slots, &closes, &accepted)?;
+        let (files, garbage): (Vec<_>, Vec<_>) = files.zip(needed).partition(|(_, needed)| *needed);
+        let files = files.into_iter().map(|(file, _)| file).collect();
+        loaded.garbage.extend(garbage.into_iter().map(|(file, _)| file));
         oldest = oldest.max(verdict.oldest);
         loaded.highest_epoch = loaded.highest_epoch.max(content.highest_epoch);
         if let Some((_, epoch)) = &content.epoch {
@@ -327,7 +330,8 @@ struct Loader<'a> {
     bytes: FileBytes,
 }
 
-type Judged = (Option<StreamId>, StreamContent, Verdict, Vec<Loss>);
+/// Id, content, verdict, losses, and which of the files are needed.
+type Judged = (Option<StreamId>, StreamContent, Verdict, Vec<Loss>, Vec<bool>);
 
 impl Loader<'_> {
     fn path(&self, name: SlotName) -> PathBuf {
@@ -369,6 +373,7 @@ impl Loader<'_> {
             Some(id) => closes.get(&id),
             None => closes.values().find(|close| close.key == key),
         };
+        let id = id.or(close.map(|close| close.stream));
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
         let mut content = StreamContent::default();
         let mut scans: Vec<SlotScan> = Vec::new();
@@ -412,7 +417,8 @@ impl Loader<'_> {
                 accepted.iter().any(|a| Some(a.stream) == id && a.first_seq <= damage.first_seq && last <= a.last_seq);
             losses.push(Loss { damage: damage.clone(), salvage, accepted: known });
         }
-        Ok((id, content, verdict, losses))
+        let needed = which_are_needed(&scans, &verdict, close);
+        Ok((id, content, verdict, losses, needed))
     }
 
     /// Gathers only the frames that count.
@@ -452,6 +458,17 @@ impl Loader<'_> {
         let records: Vec<RecordRef<'_>> = scan::salvage(block, &place.head).map_while(Result::ok).collect();
         Ok(keep_whole_batches(&records))
     }
+}
+
+/// For each file of a stream whether a frame in it counts, or could tell something. Of a damaged stream every file is.
+fn which_are_needed(scans: &[SlotScan], verdict: &Verdict, close: Option<ClosedAt>) -> Vec<bool> {
+    let whole = verdict.damage.is_empty() && scans.iter().all(|scan| scan.unreadable.is_empty());
+    let over = |seq: u64| seq <= verdict.floor || close.is_some_and(|close| seq > close.frame_seq);
+    let needed = |scan: &SlotScan| !scan.places.iter().all(|place| over(place.head.header.frame_seq));
+    let blank = |scan: &SlotScan| scan.places.is_empty();
+    let last = scans.iter().filter(|scan| !blank(scan)).map(|scan| scan.file).max();
+    // A file without frames is a spare where it comes after the last one; before that it is a riddle, and stays.
+    scans.iter().map(|scan| !whole || needed(scan) || (blank(scan) && Some(scan.file) < last)).collect()
 }
 
 /// Which records of a damaged frame to keep. Where the record before a batch is bad, the batch may have begun with it.

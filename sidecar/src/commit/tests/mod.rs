@@ -8,4 +8,5 @@ mod freeing;
 mod rerouting;
 mod rig;
 mod sessions;
+mod slots;
 mod waiting;

@@ -17,6 +17,7 @@ use crate::commit::frames::{FrameJob, Work};
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity, Log, Settings, Stage, Start};
 use crate::commit::outcome::{Committed, Failure};
+use crate::commit::slots::{FillJob, Pool, StampJob};
 use crate::commit::stream::Stream;
 use crate::commit::upkeep::{Listing, Upkeep};
 use crate::directory::disk::Space;
@@ -67,6 +68,8 @@ pub(super) struct Setup {
     pub(super) journal_max: u64,
     pub(super) memory_limit: u64,
     pub(super) in_use: bool,
+    /// Slots are filled ahead and recycled.
+    pub(super) in_place: bool,
     pub(super) old: Vec<OldStream>,
     pub(super) collections: Vec<Collection>,
     pub(super) tombstones: BTreeMap<CollectionName, Incarnation>,
@@ -82,6 +85,7 @@ impl Default for Setup {
             journal_max: 64 << 20,
             memory_limit: 512 << 20,
             in_use: true,
+            in_place: false,
             old: Vec::new(),
             collections: Vec::new(),
             tombstones: BTreeMap::new(),
@@ -100,6 +104,8 @@ pub(super) struct Rig {
     /// Files removed in each directory.
     pub(super) unlinked: Vec<Vec<String>>,
     pub(super) listings: u64,
+    pub(super) stamped: Vec<Vec<StampJob>>,
+    pub(super) filled: Vec<Vec<FillJob>>,
     /// How long a write and its sync take in each directory.
     pub(super) took: Vec<Duration>,
     /// What the next listings say of the space of each directory.
@@ -143,6 +149,7 @@ fn journal(index: usize, setup: &Setup, now: Instant) -> Journal {
         position: (!is_journal).then_some(index),
         takes_all_commits: is_journal,
         in_use: setup.in_use,
+        pool: Pool { in_place: setup.in_place, ..Pool::default() },
         device: (index as u64, String::new()),
         space: Space { capacity: 1 << 40, free: 1 << 39 },
         journal_max: setup.journal_max,
@@ -189,6 +196,8 @@ impl Rig {
             frames: vec![Vec::new(); count],
             unlinked: vec![Vec::new(); count],
             listings: 0,
+            stamped: vec![Vec::new(); count],
+            filled: vec![Vec::new(); count],
             took: vec![Duration::from_micros(300); count],
             space: vec![None; count],
             answered: BTreeMap::new(),
@@ -284,6 +293,15 @@ impl Rig {
                 self.listings += 1;
                 let listing = Listing { space: self.space[dir], ..Listing::default() };
                 self.log.listed(dir, listing, self.now);
+            }
+            Upkeep::Stamp(job) => {
+                let marker = MARKER;
+                self.log.stamped(dir, &job, Ok(marker), self.now);
+                self.stamped[dir].push(job);
+            }
+            Upkeep::Fill(job) => {
+                self.log.filled(dir, &job, Ok(()), self.now);
+                self.filled[dir].push(job);
             }
             Upkeep::Wait(_) | Upkeep::End => return false,
         }

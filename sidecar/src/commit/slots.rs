@@ -1,0 +1,471 @@
+//! The files of a journal that hold no needed frame: *free* ones, kept to be used again, and the *spare*, the stream's
+//! next file, made ready while frames still go to the current one. Overwriting a file that is written to its end costs
+//! less than growing one, and needs no space.
+//!
+//! 1. A file is written only by the process and for the stream that stamped it: renamed to its new name, the folder
+//!    synced, its first page written and synced, in this order. What it held before is then no frame of any stream:
+//!    stream, file number and offset stand in every head.
+//! 2. Where no header of a session can be read, the stream in a head tells nothing: so a file never gets a number again
+//!    that it had in another session of the same epoch ([`Wear`]).
+//! 3. Only a file that nothing needs is stamped: its frames are below the floor, or beyond the end of a closed stream.
+//! 4. While upkeep works on the next file, no frame goes there: a frame that needs it is held, and goes when it is told.
+//! 5. Spares and free files never bring the journal above its bound.
+
+use std::time::{Duration, Instant};
+
+use super::collection::DirIx;
+use super::frames::{FrameJob, Work};
+use super::journal::{Journal, Opening, SlotUse};
+use super::log::Log;
+use super::outcome::Failure;
+use crate::format::limits::PAGE;
+use crate::format::names::SlotName;
+use crate::format::{Marker, StreamId, StreamKey};
+
+/// Free files that are kept, the spare not counted.
+const KEEP_FREE: usize = 2;
+/// No spare is made before a stream has taken this much: most processes write little.
+const WORTH_A_SPARE: u64 = 256 << 10;
+/// A spare is filled in pieces of so many bytes, each synced.
+pub(crate) const FILL_PIECE: u64 = 256 << 10;
+/// The time between two pieces: frames go between them.
+const FILL_EVERY: Duration = Duration::from_millis(5);
+/// Free files go when nothing was committed for so long. The spare stays: it is the reserve of a full disk.
+const IDLE_SLOTS: Duration = Duration::from_secs(60);
+/// After a spare could not be made.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Which numbers a file had in this epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wear {
+    session: u32,
+    /// The lowest and highest number in that session.
+    here: Option<(u64, u64)>,
+    /// The same of all sessions before it.
+    before: Option<(u64, u64)>,
+}
+
+fn span(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    match (one, other) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Wear {
+    fn before(&self, session: u32) -> Option<(u64, u64)> {
+        if session == self.session { self.before } else { span(self.before, self.here) }
+    }
+
+    /// Whether the file may become number `file` of `session`.
+    pub(crate) fn allows(&self, session: u32, file: u64) -> bool {
+        self.before(session).is_none_or(|(lowest, highest)| file < lowest || file > highest)
+    }
+
+    /// The wear of the file once it holds frames as number `file` of `session`.
+    pub(crate) fn with(&self, session: u32, file: u64) -> Self {
+        let here = if session == self.session { self.here } else { None };
+        Self { session, here: span(here, Some((file, file))), before: self.before(session) }
+    }
+}
+
+/// A file that nothing needs, whole and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FreeSlot {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) wear: Wear,
+}
+
+/// The next file of the stream, where it is stamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    pub(crate) marker: Marker,
+    /// Bytes of it that are written.
+    pub(crate) len: u64,
+    pub(crate) wear: Wear,
+}
+
+/// How far the next file of the stream is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Spare {
+    #[default]
+    None,
+    /// It is being stamped; the free file it is made of.
+    Stamping(Option<FreeSlot>),
+    /// It is stamped and being filled: the next piece is due then, or under way.
+    Filling {
+        file: Prepared,
+        goal: u64,
+        due: Instant,
+        under_way: bool,
+    },
+    Ready(Prepared),
+}
+
+impl Spare {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Stamping(source) => source.as_ref().map_or(PAGE as u64, |free| free.bytes),
+            Self::Filling { file, goal, .. } => (file.len + FILL_PIECE).min(*goal),
+            Self::Ready(file) => file.len,
+        }
+    }
+}
+
+/// Free files and the spare of one directory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool {
+    /// Overwriting is worth it on this file system.
+    pub(crate) in_place: bool,
+    pub(crate) free: Vec<FreeSlot>,
+    pub(crate) spare: Spare,
+    /// Bytes of entries that the stream took.
+    pub(crate) taken: u64,
+    /// No spare is made before.
+    pub(crate) retry_at: Option<Instant>,
+}
+
+/// A file to be stamped as the next one of a stream; report to [`super::log::Log::stamped`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StampJob {
+    pub(crate) key: StreamKey,
+    pub(crate) stream: StreamId,
+    pub(crate) file: u64,
+    /// The free file to rename; `None`: a new one.
+    pub(crate) from: Option<String>,
+}
+
+/// A piece of a spare to be written with zeros and synced; report to [`super::log::Log::filled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FillJob {
+    pub(crate) name: SlotName,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// It is whole then.
+    pub(crate) last: bool,
+}
+
+/// What a frame that begins a file goes to.
+pub(super) enum NextFile {
+    /// One that is made for it.
+    New,
+    Spare(Prepared),
+    /// Upkeep is working on it.
+    Busy,
+}
+
+impl SlotUse {
+    /// A file whose first frame was built at `made`: the spare, or one that was made for it.
+    pub(super) fn begun(file: u64, session: u32, made: u64, spare: Option<Prepared>) -> Self {
+        let page = PAGE as u64;
+        let (len, wear) = spare.map_or((page, Wear::default()), |spare| (spare.len, spare.wear));
+        Self { file, bytes: page, len, wear: wear.with(session, file), made, ..Self::default() }
+    }
+}
+
+impl Log {
+    /// The frame that waits for a file, where there is one now.
+    pub(super) fn held_frame(&mut self, dir: DirIx) -> Work {
+        let journal = &mut self.journals[dir];
+        if !journal.holds_a_frame() {
+            return Work::Wait(None);
+        }
+        let spare = match journal.take_next_file() {
+            NextFile::Busy => return Work::Wait(None),
+            NextFile::New if journal.full.is_some() && journal.has_source() => {
+                journal.upkeep_signalled = true;
+                return Work::Wait(None);
+            }
+            NextFile::New => None,
+            NextFile::Spare(spare) => Some(spare),
+        };
+        let Some(in_flight) = &mut journal.in_flight else { return Work::Wait(None) };
+        let Some(job) = in_flight.begins.clone() else { return Work::Wait(None) };
+        (in_flight.spare, in_flight.held) = (spare, false);
+        Work::Frame(FrameJob { prepared: spare.map(|spare| spare.marker), ..job })
+    }
+
+    /// The committer could not make the next file for want of space: nothing of its frame is written. Whether the frame
+    /// goes to a free file instead.
+    pub(super) fn hold_for_a_free_file(&mut self, dir: DirIx, why: &str) -> bool {
+        let journal = &mut self.journals[dir];
+        journal.full = Some(why.to_owned());
+        let source = journal.has_source();
+        let Some(in_flight) = journal.in_flight.as_mut().filter(|_| source) else { return false };
+        in_flight.held = true;
+        (journal.signalled, journal.upkeep_signalled) = (true, true);
+        true
+    }
+
+    /// A spare is stamped, or could not be.
+    pub(crate) fn stamped(&mut self, dir: DirIx, job: &StampJob, outcome: Result<Marker, NotStamped>, now: Instant) {
+        let over = self.is_over(dir, job.key);
+        let journal = &mut self.journals[dir];
+        if over {
+            if outcome.is_ok() {
+                journal.garbage.push((SlotName { key: job.key, file: job.file }.to_string(), PAGE as u64));
+            }
+            return;
+        }
+        match outcome {
+            Ok(marker) => journal.spare_stamped(marker, now),
+            Err(failure) => self.spare_failed(dir, job.key, failure, now),
+        }
+    }
+
+    /// A piece of the spare is filled, or could not be.
+    pub(crate) fn filled(&mut self, dir: DirIx, job: &FillJob, outcome: Result<(), NotStamped>, now: Instant) {
+        if self.is_over(dir, job.name.key) {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.journals[dir].spare_filled(job, now),
+            Err(failure) => self.spare_failed(dir, job.name.key, failure, now),
+        }
+    }
+
+    fn spare_failed(&mut self, dir: DirIx, key: StreamKey, failed: NotStamped, now: Instant) {
+        let NotStamped { failure, removed } = failed;
+        let journal = &mut self.journals[dir];
+        if let Failure::Full(why) = &failure {
+            journal.full = Some(why.clone());
+            if journal.keep_what_is_filled() {
+                return;
+            }
+        }
+        match failure {
+            // What a device refuses to a file that nobody needs it may still do for frames; they will see.
+            Failure::Full(_) | Failure::Failed(_) if removed => self.journals[dir].spare_given_up(now),
+            failure => self.failed(dir, key, failure, now),
+        }
+    }
+}
+
+/// Why there is no spare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotStamped {
+    pub(crate) failure: Failure,
+    /// Nothing is left under the name of the next file.
+    pub(crate) removed: bool,
+}
+
+impl Journal {
+    /// The name of the next file of the stream.
+    fn next_name(&self) -> SlotName {
+        SlotName { key: self.stream.key, file: self.stream.file + 1 }
+    }
+
+    /// Takes the spare for a frame.
+    pub(super) fn take_next_file(&mut self) -> NextFile {
+        match std::mem::take(&mut self.pool.spare) {
+            Spare::None => NextFile::New,
+            Spare::Ready(file) | Spare::Filling { file, under_way: false, .. } => NextFile::Spare(file),
+            busy @ (Spare::Stamping(_) | Spare::Filling { .. }) => {
+                self.pool.spare = busy;
+                NextFile::Busy
+            }
+        }
+    }
+
+    /// A file that nothing needs any more: kept where it is whole and of use, else removed.
+    pub(crate) fn discard(&mut self, name: String, bytes: u64, wear: Wear) {
+        let keep = self.pool.in_place && bytes == self.slot_limit() && self.pool.free.len() < KEEP_FREE;
+        if keep && !self.draining {
+            self.pool.free.push(FreeSlot { name, bytes, wear });
+        } else {
+            self.garbage.push((name, bytes));
+        }
+        self.upkeep_signalled = true;
+    }
+
+    /// Bytes of files that are there for frames to come.
+    pub(crate) fn pool_bytes(&self) -> u64 {
+        self.pool.free.iter().map(|free| free.bytes).sum::<u64>() + self.pool.spare.bytes()
+    }
+
+    /// Whether there is a free file that the next one can be made of.
+    fn has_source(&self) -> bool {
+        let name = self.next_name();
+        self.pool.in_place && self.pool.free.iter().any(|free| free.wear.allows(name.key.session, name.file))
+    }
+
+    /// Whether a frame is held until there is a next file.
+    pub(super) fn holds_a_frame(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.held)
+    }
+
+    /// Whether the committer itself is making the next file.
+    fn makes_a_file(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.place.new_file && !in_flight.held)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.last_commit + IDLE_SLOTS <= now
+    }
+
+    /// Gives up free files of which none is to be used soon, and those that the bound has no room for.
+    pub(super) fn release_free(&mut self, now: Instant) {
+        let (in_place, limit) = (self.pool.in_place, self.slot_limit());
+        let mut over = self.journal_bytes().saturating_sub(self.journal_max);
+        while over > 0
+            && let Some(free) = self.pool.free.pop()
+        {
+            over = over.saturating_sub(free.bytes);
+            self.garbage.push((free.name, free.bytes));
+        }
+        let idle = self.is_idle(now) && self.full.is_none();
+        // One stays as the reserve of a full disk, where there is no spare.
+        let mut stay =
+            if !idle { KEEP_FREE } else { usize::from(self.pool.spare == Spare::None && self.pool.taken > 0) };
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pool.free).into_iter().partition(|free| {
+            let keep = in_place && free.bytes == limit && stay > 0;
+            stay -= usize::from(keep);
+            keep
+        });
+        self.pool.free = kept;
+        self.garbage.extend(gone.into_iter().map(|free| (free.name, free.bytes)));
+    }
+
+    /// When free files go if nothing happens.
+    pub(super) fn release_at(&self) -> Option<Instant> {
+        let at = self.last_commit + IDLE_SLOTS;
+        (self.pool.free.len() > 1 || (!self.pool.free.is_empty() && self.pool.spare != Spare::None)).then_some(at)
+    }
+
+    /// The next thing to do for a spare.
+    pub(super) fn spare_work(&mut self, now: Instant) -> Option<SpareWork> {
+        let held = self.holds_a_frame();
+        let name = self.next_name();
+        if let Spare::Filling { file, goal, due, under_way } = &mut self.pool.spare {
+            if *under_way || *due > now || held {
+                return None;
+            }
+            *under_way = true;
+            let len = FILL_PIECE.min(*goal - file.len);
+            let last = file.len + len >= *goal;
+            return Some(SpareWork::Fill(FillJob { name, offset: file.len, len, last }));
+        }
+        if self.pool.spare != Spare::None || self.makes_a_file() || !self.pool.in_place {
+            return None;
+        }
+        let worth = self.opening == Opening::Done
+            && self.pool.taken >= WORTH_A_SPARE.min(self.slot_limit() / 4)
+            && self.pool.retry_at.is_none_or(|at| at <= now)
+            && !self.draining
+            && !self.is_idle(now);
+        if !held && !worth {
+            return None;
+        }
+        let (session, limit) = (name.key.session, self.slot_limit());
+        let fits = |free: &FreeSlot| free.wear.allows(session, name.file) && (held || free.bytes == limit);
+        let source = self.pool.free.iter().position(fits).map(|at| self.pool.free.swap_remove(at));
+        let room = self.full.is_none() && self.journal_bytes() + limit <= self.journal_max && self.space.spares(limit);
+        if source.is_none() && (held || !room) {
+            return None;
+        }
+        let from = source.as_ref().map(|free| free.name.clone());
+        self.pool.spare = Spare::Stamping(source);
+        Some(SpareWork::Stamp(StampJob { key: name.key, stream: self.stream.id, file: name.file, from }))
+    }
+
+    /// When the next thing is to be done for a spare.
+    pub(super) fn spare_due(&self) -> Option<Instant> {
+        match &self.pool.spare {
+            Spare::Filling { due, under_way: false, .. } => Some(*due),
+            Spare::None => self.pool.retry_at,
+            Spare::Stamping(_) | Spare::Filling { .. } | Spare::Ready(_) => None,
+        }
+    }
+
+    /// The spare is stamped. It is filled where it is not whole.
+    pub(super) fn spare_stamped(&mut self, marker: Marker, now: Instant) {
+        let Spare::Stamping(source) = std::mem::take(&mut self.pool.spare) else { return };
+        self.pool.spare = match source {
+            Some(free) => Spare::Ready(Prepared { marker, len: free.bytes, wear: free.wear }),
+            None => {
+                let file = Prepared { marker, len: PAGE as u64, wear: Wear::default() };
+                Spare::Filling { file, goal: self.slot_limit(), due: now, under_way: false }
+            }
+        };
+        self.spare_changed();
+    }
+
+    /// A piece of the spare is filled.
+    pub(super) fn spare_filled(&mut self, job: &FillJob, now: Instant) {
+        if let Spare::Filling { file, goal, due, under_way } = &mut self.pool.spare {
+            file.len = job.offset + job.len;
+            (*due, *under_way) = (now + FILL_EVERY, false);
+            if file.len >= *goal {
+                self.pool.spare = Spare::Ready(*file);
+            }
+        }
+        self.spare_changed();
+    }
+
+    /// What is filled of a spare is the reserve of a full disk.
+    fn keep_what_is_filled(&mut self) -> bool {
+        let Spare::Filling { file, .. } = self.pool.spare else { return false };
+        if file.len > PAGE as u64 {
+            self.pool.spare = Spare::Ready(file);
+            self.spare_changed();
+        }
+        file.len > PAGE as u64
+    }
+
+    /// A spare could not be made, and there is nothing at its place.
+    pub(super) fn spare_given_up(&mut self, now: Instant) {
+        self.pool.spare = Spare::None;
+        self.pool.retry_at = Some(now + RETRY);
+        self.spare_changed();
+    }
+
+    /// A held frame may go; a file that grows is left as soon as there is one that does not.
+    fn spare_changed(&mut self) {
+        let limit = self.slot_limit();
+        let grows = self.slots.back().is_some_and(|slot| slot.len < limit);
+        self.stream.rotate |= grows && matches!(&self.pool.spare, Spare::Ready(file) if file.len >= limit);
+        (self.signalled, self.upkeep_signalled) = (true, true);
+    }
+
+    /// The stream is over: its spare can be the next one's, but not under this name.
+    pub(super) fn retire_spare(&mut self) {
+        let name = self.next_name().to_string();
+        match std::mem::take(&mut self.pool.spare) {
+            Spare::Ready(file) => self.discard(name, file.len, file.wear),
+            Spare::Filling { file, .. } => self.garbage.push((name, file.len)),
+            // Its report names the stream that is over.
+            Spare::None | Spare::Stamping(_) => {}
+        }
+        (self.pool.taken, self.pool.retry_at) = (0, None);
+    }
+}
+
+/// A piece of work for a spare.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SpareWork {
+    Stamp(StampJob),
+    Fill(FillJob),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_never_gets_a_number_again_that_it_had_in_another_session() {
+        let fresh = Wear::default();
+        assert!(fresh.allows(0, 1) && fresh.allows(7, 1));
+        let worn = fresh.with(0, 3).with(0, 5);
+        assert!(worn.allows(0, 6), "within a session numbers only rise");
+        for (file, allowed) in [(1, true), (2, true), (3, false), (4, false), (5, false), (6, true)] {
+            assert_eq!(worn.allows(1, file), allowed, "{file}");
+        }
+        let later = worn.with(2, 1).with(2, 8);
+        for (file, allowed) in [(1, false), (8, false), (9, true)] {
+            assert_eq!(later.allows(3, file), allowed, "{file}");
+        }
+        assert!(!later.allows(2, 4), "what it was in session 0 counts in session 2 too");
+    }
+}
