@@ -107,6 +107,7 @@ def suites(python: str) -> list[Suite]:
             go_line,
             go_text,
         ),
+        Suite("java reader", [python, "scripts/java_reader.py"], plain_line),
         Suite("readme", [python, "scripts/readme_test.py", "README.md"], plain_line),
         Suite("quickstart", [str(BIN / "quickstart")]),
     ]

@@ -1,4 +1,4 @@
-"""Prints the DATA records of an Avro file as JSON lines, read by a stock library: `read_slot.py fastavro|avro FILE`."""
+"""Prints the DATA records of Avro files as lines of JSON, read by a stock library: `read_slot.py LIBRARY FILE...`."""
 
 import base64
 import json
@@ -42,11 +42,12 @@ def line(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    library, path = sys.argv[1:]
-    with open(path, "rb") as file:
-        for record in {"fastavro": with_fastavro, "avro": with_avro}[library](file):
-            if record["kind"] == "DATA":
-                print(json.dumps(line(record)))
+    library, *paths = sys.argv[1:]
+    for path in paths:
+        with open(path, "rb") as file:
+            for record in {"fastavro": with_fastavro, "avro": with_avro}[library](file):
+                if record["kind"] == "DATA":
+                    print(json.dumps(line(record)))
 
 
 if __name__ == "__main__":

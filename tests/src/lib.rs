@@ -6,4 +6,5 @@ pub mod bench;
 pub mod harness;
 pub mod load;
 pub mod oracle;
+pub mod segments;
 pub mod twin;
