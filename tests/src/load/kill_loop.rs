@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::churn::Churn;
 use super::ledger::Counts;
 use super::trouble::Trouble;
 use super::{Client, Kind, Ledger, Shape, verify};
@@ -96,6 +97,7 @@ struct Writer {
     names: Arc<[String]>,
     ledger: Arc<Ledger>,
     clients: Vec<Client>,
+    churn: Churn,
     journals: Vec<std::path::PathBuf>,
     troubles: &'static [Trouble],
     done: Done,
@@ -125,7 +127,18 @@ impl Writer {
             Rig { disks: Vec::new(), sidecar: Sidecar::new(setup) }
         };
         let rng = StdRng::seed_from_u64(seed);
-        Ok(Self { seed, rng, names, ledger, clients, journals, troubles, done: Done::default(), rig })
+        Ok(Self {
+            seed,
+            rng,
+            names,
+            ledger,
+            clients,
+            churn: Churn::new(seed),
+            journals,
+            troubles,
+            done: Done::default(),
+            rig,
+        })
     }
 
     fn judge(&self, wrong: &[String], when: &str) {
@@ -159,7 +172,9 @@ impl Writer {
         self.start();
         self.rig.sidecar.wait_ready().await;
         self.ledger.reader(when);
-        let wrong = verify::over_the_socket(&mut self.rig.sidecar.grpc(), &self.names, &self.ledger).await;
+        let mut client = self.rig.sidecar.grpc();
+        let mut wrong = verify::over_the_socket(&mut client, &self.names, &self.ledger).await;
+        wrong.extend(self.churn.check(&mut client).await);
         self.judge(&wrong, when);
     }
 
@@ -197,6 +212,14 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(last));
         let over = Arc::new(AtomicBool::new(false));
         let running = self.set_to_work(&stop, &over);
+        let churning = {
+            let (socket, over) = (self.rig.sidecar.setup.socket(), Arc::clone(&over));
+            let mut churn = std::mem::replace(&mut self.churn, Churn::new(0));
+            tokio::spawn(async move {
+                churn.run(&socket, &over).await;
+                churn
+            })
+        };
         let end = match self.rng.random_range(0..5) {
             _ if last => End::Stop,
             0 => End::Stop,
@@ -214,6 +237,8 @@ impl Writer {
             let joined = tokio::time::timeout(DEADLINE, client).await;
             self.clients.push(joined.expect("a client ends").expect("a client does not panic"));
         }
+        over.store(true, Ordering::Relaxed);
+        self.churn = churning.await.expect("it does not panic");
         if last {
             truncating.abort();
             let _ = truncating.await;

@@ -1,5 +1,6 @@
 //! Clients that append while a sidecar is being killed and its disks fail, and the ledger that says afterwards what must be there.
 
+pub mod churn;
 pub mod client;
 pub mod kill_loop;
 pub mod ledger;
