@@ -32,7 +32,7 @@ bench: ## measure on this machine; docs/benchmarks.md says what and how (BENCH_A
 	cargo build --locked --release --workspace --bins
 	WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/bench $(BENCH_ARGS)
 
-soak: ## kill and recover over and over (SOAK_ARGS=...)
+soak: ## kill, cut, fill, fail and stall over and over (SOAK_ARGS=...)
 	@$(CI_BUILD) --bins
 	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/soak $(SOAK_ARGS)
 

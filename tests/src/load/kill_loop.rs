@@ -73,6 +73,20 @@ pub struct Done {
     pub faults: u64,
 }
 
+impl std::ops::AddAssign for Done {
+    fn add_assign(&mut self, Self { counts, starts, ends, faults }: Self) {
+        self.counts.sent += counts.sent;
+        self.counts.acked += counts.acked;
+        self.counts.duplicates += counts.duplicates;
+        self.counts.read += counts.read;
+        self.counts.refused += counts.refused;
+        self.counts.refused_by_disks += counts.refused_by_disks;
+        self.starts += starts;
+        self.ends += ends;
+        self.faults += faults;
+    }
+}
+
 /// Ends a sidecar `kills` times under load, in the ways that its disks allow, and judges after each what it left and
 /// what it serves again.
 ///

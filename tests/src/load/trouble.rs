@@ -46,6 +46,10 @@ impl Trouble {
         Self::Slow,
     ];
 
+    /// Failures of calls.
+    pub const FAILURES: &[Self] =
+        &[Self::FailedSync, Self::FailedWrite, Self::FailedButDone, Self::ShortWrite, Self::Dead, Self::NoNames];
+
     /// Begins; [`TwinDisk::heal`] ends it, except that a full disk has to get its capacity back.
     pub fn begin(self, disk: &TwinDisk, rng: &mut StdRng) {
         const WRITES: &[Op] = &[Op::Write];
