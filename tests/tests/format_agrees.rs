@@ -56,6 +56,8 @@ fn start(key: StreamKey, closes: Vec<Close>) -> Vec<u8> {
         forgotten: vec![],
         closes,
         accepted: Vec::new(),
+        version: 0,
+        mixed: Vec::new(),
     };
     let mut bytes = Vec::new();
     fact.encode_record(&mut bytes);

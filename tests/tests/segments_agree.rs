@@ -135,6 +135,8 @@ impl Directory {
             forgotten: Vec::new(),
             closes: Vec::new(),
             accepted: Vec::new(),
+            version: 0,
+            mixed: Vec::new(),
         };
         let mut start = Vec::new();
         epoch.encode_record(&mut start);

@@ -81,7 +81,7 @@ impl Log {
                 Fact::Delete { name, incarnation, waiter: _ } => {
                     self.parked_facts.push(Fact::Delete { name, incarnation, waiter: None });
                 }
-                Fact::Announce(..) => {}
+                Fact::Announce(..) | Fact::Members => {}
             },
         }
     }

@@ -116,6 +116,8 @@ impl Log {
             in_flight: Some(InFlight {
                 kind,
                 built: self.tick,
+                ticks: 0,
+                states: 0,
                 place: Place { file: 0, offset: 0, new_file: false },
                 begins: None,
                 held: false,
@@ -158,13 +160,21 @@ impl Log {
     /// Frame 1: who is there, how the predecessors ended, what recovery decided. Frame 2: new members are in use.
     fn opening_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
         let mut draft = self.draft(dir, FrameKind::Opening);
-        let epoch = self.epoch_fact(dir);
-        draft.add(|out| epoch.encode_record(out));
+        self.draft_members(dir, &mut draft);
         if self.journals[dir].opening == Opening::First {
             draft.bytes.extend_from_slice(&self.opening_records);
             draft.records += self.opening_record_count;
         }
         self.seal(dir, draft, FLAG_CONTROL_ONLY, builder)
+    }
+
+    /// EPOCH: who the members are.
+    fn draft_members(&self, dir: DirIx, draft: &mut Draft) {
+        let fact = self.epoch_fact(dir);
+        draft.add(|out| fact.encode_record(out));
+        if let Some(in_flight) = &mut draft.in_flight {
+            in_flight.states = fact.version;
+        }
     }
 
     /// The EPOCH record of a directory's stream as of now.
@@ -184,12 +194,14 @@ impl Log {
                     uuid: other.id.0,
                     url: other.url.as_str().to_owned(),
                     // A member is stated to be in use only when its own frame 1 is durable.
-                    in_use: other.in_use || (journal.opening != Opening::First && first_is_durable(other)),
+                    in_use: other.counts_as_in_use() || (journal.opening != Opening::First && first_is_durable(other)),
                 })
                 .collect(),
             forgotten: self.forgotten.iter().map(|id| id.0).collect(),
             closes: journal.closes.clone(),
             accepted: journal.accepted_damage.clone(),
+            version: self.version,
+            mixed: self.journals.iter().filter(|other| other.mixed).map(|other| other.id.0).collect(),
         }
     }
 
@@ -218,6 +230,7 @@ impl Log {
                         self.draft_announcement(ix, draft);
                     }
                 }
+                Fact::Members => self.draft_members(dir, draft),
                 Fact::Truncate(ix, incarnation) => {
                     let Some(collection) = self.live(ix, incarnation) else { continue };
                     collection.truncate_queued = false;
@@ -325,8 +338,7 @@ impl Log {
         let epoch = self.identity.epoch;
         let Some(mut checkpoint) = self.journals[dir].checkpoint.take() else { return Work::Wait(None) };
         if !std::mem::replace(&mut checkpoint.begun, true) {
-            let fact = self.epoch_fact(dir);
-            draft.add(|out| fact.encode_record(out));
+            self.draft_members(dir, &mut draft);
         }
         while draft.bytes.len() < GROUP_CUT {
             if let Some((ix, incarnation)) = checkpoint.collections.pop_front() {

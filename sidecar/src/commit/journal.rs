@@ -65,6 +65,8 @@ impl OldStream {
 pub(crate) enum Fact {
     /// COLLECTION of a creation or move.
     Announce(ColIx, Incarnation),
+    /// EPOCH: who the members are.
+    Members,
     /// TRUNCATE for the wishes of a collection.
     Truncate(ColIx, Incarnation),
     /// DELETE.
@@ -123,6 +125,10 @@ pub(crate) struct InFlight {
     pub(crate) kind: FrameKind,
     /// The log's tick when it was built: what it states is not newer.
     pub(crate) built: u64,
+    /// Ticks of the watchdog since then.
+    pub(crate) ticks: u32,
+    /// The version of the members that an EPOCH in it states; 0 without one.
+    pub(crate) states: u64,
     pub(crate) place: super::stream::Place,
     /// The job, where it begins a file.
     pub(crate) begins: Option<super::frames::FrameJob>,
@@ -165,6 +171,16 @@ pub(crate) struct Journal {
     pub(crate) health: Health,
     pub(crate) since: SystemTime,
     pub(crate) in_use: bool,
+    /// It is in use once this version of the members is stated everywhere.
+    pub(crate) joins: Option<u64>,
+    /// It may hold entries of collections whose home it is not.
+    pub(crate) mixed: bool,
+    /// The version of the members that it states durably.
+    pub(crate) stated: u64,
+    /// Its committer is in the kernel with a write that was abandoned.
+    pub(crate) stalled: bool,
+    /// When it is probed after a failure.
+    pub(crate) probe_at: Instant,
     pub(crate) device: (u64, String),
     pub(crate) space: Space,
     pub(crate) journal_max: u64,
@@ -205,6 +221,8 @@ pub(crate) struct Journal {
     /// Its upkeep worker has to be woken.
     pub(crate) upkeep_signalled: bool,
     pub(crate) last_commit: Instant,
+    /// The tick of its last durable frame.
+    pub(crate) synced: u64,
     /// The last frame proves all before it and nothing has to be proven.
     pub(crate) proven: bool,
     pub(crate) list_at: Instant,
@@ -227,6 +245,11 @@ impl Journal {
             health: Health::Healthy,
             since: SystemTime::now(),
             in_use: false,
+            joins: None,
+            mixed: false,
+            stated: 0,
+            stalled: false,
+            probe_at: now,
             device: (0, String::new()),
             space: Space::default(),
             journal_max: u64::MAX,
@@ -257,6 +280,7 @@ impl Journal {
             signalled: false,
             upkeep_signalled: false,
             last_commit: now,
+            synced: 0,
             proven: false,
             list_at: now + IDLE,
             latency_us: 0.0,
@@ -269,6 +293,16 @@ impl Journal {
         self.health == Health::Healthy
     }
 
+    /// Whether it has a stream that can be written.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_healthy() && !self.stream.over
+    }
+
+    /// Whether its device has had no answer for too long.
+    pub(super) fn is_silent(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.ticks >= super::watch::STALL)
+    }
+
     /// Whether entries may be committed here.
     pub(crate) fn takes_data(&self) -> bool {
         self.takes_facts() && self.in_use
@@ -276,7 +310,7 @@ impl Journal {
 
     /// Whether facts may be committed here.
     pub(crate) fn takes_facts(&self) -> bool {
-        self.is_healthy() && !self.stream.over && self.opening == Opening::Done && self.closing == Closing::Open
+        self.is_open() && self.opening == Opening::Done && self.closing == Closing::Open
     }
 
     /// Bytes of journal files, those to be removed and those kept for frames to come included.

@@ -23,6 +23,7 @@ use walstorage_crds::url::WalUrl;
 use super::answer::Outbox;
 use super::collection::{ColIx, Collection, DirIx};
 use super::journal::{Fact, Journal};
+use super::revival::REST;
 use crate::error::{ApiError, Reason};
 use crate::placement::{self, Candidate};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
@@ -111,6 +112,12 @@ pub(crate) struct Log {
     pub(super) receiving: u64,
     /// Memory or journal space was freed since the last look.
     pub(super) freed: bool,
+    /// Rises with every change of the members.
+    pub(super) version: u64,
+    /// Affinity ends when this version is stated everywhere.
+    pub(super) scatters: Option<u64>,
+    /// How long a directory that failed is left alone.
+    pub(crate) rest: Duration,
     /// Facts that no directory can take now.
     pub(super) parked_facts: Vec<Fact>,
     pub(super) outbox: Outbox,
@@ -159,10 +166,16 @@ impl Log {
             memory_used: 0,
             receiving: 0,
             freed: false,
+            version: 1,
+            scatters: None,
+            rest: REST,
             parked_facts: Vec::new(),
             outbox: Outbox::default(),
             entropy: SmallRng::seed_from_u64(start.seed),
         };
+        for journal in &mut log.journals {
+            journal.mixed |= journal.takes_all_commits || !log.settings.affinity;
+        }
         for mut collection in start.collections {
             collection.announced = true;
             log.placements = log.placements.max(collection.placement);
@@ -352,8 +365,10 @@ impl Log {
     }
 
     /// Applies settings that may change while running; the bounds of journals in the order of the directories.
-    pub(crate) fn reconfigure(&mut self, settings: Settings, drains: impl Fn(&Journal) -> (bool, u64)) {
+    pub(crate) fn reconfigure(&mut self, settings: Settings, drains: impl Fn(&Journal) -> (bool, u64), now: Instant) {
+        let affinity = settings.affinity;
         self.settings = settings;
+        self.set_affinity(affinity, now);
         for journal in &mut self.journals {
             (journal.draining, journal.journal_max) = drains(journal);
         }

@@ -13,9 +13,12 @@ pub(crate) mod outcome;
 pub mod producers;
 pub(crate) mod read;
 mod reroute;
+mod restate;
+pub(crate) mod revival;
 mod session;
 pub(crate) mod slots;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod upkeep;
+pub(crate) mod watch;

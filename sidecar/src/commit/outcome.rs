@@ -48,13 +48,27 @@ impl Log {
     /// The frame in flight of the stream `key` is durable. Void when that stream is over.
     pub(crate) fn committed(&mut self, dir: DirIx, key: StreamKey, done: Committed, now: Instant) -> Tally {
         if self.is_over(dir, key) {
+            self.came_back(dir);
             return Tally::default();
         }
         self.tick += 1;
         let tick = self.tick;
         let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
-        let InFlight { kind, built, place, begins: _, held: _, spare, floor, oldest, groups, truncates, deletes } =
-            in_flight;
+        let InFlight {
+            kind,
+            built,
+            ticks: _,
+            states,
+            place,
+            begins: _,
+            held: _,
+            spare,
+            floor,
+            oldest,
+            groups,
+            truncates,
+            deletes,
+        } = in_flight;
         let acks_before = self.outbox.acks();
         let journal = &mut self.journals[dir];
         journal.stream.advance(place, done.len, done.crc);
@@ -72,6 +86,8 @@ impl Log {
             journal.upkeep_signalled = true;
         }
         journal.last_commit = now;
+        journal.synced = tick;
+        journal.stated = journal.stated.max(states);
         journal.since_checkpoint = journal.since_checkpoint.saturating_add(done.len);
         journal.proven = matches!(kind, FrameKind::Empty | FrameKind::Clean);
         self.free_files(dir, floor, oldest);
@@ -114,10 +130,13 @@ impl Log {
                 journal.opening = if first { Opening::FirstDone } else { Opening::Done };
                 journal.upkeep_signalled = true;
                 self.opened();
-                if key.session > 0 && self.journals[dir].takes_data() {
-                    self.resume(now);
+                if key.session > 0 && self.journals[dir].takes_facts() {
+                    self.revived(dir, now);
                 }
             }
+        }
+        if states > 0 {
+            self.stated(now);
         }
         self.close_in_turn();
         let acks = self.outbox.acks() - acks_before;
@@ -271,6 +290,8 @@ impl Log {
         if self.stage == Stage::Opening && all(self, &[Opening::Done]) {
             for journal in &mut self.journals {
                 journal.in_use |= journal.is_healthy();
+                // What failed on the way is probed from now on.
+                journal.upkeep_signalled = true;
             }
             self.stage = Stage::Serving;
         }

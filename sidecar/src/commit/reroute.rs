@@ -20,7 +20,7 @@ impl Log {
     /// A write or sync of the stream `key` failed: it is over, where it is not already.
     pub(crate) fn failed(&mut self, dir: DirIx, key: StreamKey, failure: Failure, now: Instant) {
         if self.is_over(dir, key) {
-            return;
+            return self.came_back(dir);
         }
         let failure = match failure {
             Failure::NoFile(why) if self.hold_for_a_free_file(dir, &why) => return,
@@ -31,14 +31,23 @@ impl Log {
             Failure::Full(why) | Failure::NoFile(why) => (Health::Full(why.clone()), why),
             Failure::Failed(why) => (Health::Failed(why.clone()), why),
         };
+        self.journals[dir].health = health;
+        self.lose(dir, &why, now);
+    }
+
+    /// The stream of a directory is over, its health says why.
+    pub(super) fn lose(&mut self, dir: DirIx, why: &str, now: Instant) {
+        let rest = self.rest;
         let journal = &mut self.journals[dir];
-        journal.health = health;
         journal.since = SystemTime::now();
+        journal.probe_at = now + rest;
+        journal.upkeep_signalled = true;
         let why = format!("a write to {} failed ({why})", journal.url);
         self.take_back(dir, &why, now);
         // Whoever waits for room there looks elsewhere.
         self.freed = true;
         self.opened();
+        self.stated(now);
         self.close_in_turn();
     }
 
@@ -95,8 +104,8 @@ impl Log {
                 }
             }
             fact @ Fact::Delete { .. } => self.queue_fact(dir, fact, now),
-            // The other directories were told of it each on their own; this one is when it comes back.
-            Fact::Announce(..) => {}
+            // The other directories were told each on their own; this one is when it comes back.
+            Fact::Announce(..) | Fact::Members => {}
         }
     }
 

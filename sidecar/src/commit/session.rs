@@ -27,7 +27,6 @@ impl Log {
     }
 
     /// Begins the next session of a directory whose stream is over. Health is the caller's to change.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the return of a directory and a full one's reserve begin it"))]
     pub(crate) fn restart_stream(&mut self, dir: DirIx, now: Instant) {
         let id = StreamId(self.entropy.random());
         let journal = &mut self.journals[dir];

@@ -26,6 +26,8 @@ pub(crate) enum Upkeep {
     Stamp(StampJob),
     /// Write and sync zeros, report to [`Log::filled`].
     Fill(FillJob),
+    /// Find out whether a directory that failed can be written again, report to [`Log::probed`].
+    Probe,
     /// Nothing until it is signalled, or until then.
     Wait(Option<Instant>),
     /// Nothing ever again.
@@ -44,6 +46,9 @@ pub(crate) struct Listing {
 impl Log {
     /// What the upkeep worker of `dir` does next.
     pub(crate) fn poll_upkeep(&mut self, dir: DirIx, now: Instant) -> Upkeep {
+        if let Some(at) = self.probe_at(dir) {
+            return if at <= now { Upkeep::Probe } else { Upkeep::Wait(Some(at)) };
+        }
         let journal = &mut self.journals[dir];
         let stopping = self.stage == Stage::Stopping;
         if matches!(self.stage, Stage::Fenced(_)) || (stopping && !journal.is_healthy()) {

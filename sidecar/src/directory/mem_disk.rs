@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -32,6 +32,8 @@ pub(crate) struct Faults {
     pub(crate) read_only: bool,
     /// This many calls succeed; from then on every call fails.
     pub(crate) calls_left: Option<u64>,
+    /// Writes and syncs do not return until this is over.
+    pub(crate) hangs: bool,
     /// Every call panics.
     pub(crate) panics: bool,
     /// Creating a file panics.
@@ -76,6 +78,8 @@ pub(crate) struct MemDisk {
     root: PathBuf,
     inode: u64,
     state: Arc<Mutex<State>>,
+    /// The faults have changed.
+    changed: Arc<Condvar>,
 }
 
 static INODES: AtomicU64 = AtomicU64::new(1);
@@ -83,11 +87,12 @@ static INODES: AtomicU64 = AtomicU64::new(1);
 impl MemDisk {
     pub(crate) fn new(root: &Path) -> Self {
         let inode = INODES.fetch_add(1, Ordering::Relaxed);
-        Self { root: root.to_owned(), inode, state: Arc::default() }
+        Self { root: root.to_owned(), inode, state: Arc::default(), changed: Arc::default() }
     }
 
     pub(crate) fn break_with(&self, faults: Faults) {
         self.state.lock().faults = faults;
+        self.changed.notify_all();
     }
 
     /// Calls so far, those that failed included.
@@ -116,7 +121,12 @@ impl MemDisk {
             left.now.insert(name.clone(), Arc::clone(&file));
             left.durable.insert(name.clone(), file);
         }
-        Self { root: self.root.clone(), inode: self.inode, state: Arc::new(Mutex::new(left)) }
+        Self { root: self.root.clone(), inode: self.inode, state: Arc::new(Mutex::new(left)), changed: Arc::default() }
+    }
+
+    /// The files that are there.
+    pub(crate) fn files(&self) -> Vec<String> {
+        self.state.lock().now.keys().map(|path| path.display().to_string()).collect()
     }
 
     /// Puts an empty file there, durably, as another process would.
@@ -125,6 +135,15 @@ impl MemDisk {
         let file = File::default();
         state.now.insert(path.into(), Arc::clone(&file));
         state.durable.insert(path.into(), file);
+    }
+
+    /// Waits while the device does not answer.
+    fn answer(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
+        let mut state = self.enter()?;
+        while state.faults.hangs {
+            self.changed.wait(&mut state);
+        }
+        Ok(state)
     }
 
     fn enter(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
@@ -163,7 +182,7 @@ struct MemFile {
 
 impl DiskFile for MemFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.disk.enter()?;
+        let mut state = self.disk.answer()?;
         let faults = &mut state.faults;
         let mut fits = bytes.len();
         if let Some(left) = &mut faults.bytes_left {
@@ -194,7 +213,7 @@ impl DiskFile for MemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.enter()?;
+        let mut state = self.disk.answer()?;
         if let Some(left) = &mut state.faults.syncs_left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,

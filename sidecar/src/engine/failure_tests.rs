@@ -108,3 +108,89 @@ async fn schedule_5_what_is_served_after_a_failed_sync_and_a_kill_stays_through_
         reads_after_a_cut(&machine, &config, &[("c", &served)]).await;
     }
 }
+
+/// Two directories, a collection; answers its home's disk and the other's index.
+async fn one_home(machine: &Machine) -> (Engine, crate::directory::mem_disk::MemDisk, usize) {
+    let engine = machine.ready(&toml(&["file:///m/a", "file:///m/b"], "")).await;
+    engine.append(batch("c", &["one".into()]), None).await.unwrap();
+    let home = engine.0.peek(|log| log.find(&name("c")).unwrap().home).unwrap();
+    (engine, machine.disk(["/m/a", "/m/b"][home]), 1 - home)
+}
+
+#[tokio::test]
+async fn a_directory_that_failed_comes_back_by_itself_and_takes_entries_again() {
+    let machine = Machine::default();
+    let (engine, disk, other) = one_home(&machine).await;
+    engine.0.with_log(|log| log.rest = Duration::from_millis(1));
+    disk.break_with(Faults { dead: true, ..Faults::default() });
+    engine.append(batch("c", &["two".into()]), None).await.unwrap();
+    until(&engine, "its failure", |log| !log.journals[1 - other].is_healthy()).await;
+    disk.break_with(Faults::default());
+    until(&engine, "its return", |log| log.journals[1 - other].takes_data()).await;
+    // Now the other one fails, and the entries go back to the first.
+    machine.disk(["/m/a", "/m/b"][other]).break_with(Faults { dead: true, ..Faults::default() });
+    engine.append(batch("c", &["three".into()]), None).await.unwrap();
+    let wanted: BTreeMap<u64, String> = (1..).zip(["one", "two", "three"].map(str::to_owned)).collect();
+    assert_eq!(contents(&engine, "c").await, wanted);
+    assert!(disk.files().iter().all(|path| !path.contains("probe")), "the probe leaves nothing behind");
+    engine.shutdown().await;
+    machine.break_all(Faults::default());
+    reads_after_a_cut(&machine, &toml(&["file:///m/a", "file:///m/b"], ""), &[("c", &["one", "two", "three"])]).await;
+}
+
+#[tokio::test]
+async fn schedule_10_a_hanging_device_holds_its_entries_for_ten_ticks_and_its_late_answer_changes_nothing() {
+    let machine = Machine::default();
+    let (engine, disk, other) = one_home(&machine).await;
+    engine.0.with_log(|log| log.rest = Duration::from_millis(1));
+    disk.break_with(Faults { hangs: true, ..Faults::default() });
+    let append = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.append(batch("c", &["two".into()]), None).await }
+    });
+    while !append.is_finished() {
+        engine.0.with_log(|log| log.watch(Instant::now()));
+        tokio::task::yield_now().await;
+    }
+    let moved = append.await.unwrap().unwrap();
+    assert_eq!(moved.directory.as_str(), ["file:///m/a", "file:///m/b"][other]);
+    assert!(engine.0.peek(|log| log.is_stalled(1 - other)).unwrap());
+    // It answers at last, with success.
+    disk.break_with(Faults::default());
+    until(&engine, "its return", |log| log.journals[1 - other].takes_data()).await;
+    engine.append(batch("c", &["three".into()]), None).await.unwrap();
+    engine.shutdown().await;
+    reads_after_a_cut(&machine, &toml(&["file:///m/a", "file:///m/b"], ""), &[("c", &["one", "two", "three"])]).await;
+}
+
+#[tokio::test]
+async fn schedule_27_the_engine_ends_although_a_sync_never_returns() {
+    let machine = Machine::default();
+    let (engine, disk, other) = one_home(&machine).await;
+    let hangs = Faults { hangs: true, ..Faults::default() };
+    disk.break_with(hangs);
+    machine.disk(["/m/a", "/m/b"][other]).break_with(hangs);
+    let append = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.append(batch("c", &["two".into()]), None).await }
+    });
+    until_in_flight(&engine).await;
+    let end = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown().await }
+    });
+    while !end.is_finished() {
+        engine.0.with_log(|log| log.watch(Instant::now()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(end.await.unwrap(), super::Ended::Clean);
+    assert_eq!(append.await.unwrap().unwrap_err().reason, Reason::UnknownOutcome);
+}
+
+/// Waits until a committer is in the kernel.
+async fn until_in_flight(engine: &Engine) {
+    let in_flight = |log: &Log| log.journals.iter().any(|journal| journal.in_flight.is_some());
+    while !engine.0.peek(in_flight).unwrap() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -281,11 +281,15 @@ impl Inner {
         let settings = self.settings();
         let config = self.config.lock().clone();
         self.with_log(|log| {
-            log.reconfigure(settings, |journal| {
-                let configured = config.wal.url_options.get(&journal.url).map(|options| options.drain);
-                let drain = configured.unwrap_or(journal.draining);
-                (drain, bounds::journal_max(&config, journal.space.capacity))
-            });
+            log.reconfigure(
+                settings,
+                |journal| {
+                    let configured = config.wal.url_options.get(&journal.url).map(|options| options.drain);
+                    let drain = configured.unwrap_or(journal.draining);
+                    (drain, bounds::journal_max(&config, journal.space.capacity))
+                },
+                Instant::now(),
+            );
         });
     }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod bounds;
 mod committer;
+mod crew;
 mod inner;
+mod probe;
 mod reader;
 mod stamp;
 mod status;

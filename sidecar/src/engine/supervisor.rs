@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::crew::Crew;
 use super::inner::{Findings, Inner};
 use super::{Ended, committer, upkeep};
-use crate::commit::collection::DirIx;
-use crate::commit::log::{Log, Stage};
-use crate::recovery::{self, Context, Handle, Outcome, Ready};
+use crate::commit::log::{Log, Stage, Worker};
+use crate::recovery::{self, Context, Outcome, Ready};
 
 /// Between looks at what recovery waits for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -116,28 +116,15 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     if inner.stopping.load(Ordering::Acquire) {
         inner.with_log(|log| log.stop(Instant::now()));
     }
-    std::thread::scope(|scope| {
-        for (dir, handle) in handles.iter().enumerate() {
-            tracing::info!(directory = %inner.url(dir), io = %handle.disk.0.io(), "journal files are written");
-            let start = |name: &str, run: fn(&Arc<Inner>, DirIx, &Handle)| {
-                let thread = std::thread::Builder::new().name(format!("{name}-{dir}"));
-                if let Err(error) = thread.spawn_scoped(scope, move || run(inner, dir, handle)) {
-                    inner.gave_up(dir, format!("its {name} thread cannot start: {error}"));
-                }
-            };
-            start("commit", committer::run);
-            start("upkeep", upkeep::run);
-        }
-    });
-    // All workers have ended. With every directory failed the process lives on: it may hold the only copy.
-    loop {
-        match inner.peek(|log| log.stage.clone()) {
-            Some(Stage::Stopping | Stage::Fenced(_)) => break,
-            None => return broken(),
-            Some(Stage::Opening | Stage::Serving) => {}
-        }
-        let mut recovering = inner.recovering.lock();
-        inner.recovery_wakes.wait_for(&mut recovering, LOOK);
+    let crew = Arc::new(Crew::default());
+    for (dir, handle) in handles.into_iter().enumerate() {
+        tracing::info!(directory = %inner.url(dir), io = %handle.disk.0.io(), "journal files are written");
+        let handle = Arc::new(handle);
+        crew.start(inner, dir, &handle, Worker::Commit, "commit", committer::run);
+        crew.start(inner, dir, &handle, Worker::Upkeep, "upkeep", upkeep::run);
+    }
+    if !crew.watch(inner) {
+        return broken();
     }
     inner.with_log(|log| log.abandon("the sidecar has stopped"));
     match inner.peek(|log| log.stage.clone()) {

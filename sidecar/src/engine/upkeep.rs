@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::inner::Inner;
+use super::probe;
 use super::stamp;
 use crate::commit::collection::DirIx;
 use crate::commit::log::Log;
@@ -56,6 +57,7 @@ pub(super) enum Done {
     Unlinked,
     Stamped(StampJob, Result<Marker, NotStamped>),
     Filled(FillJob, Result<(), NotStamped>),
+    Probed(Result<(), String>),
     Nothing,
 }
 
@@ -67,6 +69,7 @@ impl Done {
             Self::Unlinked => log.unlinked(dir),
             Self::Stamped(job, outcome) => log.stamped(dir, &job, outcome, now),
             Self::Filled(job, outcome) => log.filled(dir, &job, outcome, now),
+            Self::Probed(result) => log.probed(dir, result, now),
             Self::Nothing => {}
         }
     }
@@ -86,6 +89,7 @@ impl<'a> Keeper<'a> {
                 self.unlink(files);
                 Done::Unlinked
             }
+            Upkeep::Probe => Done::Probed(probe::probe(self.handle)),
             Upkeep::Wait(_) | Upkeep::End => Done::Nothing,
         }
     }

@@ -115,6 +115,11 @@ pub struct EpochFact {
     pub closes: Vec<Close>,
     /// Damage in the streams before this one that was recorded as gaps: not reported again.
     pub accepted: Vec<AcceptedDamage>,
+    /// Rises with every change of the members in one epoch: what the highest says of them counts. 0 where a version
+    /// wrote it that had neither this nor `mixed`.
+    pub version: u64,
+    /// Members that may hold entries of collections whose home they are not: without affinity, or as a journal for all.
+    pub mixed: Vec<Uuid>,
 }
 
 /// Frames of an earlier stream whose loss has been recorded as gaps.
@@ -129,6 +134,12 @@ pub struct AcceptedDamage {
 }
 
 impl EpochFact {
+    /// Whether a member may hold entries of collections whose home it is not.
+    #[must_use]
+    pub fn may_be_mixed(&self, member: Uuid) -> bool {
+        self.version == 0 || self.mixed.contains(&member)
+    }
+
     /// Appends the whole record: an EPOCH is about no collection. Answers its length.
     pub fn encode_record(&self, buf: &mut Vec<u8>) -> usize {
         let subject = Subject { collection_id: "", incarnation: Incarnation(0), lsn: Lsn(0) };
@@ -152,7 +163,7 @@ impl Fact for EpochFact {
     const KIND: Kind = Kind::Epoch;
 
     fn put(&self, buf: &mut Vec<u8>) {
-        let Self { key, run, format, grant, holder, members, forgotten, closes, accepted } = self;
+        let Self { key, run, format, grant, holder, members, forgotten, closes, accepted, version, mixed } = self;
         put_number(buf, key.epoch.0);
         put_number(buf, key.session.into());
         buf.extend_from_slice(run.as_bytes());
@@ -177,12 +188,16 @@ impl Fact for EpochFact {
             put_number(buf, damage.first_seq);
             put_number(buf, damage.last_seq);
         });
+        if *version > 0 {
+            put_number(buf, *version);
+            put_array(buf, mixed, |buf, uuid| buf.extend_from_slice(uuid.as_bytes()));
+        }
     }
 
     fn get(at: &mut Cursor<'_>) -> Result<Self, DecodeError> {
         let key =
             |at: &mut Cursor<'_>| Ok(StreamKey { epoch: Epoch(at.number("epoch")?), session: at.small("session")? });
-        Ok(Self {
+        let mut fact = Self {
             key: key(at)?,
             run: uuid(at, "run")?,
             format: at.number("format")?,
@@ -208,7 +223,14 @@ impl Fact for EpochFact {
                     last_seq: at.number("accepted last_seq")?,
                 })
             })?,
-        })
+            version: 0,
+            mixed: Vec::new(),
+        };
+        if !at.rest().is_empty() {
+            fact.version = at.number("version")?;
+            fact.mixed = at.array("mixed", |at| uuid(at, "mixed"))?;
+        }
+        Ok(fact)
     }
 }
 

@@ -148,6 +148,8 @@ impl Stream {
             forgotten: Vec::new(),
             closes,
             accepted: Vec::new(),
+            version: 0,
+            mixed: Vec::new(),
         }
     }
 

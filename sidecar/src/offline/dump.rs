@@ -299,7 +299,7 @@ fn frame_fact(head: &Head) -> Value {
 }
 
 fn epoch_fact(fact: &EpochFact) -> Value {
-    let EpochFact { key, run, format, grant, holder, members, forgotten, closes, accepted } = fact;
+    let EpochFact { key, run, format, grant, holder, members, forgotten, closes, accepted, version, mixed } = fact;
     let members: Vec<_> =
         members.iter().map(|one| json!({ "uuid": one.uuid, "url": one.url, "in_use": one.in_use })).collect();
     let closes: Vec<_> = closes
@@ -315,8 +315,13 @@ fn epoch_fact(fact: &EpochFact) -> Value {
         .iter()
         .map(|one| json!({ "stream": one.stream.to_string(), "first_seq": one.first_seq, "last_seq": one.last_seq }))
         .collect();
-    json!({
+    let mut shown = json!({
         "epoch": key.epoch.0, "session": key.session, "run": run, "format": format, "grant": grant, "holder": holder,
         "members": members, "forgotten": forgotten, "closes": closes, "accepted": accepted,
-    })
+    });
+    if let (Some(shown), 1..) = (shown.as_object_mut(), *version) {
+        shown.insert("version".into(), json!(version));
+        shown.insert("mixed".into(), json!(mixed));
+    }
+    shown
 }

@@ -107,11 +107,8 @@ pub(super) fn decide(
             .max(1),
     );
     forget(context, forgotten_now, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
-    let only_homes = |directory: Uuid| {
-        let place = places.iter().find(|place| place.identity.directory == directory);
-        place.is_some_and(|place| place.opened.wanted.position.is_some())
-    };
-    let losses = merged.losses(wal.collection_affinity, only_homes);
+    let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
+    let losses = merged.losses(only_homes);
     let damage = reports(&places, &merged, &losses);
     if !keep && !damage.is_empty() {
         let reasons = damage.iter().map(sentence).collect();
@@ -195,7 +192,9 @@ pub(super) fn decide(
         let in_use = epoch.is_some_and(|epoch| {
             epoch.members.iter().any(|member| member.uuid == place.identity.directory && member.in_use)
         });
-        let (journal, handle) = place.into_journal(context, new_epoch, newly, in_use);
+        let mixed = epoch.is_some_and(|epoch| epoch.may_be_mixed(place.identity.directory));
+        let (mut journal, handle) = place.into_journal(context, new_epoch, newly, in_use);
+        journal.mixed = mixed;
         journals.push(journal);
         handles.push(handle);
     }
@@ -260,16 +259,13 @@ fn forget(
     records: &mut Records,
     seed: &mut u64,
 ) {
-    let wal = &context.config.wal;
     let Some(epoch) = epoch else { return };
     let mut turn = merged.collections.iter().map(|collection| collection.placement).max().unwrap_or(0);
     for member in epoch.members.iter().filter(|member| forgotten_now.contains(&member.uuid)) {
-        // What was a journal took the commits of every collection, wherever its home.
-        let of_segments = wal.wal_urls.iter().any(|url| url.as_str() == member.url);
         for collection in &mut merged.collections {
             // Holes are what it took with it, whatever affinity was then.
             let concerned = collection.home == member.uuid || !collection.holes.is_empty();
-            if wal.collection_affinity && of_segments && !concerned {
+            if !epoch.may_be_mixed(member.uuid) && !concerned {
                 continue;
             }
             for (first, last) in std::mem::take(&mut collection.holes) {
@@ -441,6 +437,6 @@ impl Place {
         for (name, bytes) in garbage {
             journal.discard(name, bytes, Wear::default());
         }
-        (journal, Handle { disk: opened.disk, lock: opened.lock, identity })
+        (journal, Handle { disk: opened.disk, lock: opened.lock, identity, place: opened.device_inode })
     }
 }

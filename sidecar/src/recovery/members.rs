@@ -18,10 +18,14 @@ impl Attempt<'_> {
         let streams = self.opened.iter().filter_map(|dir| dir.journal.as_ref()).flat_map(|journal| &journal.streams);
         streams
             .flat_map(|stream| {
-                let whole = stream.content.epoch.iter().map(|(seq, epoch)| ((stream.key, *seq), epoch.clone()));
+                let moment = |seq: u64, fact: &EpochFact| (stream.key.epoch, fact.version, stream.key.session, seq);
+                let whole = stream.content.epoch.iter().map(move |(seq, epoch)| (moment(*seq, epoch), epoch.clone()));
                 // Who the members are must be known even where the frame that says so is damaged.
-                let saved =
-                    stream.losses.iter().flat_map(|loss| loss.epochs().map(|(seq, fact)| ((stream.key, seq), fact)));
+                let saved = stream
+                    .losses
+                    .iter()
+                    .flat_map(|loss| loss.epochs())
+                    .map(move |(seq, fact)| (moment(seq, &fact), fact));
                 whole.chain(saved).collect::<Vec<_>>()
             })
             .max_by_key(|(moment, _)| *moment)

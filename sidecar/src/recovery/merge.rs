@@ -280,8 +280,8 @@ fn holes(collection: &MergedCollection) -> Vec<(Lsn, Lsn)> {
 impl MergedCollection {
     /// Whether nothing was heard of it in `directory`'s stream after the lost frames, nor anywhere in a later epoch: its
     /// last entries may have been among them.
-    fn may_have_ended_in(&self, lost: &Unresolved, affinity: bool, only_homes: bool) -> bool {
-        let there = !(affinity && only_homes)
+    fn may_have_ended_in(&self, lost: &Unresolved, only_homes: bool) -> bool {
+        let there = !only_homes
             || self.home == lost.directory
             || self.has_entries_in.contains(&lost.directory)
             || self.has_entries_in.iter().any(|directory| *directory != self.home);
@@ -310,14 +310,14 @@ impl MergedCollection {
 impl Merged {
     /// What may be lost, by collection: holes, and what may have ended in a lost frame. `only_homes`: whether a directory
     /// takes entries of collections only that have their home there.
-    pub(crate) fn losses(&self, affinity: bool, only_homes: impl Fn(Uuid) -> bool) -> Vec<(usize, Lsn, Lsn)> {
+    pub(crate) fn losses(&self, only_homes: impl Fn(Uuid) -> bool) -> Vec<(usize, Lsn, Lsn)> {
         let mut losses = Vec::new();
         for (index, collection) in self.collections.iter().enumerate() {
             losses.extend(collection.holes.iter().map(|&(first, last)| (index, first, last)));
             let most = self
                 .unresolved
                 .iter()
-                .filter(|lost| collection.may_have_ended_in(lost, affinity, only_homes(lost.directory)))
+                .filter(|lost| collection.may_have_ended_in(lost, only_homes(lost.directory)))
                 .map(|lost| lost.loss.damage.most_entries().saturating_sub(lost.loss.salvage.entries))
                 .fold(0_u64, u64::saturating_add);
             if most > 0 {

@@ -60,6 +60,8 @@ pub(crate) struct Handle {
     #[allow(dead_code, reason = "held for the life of the process")]
     pub(crate) lock: Box<dyn LockGuard>,
     pub(crate) identity: Identity,
+    /// Device and inode of its root when it was opened.
+    pub(crate) place: (u64, u64),
 }
 
 /// A log that may serve once its first frames are durable.

@@ -9,4 +9,5 @@ mod rerouting;
 mod rig;
 mod sessions;
 mod slots;
+mod stalls;
 mod waiting;

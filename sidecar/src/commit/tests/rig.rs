@@ -268,6 +268,35 @@ impl Rig {
         self.deliver();
     }
 
+    /// The device has had no answer for the frame under way for long enough, while others answered. It stays in the
+    /// kernel.
+    pub(super) fn stall(&mut self, dir: DirIx) {
+        for _ in 0..crate::commit::watch::STALL {
+            self.log.watch(self.now);
+        }
+        for other in (0..self.frames.len()).filter(|other| *other != dir) {
+            self.settle_only(other);
+        }
+        self.log.watch(self.now);
+        assert!(self.log.is_stalled(dir));
+        self.deliver();
+    }
+
+    /// The frame that was abandoned is out of the kernel, whatever became of it.
+    pub(super) fn forget_under_way(&mut self, dir: DirIx) {
+        self.under_way[dir] = None;
+    }
+
+    /// Works until one directory waits.
+    pub(super) fn settle_only(&mut self, dir: DirIx) {
+        for _ in 0..10_000 {
+            if !self.step(dir) {
+                return;
+            }
+        }
+        panic!("the log never comes to rest");
+    }
+
     /// Does one piece of work of each worker; whether there was one.
     pub(super) fn step(&mut self, dir: DirIx) -> bool {
         self.upkeep(dir) | self.commit(dir)
@@ -303,6 +332,7 @@ impl Rig {
                 self.log.filled(dir, &job, Ok(()), self.now);
                 self.filled[dir].push(job);
             }
+            Upkeep::Probe => self.log.probed(dir, Err("test".into()), self.now),
             Upkeep::Wait(_) | Upkeep::End => return false,
         }
         true

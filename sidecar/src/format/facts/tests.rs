@@ -48,24 +48,31 @@ fn epoch_fact() -> impl Strategy<Value = EpochFact> {
         proptest::collection::vec(any::<u128>(), 0..3),
         proptest::collection::vec(close, 0..4),
         proptest::collection::vec(accepted, 0..3),
+        (1..1_u64 << 60, proptest::collection::vec(any::<u128>(), 0..3)),
     )
-        .prop_map(|((epoch, session, run, grant, holder), members, forgotten, closes, accepted)| EpochFact {
-            key: StreamKey { epoch: Epoch(epoch), session },
-            run: Uuid::from_u128(run),
-            format: 1,
-            grant,
-            holder,
-            members,
-            forgotten: forgotten.into_iter().map(Uuid::from_u128).collect(),
-            closes,
-            accepted,
-        })
+        .prop_map(
+            |((epoch, session, run, grant, holder), members, forgotten, closes, accepted, (version, mixed))| {
+                EpochFact {
+                    key: StreamKey { epoch: Epoch(epoch), session },
+                    run: Uuid::from_u128(run),
+                    format: 1,
+                    grant,
+                    holder,
+                    members,
+                    forgotten: forgotten.into_iter().map(Uuid::from_u128).collect(),
+                    closes,
+                    accepted,
+                    version,
+                    mixed: mixed.into_iter().map(Uuid::from_u128).collect(),
+                }
+            },
+        )
 }
 
 proptest! {
     #[test]
     fn epoch_comes_back(fact in epoch_fact(), tail: Vec<u8>) {
-        let without = EpochFact { accepted: Vec::new(), ..fact.clone() };
+        let without = EpochFact { version: 0, mixed: Vec::new(), ..fact.clone() };
         comes_back_or(&fact, Some(&without), &tail);
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::commit::collection::Collection;
 use crate::commit::frames::Work;
 use crate::engine::Ended;
 use crate::format::fixture::{collection, entry};
@@ -168,4 +169,81 @@ fn holes_in_a_collection_are_explained_by_the_directory_that_is_given_up_whateve
     let gaps: Vec<_> = c.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.cause)).collect();
     let cause = GapCause::DirectoryForgotten;
     assert_eq!(gaps, [(2, 2, cause), (4, 3 + (1 << 40), cause)]);
+}
+
+/// A stream of `a` that tells of a collection of `a` and one of `b`, and says what the EPOCH says of mixing.
+fn tells_of_both(root: &Path, version: u64, mixed: Vec<Uuid>) -> Stream {
+    let mut a = Stream::new(1, 0);
+    let url = |name: &str| format!("file://{}/{name}", root.display());
+    let mut fact = a.epoch_fact(Vec::new());
+    fact.members = vec![
+        Member { uuid: DIRECTORY, url: url("a"), in_use: true },
+        Member { uuid: OTHER, url: url("b"), in_use: true },
+    ];
+    (fact.version, fact.mixed) = (version, mixed);
+    let mut buf = Vec::new();
+    fact.encode_record(&mut buf);
+    a.frame(&[buf]);
+    let d = Incarnation::new(Epoch(1), 1);
+    a.frame(&[collection("c", C, 0, DIRECTORY, Epoch(1)), entry("c", C, 1, Epoch(1), b"x")]);
+    a.frame(&[collection("d", d, 3, OTHER, Epoch(1))]);
+    a
+}
+
+/// The collections that have a gap when `b` is given up.
+fn gapped_by_forgetting_b(version: u64, mixed: Vec<Uuid>, urls: &[&str], more: &str) -> Vec<String> {
+    let root = tempfile::tempdir().unwrap();
+    let a = tells_of_both(root.path(), version, mixed);
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    let mut context = context(root.path(), urls, more);
+    context.forget.insert(OTHER);
+    let log = ready(&context);
+    let forgotten = |c: &&Collection| c.gaps.iter().any(|gap| gap.cause == GapCause::DirectoryForgotten);
+    log.iter().filter(forgotten).map(|c| c.name.as_str().to_owned()).collect()
+}
+
+#[test]
+fn whoever_may_have_entries_in_a_directory_that_is_given_up_is_told_by_the_epoch_not_by_the_configuration() {
+    for affinity in ["collection_affinity = true", "collection_affinity = false"] {
+        for urls in [&["a", "b"][..], &["a"]] {
+            let gapped = |version, mixed| gapped_by_forgetting_b(version, mixed, urls, affinity);
+            assert_eq!(gapped(1, vec![]), ["d"], "it never held entries of others: {affinity}, {urls:?}");
+            assert_eq!(gapped(1, vec![DIRECTORY]), ["d"]);
+            assert_eq!(gapped(1, vec![OTHER]), ["c", "d"], "it was written without affinity once, or for all");
+            assert_eq!(gapped(0, vec![]), ["c", "d"], "nobody knows");
+        }
+    }
+}
+
+#[test]
+fn what_an_epoch_of_a_higher_version_says_of_the_members_counts_wherever_it_stands() {
+    let root = tempfile::tempdir().unwrap();
+    let mut a = Stream::new(1, 0);
+    begin_both(&mut a, root.path());
+    let mut b = other(1);
+    begin_both(&mut b, root.path());
+    // The first went on for long, with what it knew; the other one was told later that it holds nothing any more.
+    for _ in 0..5 {
+        a.frame(&[]);
+    }
+    let says = |version: u64, in_use: bool| {
+        let mut fact = b.epoch_fact(Vec::new());
+        let url = |name: &str| format!("file://{}/{name}", root.path().display());
+        fact.members = vec![
+            Member { uuid: DIRECTORY, url: url("a"), in_use: true },
+            Member { uuid: OTHER, url: url("b"), in_use },
+        ];
+        fact.version = version;
+        let mut buf = Vec::new();
+        fact.encode_record(&mut buf);
+        buf
+    };
+    let (later, earlier) = (says(3, false), says(2, true));
+    b.frame(&[later]);
+    a.frame(&[earlier]);
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    lay(&root.path().join("b"), OTHER, &[&b]);
+    let log = ready(&context(root.path(), &["a", "b"], ""));
+    let in_use: Vec<bool> = log.journals.iter().map(|journal| journal.in_use).collect();
+    assert_eq!(in_use, [true, false]);
 }

@@ -4,7 +4,7 @@ use crate::format::fixture::{batched, collection, entry, truncate};
 use crate::recovery::merge::{Merged, merge};
 
 fn losses(merged: &Merged) -> Vec<(usize, Lsn, Lsn)> {
-    merged.losses(true, |_| true)
+    merged.losses(|_| true)
 }
 
 fn flip(stream: &mut Stream, offset: u64) {
@@ -131,8 +131,8 @@ fn claim_4_the_last_entries_may_have_been_in_a_journal_that_is_nobodys_home() {
     flip(&mut journal, lost + 150);
     flip(&mut journal, lost + 195);
     let merged = merge(vec![input(&[&journal])], true);
-    assert_eq!(merged.losses(true, |directory| directory != DIRECTORY), [(0, Lsn(4), Lsn(5))]);
-    assert_eq!(merged.losses(true, |_| true), [], "where collections have their home, another's is not concerned");
+    assert_eq!(merged.losses(|directory| directory != DIRECTORY), [(0, Lsn(4), Lsn(5))]);
+    assert_eq!(merged.losses(|_| true), [], "where collections have their home, another's is not concerned");
 }
 
 #[test]

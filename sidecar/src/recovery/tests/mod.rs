@@ -92,6 +92,7 @@ fn begin_both(stream: &mut Stream, root: &Path) {
         Member { uuid: DIRECTORY, url: url("a"), in_use: true },
         Member { uuid: OTHER, url: url("b"), in_use: true },
     ];
+    fact.version = 1;
     let mut buf = Vec::new();
     fact.encode_record(&mut buf);
     stream.frame(&[buf]);
