@@ -39,6 +39,7 @@ rustdoc() {
 step "setup: python packages" scripts/setup-python.sh
 tools=.tools/venv/bin
 step "rust format" cargo fmt --all --check
+step "rust format: bench" cargo fmt --manifest-path bench/Cargo.toml --check
 step "python format" "$tools/ruff" format --check --quiet .
 step "python lint" "$tools/ruff" check --quiet .
 step "shell lint" "$tools/shellcheck" .ci/run scripts/*.sh

@@ -1,8 +1,7 @@
 //! Black-box suites of WalStorage and what they need: an oracle of the format, a harness for real processes, load
-//! drivers and benchmarks.
+//! drivers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
 
-pub mod bench;
 pub mod harness;
 pub mod load;
 pub mod oracle;

@@ -2,18 +2,17 @@
 
 /// Median, lowest and highest of several rounds.
 #[derive(Clone, Debug, Default)]
-pub struct Spread(Vec<f64>);
+pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
     /// Adds the figure of one round.
-    pub fn add(&mut self, value: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);
         self.0.sort_by(f64::total_cmp);
     }
 
     /// The figure in the middle (the mean of two for an even number).
-    #[must_use]
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         match self.0.len() {
             0 => f64::NAN,
@@ -23,8 +22,7 @@ impl Spread {
     }
 
     /// `median (lowest–highest)`, without decimals above 10.
-    #[must_use]
-    pub fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         let number = |value: f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") };
         match (self.0.first(), self.0.last()) {
             (Some(lowest), Some(highest)) if self.0.len() > 1 => {

@@ -7,36 +7,36 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
+use walstorage_tests::harness::Sidecar;
+use walstorage_tests::harness::calls::request;
 
-use super::memory;
-use crate::harness::{Setup, Sidecar, library};
+use crate::memory;
 
 /// What one round gave.
 #[derive(Debug)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Bytes of the journal's files.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// From starting the process to its first answer that it is ready.
-    pub recovery: Duration,
+    pub(crate) recovery: Duration,
     /// Reading the same files from the disk, in order.
-    pub reading: Duration,
+    pub(crate) reading: Duration,
     /// The most memory that the process ever held, MiB.
-    pub peak: f64,
+    pub(crate) peak: f64,
 }
 
-/// A journal of about `mib` MiB: entries of 1 KiB in batches of 256.
-///
-/// # Errors
-/// When appending fails.
-pub async fn write(setup: &Setup, mib: u64) -> anyhow::Result<()> {
-    let engine = library::ready(library::config(setup)).await;
-    let payload = vec![b'x'; super::load::PAYLOAD];
+/// A stopped sidecar with a journal of about `mib` MiB, all of it needed: entries of 1 KiB in batches of 256.
+pub(crate) async fn write(folder: &Path, mib: u64) -> anyhow::Result<Sidecar> {
+    let mut sidecar = Sidecar::ready(crate::setup(folder)).await;
+    let mut client = sidecar.grpc();
+    let payload = vec![b'x'; crate::PAYLOAD];
     let payloads = vec![payload.as_slice(); 256];
     for n in 0..mib * 4 {
-        engine.append(library::batch(&format!("c{}", n % 16), &payloads), None).await?;
+        client.append_batch(request(&format!("c{}", n % 16), &payloads)).await?;
     }
-    engine.shutdown().await;
-    Ok(())
+    // A clean stop would move its entries into segments.
+    sidecar.kill();
+    Ok(sidecar)
 }
 
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -57,10 +57,7 @@ fn forget_pages(files: &[PathBuf]) -> anyhow::Result<()> {
 }
 
 /// One round over the journal of a stopped sidecar.
-///
-/// # Errors
-/// When a file cannot be read.
-pub async fn measure(sidecar: &mut Sidecar) -> anyhow::Result<Measured> {
+pub(crate) async fn measure(sidecar: &mut Sidecar) -> anyhow::Result<Measured> {
     let files = files(&sidecar.setup.journal(1))?;
     forget_pages(&files)?;
     let begun = Instant::now();

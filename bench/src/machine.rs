@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::run;
+use walstorage_tests::harness::{binaries, run};
 
 fn first_line(path: &str, prefix: &str) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -16,12 +16,11 @@ fn output(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Lines of `what: value`.
-#[must_use]
-pub fn describe(folder: &Path) -> Vec<(&'static str, String)> {
+pub(crate) fn describe(folder: &Path) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let folder = folder.to_string_lossy();
     let mount = output("findmnt", &["--noheadings", "--output", "FSTYPE,SOURCE,OPTIONS", "--target", &folder]);
-    let version = run(crate::harness::binaries::sidecar(), ["--version"], b"").stdout;
+    let version = run(binaries::sidecar(), ["--version"], b"").stdout;
     vec![
         ("program", format!("{}, {}", version.trim(), output("git", &["describe", "--always", "--dirty"]))),
         ("processor", format!("{cores} x {}", first_line("/proc/cpuinfo", "model name"))),
@@ -30,4 +29,10 @@ pub fn describe(folder: &Path) -> Vec<(&'static str, String)> {
         ("file system", mount.split_whitespace().collect::<Vec<_>>().join(" ")),
         ("date", output("date", &["--utc", "+%Y-%m-%d"])),
     ]
+}
+
+/// Whether two folders lie on different block devices, as far as the kernel tells.
+pub(crate) fn on_another_device(first: &Path, second: &Path) -> bool {
+    let device = |folder: &Path| rustix::fs::stat(folder).map(|stat| stat.st_dev).ok();
+    device(second).is_some_and(|second| device(first) != Some(second))
 }
