@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use walstorage_tests::bench::memory::mib;
 use walstorage_tests::harness::calls::{append, payloads};
+use walstorage_tests::harness::memory::mib;
 use walstorage_tests::harness::{DEADLINE, Setup, Sidecar};
 
 fn token() -> impl Strategy<Value = String> {
