@@ -103,3 +103,34 @@ async fn a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so() {
         assert_eq!(payloads(&mut client, &format!("new{n}")).await, [b"x"]);
     }
 }
+
+#[tokio::test]
+async fn a_stalled_disk_loses_its_collections_to_another_and_its_late_answer_changes_nothing() {
+    let test = "a_stalled_disk_loses_its_collections_to_another_and_its_late_answer_changes_nothing";
+    let Some(mut rig) = two_in_turn(test).await else { return };
+    let (stalled, other) = (rig.sidecar.setup.url("d1"), rig.sidecar.setup.url("d2"));
+    let mut client = rig.sidecar.grpc();
+    rig.disks[0].inject(Rule::new(&[Op::Write, Op::Sync], What::Stall).on(".avro"));
+    let mut waiting = client.clone();
+    let reply = tokio::spawn(async move { append(&mut waiting, "c1", &[b"second"]).await });
+    let mut others = vec![b"first".to_vec()];
+    while !reply.is_finished() {
+        let payload = format!("{}", others.len()).into_bytes();
+        assert_eq!(append(&mut client, "c2", &[&payload]).await.directory, other, "others go on");
+        others.push(payload);
+    }
+    let reply = reply.await.expect("no panic");
+    assert_eq!((reply.first_lsn, &reply.directory), (2, &other));
+    let status = rig.sidecar.status().await;
+    assert_eq!(directory(&status, &stalled).state, "failed", "{status:#?}");
+    append(&mut client, "c1", &[b"third"]).await;
+    rig.disks[0].heal();
+    append(&mut client, "c1", &[b"fourth"]).await;
+    let entries = ["first", "second", "third", "fourth"].map(|text| text.as_bytes().to_vec());
+    assert_eq!(payloads(&mut client, "c1").await, entries);
+    rig.cut(3);
+    rig.start().await;
+    let mut client = rig.sidecar.grpc();
+    assert_eq!(payloads(&mut client, "c1").await, entries);
+    assert_eq!(payloads(&mut client, "c2").await, others);
+}

@@ -55,6 +55,11 @@ async fn a_power_cut_without_affinity_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_below_ext4_loses_and_doubles_nothing() {
+    run("a_power_cut_below_ext4_loses_and_doubles_nothing", Shape::one_directory().on_ext4().long()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_disks_lose_and_double_nothing() {
     run("failing_disks_lose_and_double_nothing", Shape::three_directories().with(Trouble::QUICK)).await;
 }

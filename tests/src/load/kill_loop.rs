@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::churn::Churn;
 use super::ledger::Counts;
+use super::shape::Ground;
 use super::trouble::Trouble;
 use super::{Client, Kind, Ledger, Shape, verify};
-use crate::harness::{DEADLINE, Sidecar, grpc};
+use crate::harness::{DEADLINE, grpc};
 use crate::twin::Rig;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -27,6 +28,9 @@ const CLIENTS: [(Kind, bool); 8] = [
 
 /// The capacity of a disk that is not full.
 const CAPACITY: u64 = 1 << 30;
+
+/// The size of an ext4 file system: room for a few slots.
+const EXT4: u64 = 192 << 20;
 
 /// Truncates random collections to random LSNs until the connection breaks.
 async fn truncate_at_random(mut client: grpc::Client, ledger: Arc<Ledger>, names: Arc<[String]>, seed: u64) {
@@ -114,14 +118,15 @@ struct Writer {
     churn: Churn,
     journals: Vec<std::path::PathBuf>,
     troubles: &'static [Trouble],
+    entries: u64,
     done: Done,
     rig: Rig,
 }
 
 impl Writer {
     fn new(shape: Shape, seed: u64) -> Result<Self, String> {
-        let Shape { setup, directories, collections, twins, troubles } = shape;
-        assert!(troubles.is_empty() || twins, "only twins make trouble");
+        let Shape { setup, directories, collections, ground, troubles, entries } = shape;
+        assert!(troubles.is_empty() || ground == Ground::Twins, "only twins make trouble");
         let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
         let ledger = Arc::new(Ledger::default());
         if !troubles.is_empty() {
@@ -133,13 +138,12 @@ impl Writer {
             .map(|(number, (kind, producer))| Client::new(number as u32, *kind, *producer, &names, &ledger, seed));
         let clients = clients.collect();
         let mut journals: Vec<_> = (1..=directories).map(|n| setup.journal(n)).collect();
-        let rig = if twins {
-            let rig = Rig::new(setup, directories, CAPACITY)?;
-            journals.iter_mut().for_each(|journal| *journal = rig.path(journal));
-            rig
-        } else {
-            Rig { disks: Vec::new(), sidecar: Sidecar::new(setup) }
+        let rig = match ground {
+            Ground::Folders => Rig::on_folders(setup),
+            Ground::Twins => Rig::new(setup, directories, CAPACITY)?,
+            Ground::Ext4 => Rig::on_ext4(setup, directories, EXT4)?,
         };
+        journals.iter_mut().for_each(|journal| *journal = rig.path(journal));
         let rng = StdRng::seed_from_u64(seed);
         Ok(Self {
             seed,
@@ -150,6 +154,7 @@ impl Writer {
             churn: Churn::new(seed),
             journals,
             troubles,
+            entries,
             done: Done::default(),
             rig,
         })
@@ -306,7 +311,7 @@ impl Writer {
             trouble.begin(&self.rig.disks[number], &mut self.rng);
             disk = Some(number);
         }
-        let more = self.rng.random_range(0..600);
+        let more = self.rng.random_range(0..self.entries);
         let passed = || self.ledger.counts().acked + self.ledger.counts().refused;
         let struck = || disk.is_none_or(|number| self.rig.disks[number].struck() > 0);
         let ended = || running.iter().all(tokio::task::JoinHandle::is_finished);

@@ -3,6 +3,17 @@
 use super::trouble::Trouble;
 use crate::harness::Setup;
 
+/// Where directories are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// Folders: the process can be killed.
+    Folders,
+    /// Disks whose power can be cut, and that make trouble.
+    Twins,
+    /// ext4 on disks whose power can be cut.
+    Ext4,
+}
+
 /// A writer.
 pub struct Shape {
     /// How it is started.
@@ -11,15 +22,17 @@ pub struct Shape {
     pub directories: usize,
     /// Number of collections.
     pub collections: usize,
-    /// Its directories are disks whose power can be cut.
-    pub twins: bool,
+    /// Where its directories are.
+    pub ground: Ground,
     /// What those disks do under load; one of them in some rounds.
     pub troubles: &'static [Trouble],
+    /// At most so many entries are acknowledged before a round ends.
+    pub entries: u64,
 }
 
 impl Shape {
     fn new(setup: Setup, directories: usize, collections: usize) -> Self {
-        Self { setup, directories, collections, twins: false, troubles: &[] }
+        Self { setup, directories, collections, ground: Ground::Folders, troubles: &[], entries: 600 }
     }
 
     /// One directory.
@@ -52,7 +65,19 @@ impl Shape {
     /// Puts the directories on disks whose power is cut, too.
     #[must_use]
     pub fn on_twins(self) -> Self {
-        Self { twins: true, ..self }
+        Self { ground: Ground::Twins, ..self }
+    }
+
+    /// Has rounds that are long enough for slots to be prepared, filled and recycled.
+    #[must_use]
+    pub fn long(self) -> Self {
+        Self { entries: 20_000, ..self }
+    }
+
+    /// Puts the directories on ext4, on disks whose power is cut, too.
+    #[must_use]
+    pub fn on_ext4(self) -> Self {
+        Self { ground: Ground::Ext4, ..self }
     }
 
     /// Adds a line to `[storage.wal_config]`.
@@ -65,6 +90,6 @@ impl Shape {
     /// Puts them on disks that make trouble.
     #[must_use]
     pub fn with(self, troubles: &'static [Trouble]) -> Self {
-        Self { twins: true, troubles, ..self }
+        Self { ground: Ground::Twins, troubles, ..self }
     }
 }

@@ -9,6 +9,7 @@ use crate::harness::Namespace;
 pub struct LoopDisk {
     namespace: Namespace,
     point: PathBuf,
+    /// In the namespace.
     image: PathBuf,
 }
 
@@ -21,12 +22,16 @@ impl LoopDisk {
     pub fn mount(namespace: &Namespace, image: &Path, point: &Path, size: u64) -> Result<Self, String> {
         let io = |error: std::io::Error| error.to_string();
         std::fs::create_dir_all(point).map_err(io)?;
-        std::fs::File::create(image).and_then(|file| file.set_len(size)).map_err(io)?;
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image).output();
+        std::fs::File::create(namespace.path(image)).and_then(|file| file.set_len(size)).map_err(io)?;
+        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(namespace.path(image)).output();
         let made = made.map_err(|error| format!("mkfs.ext4: {error}"))?;
         if !made.status.success() {
             return Err(format!("mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr).trim()));
         }
+        let image_outside = namespace.path(image);
+        let folder = image_outside.parent().unwrap_or(Path::new("/"));
+        // It may lie on a disk whose power is cut.
+        [&*image_outside, folder].into_iter().try_for_each(|path| std::fs::File::open(path)?.sync_all()).map_err(io)?;
         let disk = Self { namespace: namespace.clone(), point: point.to_owned(), image: image.to_owned() };
         disk.attach()?;
         Ok(disk)
@@ -46,9 +51,15 @@ impl LoopDisk {
         Err(format!("mount: {}", String::from_utf8_lossy(&mounted.stderr).trim()))
     }
 
-    /// Takes the mount away; open files keep working until they are closed.
+    /// Takes the mount away; files that are open keep working until they are closed.
     pub fn detach(&self) {
-        let _ = self.namespace.command(Path::new("umount")).arg("-l").arg(&self.point).output();
+        let umount = |arguments: &[&str]| {
+            let done = self.namespace.command(Path::new("umount")).args(arguments).arg(&self.point).output();
+            done.is_ok_and(|output| output.status.success())
+        };
+        if !umount(&[]) {
+            umount(&["-l"]);
+        }
     }
 
     /// Where the disk can be reached from outside of the namespace.
