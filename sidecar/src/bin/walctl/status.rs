@@ -90,17 +90,11 @@ pub(crate) fn show_directories(directories: Vec<Directory>) -> Result<(), Failur
     ]);
     let mut notes = Vec::new();
     for d in directories {
-        if !d.reason.is_empty() || !d.remedy.is_empty() {
-            let remedy = if d.remedy.is_empty() { String::new() } else { format!("; {}", d.remedy) };
-            notes.push(format!("{}: {}{remedy}", d.url, d.reason));
-        }
-        if d.evacuation_bytes_left > 0 {
-            notes.push(format!("{}: {} still to be moved", d.url, bytes(d.evacuation_bytes_left)));
-        }
+        notes.extend(directory_notes(&d));
         table.add_row([
-            d.url,
-            d.uuid,
-            if d.draining && d.state != "draining" { format!("{}, draining", d.state) } else { d.state },
+            d.url.clone(),
+            d.uuid.clone(),
+            shown_state(&d),
             bytes(d.free_bytes),
             bytes(d.capacity_bytes),
             format!("{} of {}", bytes(d.journal_bytes), bytes(d.journal_max_bytes)),
@@ -114,4 +108,66 @@ pub(crate) fn show_directories(directories: Vec<Directory>) -> Result<(), Failur
         output::line(&note)?;
     }
     Ok(())
+}
+
+/// A directory's state, and that it is being emptied where the state says something worse.
+pub(crate) fn shown_state(directory: &Directory) -> String {
+    let Directory { state, draining, .. } = directory;
+    if *draining && state != "draining" { format!("{state}, draining") } else { state.clone() }
+}
+
+/// What is wrong with a directory, what to do about it, what is still to be moved off it, and when it may go.
+pub(crate) fn directory_notes(directory: &Directory) -> Vec<String> {
+    let Directory { url, state, reason, remedy, in_use, draining, evacuation_bytes_left: left, .. } = directory;
+    let mut notes = Vec::new();
+    match (reason.is_empty(), remedy.is_empty()) {
+        (true, true) => {}
+        (false, true) => notes.push(format!("{url}: {}", plain(reason))),
+        (true, false) => notes.push(format!("{url}: {}", plain(remedy))),
+        (false, false) => notes.push(format!("{url}: {}; {}", plain(reason), plain(remedy))),
+    }
+    let leaving = *draining || matches!(state.as_str(), "failed" | "draining");
+    if *left > 0 {
+        notes.push(format!("{url}: {} still to be moved", bytes(*left)));
+    } else if leaving && !in_use {
+        notes.push(format!("{url}: nothing in it is needed any more; it may be removed"));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_says_what_is_wrong_what_is_left_to_move_and_when_it_may_go() {
+        let directory = |state: &str, draining, in_use, left| Directory {
+            url: "u".into(),
+            state: state.into(),
+            draining,
+            in_use,
+            evacuation_bytes_left: left,
+            ..Directory::default()
+        };
+        let may_go = "u: nothing in it is needed any more; it may be removed";
+        for (directory, state, notes) in [
+            (directory("healthy", false, true, 0), "healthy", vec![]),
+            (directory("healthy", false, false, 0), "healthy", vec![]),
+            (directory("failed", false, true, 2048), "failed", vec!["u: 2.0 KiB still to be moved"]),
+            (directory("failed", false, true, 0), "failed", vec![]),
+            (directory("failed", false, false, 0), "failed", vec![may_go]),
+            (directory("draining", true, true, 1), "draining", vec!["u: 1 B still to be moved"]),
+            (directory("full", true, false, 0), "full, draining", vec![may_go]),
+        ] {
+            assert_eq!(
+                (shown_state(&directory).as_str(), directory_notes(&directory)),
+                (state, notes.iter().map(|n| (*n).to_owned()).collect())
+            );
+        }
+        let directory =
+            Directory { url: "u".into(), reason: "a\u{1b}".into(), remedy: "b".into(), ..Directory::default() };
+        assert_eq!(directory_notes(&directory), ["u: a\\u{1b}; b"]);
+        let directory = Directory { url: "u".into(), remedy: "b".into(), ..Directory::default() };
+        assert_eq!(directory_notes(&directory), ["u: b"]);
+    }
 }

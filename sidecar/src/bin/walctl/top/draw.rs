@@ -6,6 +6,7 @@ use walstorage_sidecar::proto::{Collection, Directory, Memory, Replay, Status, W
 use super::sample::{Busy, Sample, View};
 use crate::failure::Failure;
 use crate::output::{self, bytes, plain};
+use crate::status::{directory_notes, shown_state};
 
 /// A view as a table of directories and one of collections below a few lines about all.
 pub(super) fn lines(view: &View) -> Vec<String> {
@@ -81,17 +82,15 @@ fn directories(directories: &[Directory], lines: &mut Vec<String>) {
     let mut table = output::table(&titles);
     let mut notes = Vec::new();
     for directory in directories {
-        let Directory { url, state, reason, draining, free_bytes, capacity_bytes, .. } = directory;
-        if !reason.is_empty() {
-            notes.push(format!("{url}: {}", plain(reason)));
-        }
+        let Directory { url, free_bytes, capacity_bytes, .. } = directory;
+        notes.extend(directory_notes(directory));
         let to_move = match directory.evacuation_bytes_left {
             0 => "-".to_owned(),
             left => bytes(left),
         };
         table.add_row([
             url.clone(),
-            if *draining && state != "draining" { format!("{state}, draining") } else { state.clone() },
+            shown_state(directory),
             format!("{} of {}", bytes(*free_bytes), bytes(*capacity_bytes)),
             format!("{} of {}", bytes(directory.journal_bytes), bytes(directory.journal_max_bytes)),
             bytes(directory.pending_bytes),
