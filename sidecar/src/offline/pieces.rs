@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::merge::Merged;
+use super::segment::renamed;
 use super::segments::{BlockAt, Winner};
 use super::survey::EntryAt;
 use crate::format::record;
@@ -117,7 +118,11 @@ impl<'a> Pieces<'a> {
 
     fn stored(&mut self, block: &BlockAt) -> Option<Vec<u8>> {
         let mut stored = vec![0; block.at.length as usize];
-        let read = self.file(block.file).and_then(|file| file.read_exact_at(&mut stored, block.at.offset));
+        let opened = match self.file(block.file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.renamed(block),
+            opened => opened,
+        };
+        let read = opened.and_then(|file| file.read_exact_at(&mut stored, block.at.offset));
         if let Err(error) = read {
             self.fail(block.file, block.at.offset, format!("a block could not be read again: {error}"));
             return None;
@@ -131,6 +136,13 @@ impl<'a> Pieces<'a> {
             self.fail(block.file, block.at.offset, format!("a block changed while it was exported: {error}"));
         }
         parsed.ok()
+    }
+
+    /// A segment that was sealed since it was found.
+    fn renamed(&mut self, block: &BlockAt) -> std::io::Result<&File> {
+        let path = renamed(&self.files[block.file as usize], |header| header.marker == block.marker);
+        let file = File::open(path.ok_or(std::io::ErrorKind::NotFound)?)?;
+        Ok(&self.open.insert((block.file, file)).1)
     }
 
     fn file(&mut self, index: u32) -> std::io::Result<&File> {

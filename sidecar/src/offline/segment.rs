@@ -3,7 +3,7 @@
 //! Only the newest INDEX has its crc in a fact. Those before it are held by their own checksum and by their place: each
 //! flush begins where the one before ended, so every byte from the header to the valid length belongs to one block.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::OfflineError;
 use super::source::FileSource;
@@ -30,6 +30,14 @@ impl Wrong {
     fn new(offset: u64, what: impl Into<String>) -> Self {
         Self { offset: Some(offset), what: what.into() }
     }
+}
+
+/// Where a segment is now that was at `path` and is there no more: beside a running sidecar it is sealed under a new name
+/// at any moment.
+pub(super) fn renamed(path: &Path, is: impl Fn(&SegmentHeader) -> bool) -> Option<PathBuf> {
+    let here = std::fs::read_dir(path.parent()?).ok()?;
+    let mut others = here.flatten().map(|entry| entry.path());
+    others.find(|other| matches!(OpenSegment::open(other), Ok(Ok(segment)) if is(&segment.header)))
 }
 
 /// Bytes that end with the file's marker where a block should.

@@ -490,3 +490,38 @@ fn a_dump_shows_every_record_of_a_segment_and_each_block_that_is_not_whole() {
         assert!(report.notes.last().unwrap().ends_with("12 bytes follow that are no block of this segment"));
     }
 }
+
+#[test]
+fn a_segment_that_is_sealed_while_it_is_verified_or_exported_is_found_under_its_new_name() {
+    let parts = Parts::new(Codec::Null);
+    let (current, sealed) = (CURRENT, "orders/wal_00000000000000000007-00000000000000000009.avro");
+    let seal = |made: &Made| {
+        let [from, to] = [current, sealed].map(|name| made.path().join(name));
+        if from.exists() {
+            std::fs::rename(from, to).unwrap();
+        }
+    };
+    let made = parts.made();
+    let mut times = 0;
+    let report = verify(&[made.url()], ReadOptions::default(), &mut |progress| {
+        // Listed, then read.
+        times += u32::from(progress.at.ends_with(SEALED));
+        if times == 2 {
+            seal(&made);
+        }
+    });
+    assert!(!made.path().join(current).exists());
+    assert_eq!(report.unwrap().problems, []);
+
+    let made = parts.made();
+    let to = tempfile::tempdir().unwrap();
+    let options = ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true } };
+    let report = export(&[made.url()], &options, &mut |progress| {
+        if progress.at == "orders" {
+            seal(&made);
+        }
+    });
+    assert!(!made.path().join(current).exists());
+    assert_eq!(report.unwrap().problems, []);
+    assert_eq!(read_avro(&to.path().join("orders.avro")).len(), 12);
+}

@@ -6,7 +6,7 @@
 //! 3. Entries that another segment holds are not in danger: a rewritten segment may be gone or rotten.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -16,13 +16,14 @@ use super::merge::Merged;
 use super::meter::Meter;
 use super::ranges::{self, Range};
 use super::report::{Lost, Problem, SegmentContent, SegmentReport, UnusedReport};
-use super::segment::{OpenSegment, Wrong};
+use super::segment::{OpenSegment, Wrong, renamed};
 use super::survey::{Journals, problem};
 use crate::format::Marker;
 use crate::format::facts::FlushedFact;
 use crate::format::header::{Codec, SegmentHeader, SegmentOf};
 use crate::format::record::RecordRef;
 use crate::format::segment::IndexedBlock;
+use crate::types::Incarnation;
 
 /// A block whose entries can be read.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +153,7 @@ impl Found {
     }
 
     /// Files without a header that holds, where a collection's segments are.
-    fn headless(&self, directory: usize, folder: &std::path::Path) -> impl Iterator<Item = (&File, &str)> {
+    fn headless(&self, directory: usize, folder: &Path) -> impl Iterator<Item = (&File, &str)> {
         let here = move |file: &&File| file.directory == directory && file.path.parent() == Some(folder);
         self.files.iter().filter(here).filter_map(|file| Some((file, file.header.as_ref().err()?.as_str())))
     }
@@ -230,82 +231,89 @@ impl Reading<'_, '_> {
         let fact = wanted.fact;
         let Some(file) = found.file(wanted.directory, &fact) else { return Ok(()) };
         file.used = true;
-        wanted.file = Some(file.path.clone());
-        let text = file.path.display().to_string();
-        let mut open = match OpenSegment::open(&file.path) {
-            Ok(Ok(open)) => open,
-            Ok(Err(error)) => {
-                wanted.wrong = Some(Wrong { offset: Some(0), what: error.to_string() });
+        let Some((path, opened)) = open(&file.path, &fact)? else { return Ok(()) };
+        wanted.file = Some(path.clone());
+        let mut segment = match opened {
+            Ok(segment) => segment,
+            Err(wrong) => {
+                wanted.wrong = Some(wrong);
                 return Ok(());
             }
-            Err(OfflineError::Io { error, .. }) => {
-                wanted.wrong = Some(Wrong { offset: None, what: error.to_string() });
-                return Ok(());
-            }
-            Err(other) => return Err(other),
         };
         let number = u32::try_from(self.journals.files.len()).unwrap_or(u32::MAX);
-        self.journals.files.push(file.path.clone());
-        let mut report = SegmentReport {
-            file: text.clone(),
-            directory: url.to_owned(),
-            uuid: fact.segment,
-            codec: open.header.codec.as_str(),
-            sealed: fact.sealed,
-            shared: fact.shared,
-            bytes: fact.length,
-            blocks: 0,
-            collections: Vec::new(),
-        };
-        let mut content: BTreeMap<usize, SegmentContent> = BTreeMap::new();
-        wanted.wrong = self.fits(&open.header, wanted);
+        let text = path.display().to_string();
+        self.journals.files.push(path);
+        let mut blocks = 0;
+        let mut content = BTreeMap::new();
+        wanted.wrong = self.fits(&segment.header, wanted);
         if wanted.wrong.is_none() {
-            let (indexes, wrong) = open.indexes(&fact);
+            let (indexes, wrong) = segment.indexes(&fact);
             wanted.wrong = wrong;
             for index in &indexes {
                 for at in &index.blocks {
-                    report.blocks += 1;
-                    let (name, incarnation) = &index.names[at.name as usize];
-                    let is = |collection: &Merged| {
-                        (collection.report.name.as_str(), collection.report.incarnation) == (name, incarnation.0)
-                    };
-                    let mine = wanted.claims.iter().map(|(number, _)| *number);
-                    let mine = mine.clone().find(|number| is(&self.collections[*number]));
-                    let block = BlockAt { file: number, codec: open.header.codec, marker: open.header.marker, at: *at };
-                    let mut gathered = Gathered::default();
-                    let read = open.block(at, (name, *incarnation), |record| {
-                        if let Some(collection) = mine {
-                            gathered.entry(record, collection, &block, self.collections, self.seen);
-                        }
-                    });
+                    blocks += 1;
+                    let of = &index.names[at.name as usize];
+                    let block =
+                        BlockAt { file: number, codec: segment.header.codec, marker: segment.header.marker, at: *at };
+                    self.block(&mut segment, &wanted.claims, block, of, &mut content);
                     self.meter.add(at.length.into(), &text);
-                    match (read, mine) {
-                        (Ok(()), Some(collection)) => {
-                            let known =
-                                SegmentContent { collection: name.clone(), first: at.first.0, last: 0, entries: 0 };
-                            let known = content.entry(collection).or_insert(known);
-                            known.last = at.last.0;
-                            known.entries += u64::from(at.count);
-                            self.keep(collection, block, gathered);
-                        }
-                        (Ok(()), None) => {}
-                        (Err(wrong), Some(collection)) => self.bad.push(Bad {
-                            segment: self.number,
-                            collection,
-                            range: (at.first.0, at.last.0),
-                            wrong,
-                        }),
-                        (Err(Wrong { offset, what }), None) => self.journals.notes.push(format!(
-                            "{text}: offset {}: {what}; nothing that counts is in it",
-                            offset.unwrap_or_default()
-                        )),
-                    }
                 }
             }
         }
-        report.collections = content.into_values().collect();
-        self.journals.segments.push(report);
+        self.journals.segments.push(SegmentReport {
+            file: text,
+            directory: url.to_owned(),
+            uuid: fact.segment,
+            codec: segment.header.codec.as_str(),
+            sealed: fact.sealed,
+            shared: fact.shared,
+            bytes: fact.length,
+            blocks,
+            collections: content.into_values().collect(),
+        });
         Ok(())
+    }
+
+    /// Reads a block and keeps what counts of it.
+    fn block(
+        &mut self,
+        segment: &mut OpenSegment,
+        claims: &[(usize, Range)],
+        block: BlockAt,
+        (name, incarnation): &(String, Incarnation),
+        content: &mut BTreeMap<usize, SegmentContent>,
+    ) {
+        let at = &block.at;
+        let is = |number: &usize| {
+            let report = &self.collections[*number].report;
+            (&report.name, report.incarnation) == (name, incarnation.0)
+        };
+        let mine = claims.iter().map(|(number, _)| *number).find(is);
+        let mut gathered = Gathered::default();
+        let read = segment.block(at, (name, *incarnation), |record| {
+            if let Some(collection) = mine {
+                gathered.entry(record, collection, &block, self.collections, self.seen);
+            }
+        });
+        match (read, mine) {
+            (Ok(()), Some(collection)) => {
+                let new = SegmentContent { collection: name.clone(), first: at.first.0, last: 0, entries: 0 };
+                let known = content.entry(collection).or_insert(new);
+                known.last = at.last.0;
+                known.entries += u64::from(at.count);
+                self.keep(collection, block, gathered);
+            }
+            (Ok(()), None) => {}
+            (Err(wrong), Some(collection)) => {
+                let range = (at.first.0, at.last.0);
+                self.bad.push(Bad { segment: self.number, collection, range, wrong });
+            }
+            (Err(Wrong { what, .. }), None) => {
+                let file = self.journals.files[block.file as usize].display();
+                let note = format!("{file}: offset {}: {what}; nothing that counts is in it", at.offset);
+                self.journals.notes.push(note);
+            }
+        }
     }
 
     /// Whether the header is that of the segment the facts speak of.
@@ -408,6 +416,29 @@ impl Gathered {
             }
         }
     }
+}
+
+/// Opens a segment's file, under a new name if it has got one since it was found; none: it is gone.
+#[allow(clippy::type_complexity, reason = "a path, and the file or what is wrong with it")]
+fn open(path: &Path, fact: &FlushedFact) -> Result<Option<(PathBuf, Result<OpenSegment, Wrong>)>, OfflineError> {
+    let mut path = path.to_owned();
+    let opened = match OpenSegment::open(&path) {
+        Err(OfflineError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {
+            match renamed(&path, |header| header.segment == fact.segment) {
+                Some(now) => path = now,
+                None => return Ok(None),
+            }
+            OpenSegment::open(&path)
+        }
+        opened => opened,
+    };
+    let opened = match opened {
+        Ok(Ok(segment)) => Ok(segment),
+        Ok(Err(error)) => Err(Wrong { offset: Some(0), what: error.to_string() }),
+        Err(OfflineError::Io { error, .. }) => Err(Wrong { offset: None, what: error.to_string() }),
+        Err(other) => return Err(other),
+    };
+    Ok(Some((path, opened)))
 }
 
 /// Says what cannot be read and is in no other segment.
