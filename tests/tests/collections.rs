@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use walstorage_sidecar::proto::{
-    AppendRequest, DeleteCollectionRequest, Entry, GetCollectionRequest, Header, ReadRequest, item,
+    AppendRequest, DeleteCollectionRequest, Entry, FlushRequest, GetCollectionRequest, Header, ReadRequest, item,
 };
 use walstorage_tests::harness::calls::{append, append_buffered, describe, payloads, refused, request, truncate};
 use walstorage_tests::harness::grpc::{self, typed};
@@ -44,6 +44,7 @@ async fn truncation_makes_room(sidecar: &mut Sidecar, reason: &str, fits: std::o
 async fn beyond_the_memory_bound_appends_are_refused_until_truncation_makes_room() {
     let setup = Setup::new(1).set(r#"memory_flush_size_bytes = "1Mi""#).set(r#"global_flush_threshold = "16Mi""#);
     let mut sidecar = Sidecar::ready(setup).await;
+    sidecar.setup.block_segments("c");
     truncation_makes_room(&mut sidecar, "MEMORY_LIMIT", 16..=32).await;
     let memory = sidecar.status().await.memory.expect("memory");
     assert_eq!(memory.limit_bytes, 16 << 20);
@@ -52,6 +53,7 @@ async fn beyond_the_memory_bound_appends_are_refused_until_truncation_makes_room
 #[tokio::test]
 async fn beyond_the_journal_bound_appends_are_refused_until_truncation_frees_slots() {
     let mut sidecar = Sidecar::ready(Setup::new(1).set(r#"journal_max_bytes = "64Mi""#)).await;
+    sidecar.setup.block_segments("c");
     truncation_makes_room(&mut sidecar, "JOURNAL_FULL", 48..=128).await;
 }
 
@@ -72,10 +74,95 @@ async fn freed_slots_leave_the_disk() {
 }
 
 #[tokio::test]
+async fn what_is_never_truncated_goes_through_a_small_memory_and_a_small_journal_and_is_read_back() {
+    let setup = Setup::new(1).set(r#"memory_flush_size_bytes = "1Mi""#).set(r#"global_flush_threshold = "8Mi""#);
+    let mut sidecar = Sidecar::ready(setup.set(r#"journal_max_bytes = "64Mi""#)).await;
+    let mut client = sidecar.grpc();
+    for n in 0..600_u32 {
+        let mut payload = vec![b'x'; MIB / 4];
+        payload[..4].copy_from_slice(&n.to_le_bytes());
+        append(&mut client, &format!("c{}", n % 3), &[&payload]).await;
+    }
+    for life in 0..2 {
+        let mut client = sidecar.grpc();
+        for c in 0..3 {
+            let read = payloads(&mut client, &format!("c{c}")).await;
+            let numbers: Vec<u32> = read.iter().map(|p| u32::from_le_bytes(p[..4].try_into().unwrap())).collect();
+            assert_eq!(numbers, (0..200).map(|n| n * 3 + c).collect::<Vec<_>>(), "life {life}");
+        }
+        let info = describe(&mut client, "c0").await;
+        assert!(info.segments > 0 && info.bytes >= 200 * (MIB as u64) / 4, "{info:?}");
+        let journal: u64 = std::fs::read_dir(sidecar.setup.journal(1))
+            .expect("the journal")
+            .map(|file| file.expect("a name").metadata().expect("its size").len())
+            .sum();
+        assert!(journal <= 64 << 20, "{journal} bytes of journal");
+        sidecar.kill_and_restart().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flush_and_a_truncation_leave_segments_that_are_needed_and_no_other() {
+    let mut sidecar = Sidecar::ready(Setup::new(1)).await;
+    let mut client = sidecar.grpc();
+    let segments = |sidecar: &Sidecar| {
+        let folder = std::fs::read_dir(sidecar.setup.path("d1/c"));
+        folder.map_or(0, |files| files.filter(|file| file.is_ok()).count())
+    };
+    append(&mut client, "c", &[b"one", b"two"]).await;
+    let flushed = client.flush(FlushRequest { collection: "c".into() }).await.expect("flushed").into_inner();
+    assert_eq!((flushed.flushed_to, segments(&sidecar)), (2, 1));
+    append(&mut client, "c", &[b"three"]).await;
+    assert_eq!(payloads(&mut client, "c").await, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+    // A clean stop flushes the rest; the next start goes on in the same segment.
+    sidecar.restart().await;
+    let mut client = sidecar.grpc();
+    assert_eq!(payloads(&mut client, "c").await.len(), 3);
+    assert_eq!((describe(&mut client, "c").await.segments, segments(&sidecar)), (1, 1));
+    truncate(&mut client, "c", 3).await;
+    append(&mut client, "c", &[b"four"]).await;
+    sidecar.restart().await;
+    let mut client = sidecar.grpc();
+    assert_eq!(payloads(&mut client, "c").await, [b"four"]);
+    assert_eq!(segments(&sidecar), 1);
+    client.delete_collection(DeleteCollectionRequest { collection: "c".into() }).await.expect("deleted");
+    sidecar.restart().await;
+    assert_eq!(segments(&sidecar), 0);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_damaged_is_told_from_one_that_cannot_be_reached() {
+    let sidecar = Sidecar::ready(Setup::new(1)).await;
+    let mut client = sidecar.grpc();
+    append(&mut client, "c", &[b"one"]).await;
+    client.flush(FlushRequest { collection: "c".into() }).await.expect("flushed");
+    append(&mut client, "c", &[b"two"]).await;
+    let path = sidecar.setup.path("d1/c/wal_current.avro");
+    let whole = std::fs::read(&path).expect("the segment");
+    let at = whole.windows(3).position(|window| window == b"one").expect("not compressed that much");
+    let mut flipped = whole.clone();
+    flipped[at] ^= 1;
+    std::fs::write(&path, &flipped).expect("flipped");
+    let status = grpc::read(&mut client, "c", 1, 0).await.expect_err("damaged");
+    assert_eq!((typed(&status).reason.as_str(), status.code()), ("DAMAGED", tonic::Code::DataLoss));
+    assert!(status.message().contains("wal_current.avro") && status.message().contains("LSN 1"), "{status}");
+    assert_eq!(grpc::read(&mut client, "c", 2, 0).await.expect("from memory").len(), 1);
+    assert_eq!(sidecar.status().await.damage.len(), 1);
+    std::fs::write(&path, &whole).expect("restored");
+    assert_eq!(payloads(&mut client, "c").await.len(), 2);
+    std::fs::rename(sidecar.setup.path("d1"), sidecar.setup.path("away")).expect("away");
+    let error = typed(&grpc::read(&mut client, "c", 1, 0).await.expect_err("missing"));
+    assert_eq!((error.reason.as_str(), error.code), ("DIRECTORY_MISSING", tonic::Code::Unavailable));
+    std::fs::rename(sidecar.setup.path("away"), sidecar.setup.path("d1")).expect("back");
+    assert_eq!(payloads(&mut client, "c").await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_start_with_more_than_a_lowered_bound_loads_and_refuses_until_truncated_below_it() {
     let mut sidecar = Sidecar::ready(Setup::new(1)).await;
     let mut client = sidecar.grpc();
     let payload = vec![b'x'; MIB];
+    sidecar.setup.block_segments("c");
     for _ in 0..24 {
         append(&mut client, "c", &[&payload]).await;
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use walstorage_sidecar::proto::{
-    AppendRequest, DeleteCollectionRequest, DrainRequest, Entry, FlushRequest, GetCollectionRequest, TruncateRequest,
+    AppendRequest, DeleteCollectionRequest, DrainRequest, Entry, GetCollectionRequest, TruncateRequest,
 };
 use walstorage_tests::harness::calls::{append, refused, request, truncate};
 use walstorage_tests::harness::grpc::{self, Client, Typed, typed};
@@ -167,14 +167,10 @@ async fn a_skipped_producer_sequence_is_a_conflict() {
 async fn what_this_build_cannot_do_is_unimplemented_and_prestop_succeeds() {
     let (sidecar, mut client) = with_five().await;
     let mut http = sidecar.http().await;
-    let flush = client.flush(FlushRequest { collection: "c".into() }).await.expect_err("not yet");
-    assert_grpc(&typed(&flush), Code::Unimplemented, "UNIMPLEMENTED", "not_written");
     let drain = client.drain(DrainRequest {}).await.expect_err("not yet");
     assert_grpc(&typed(&drain), Code::Unimplemented, "UNIMPLEMENTED", "not_written");
-    for path in ["/v1/collections/c/flush", "/v1/drain"] {
-        let reply = http.post(path, &json!({})).await.expect("a reply");
-        assert_http(&reply, 501, "UNIMPLEMENTED", Some("not_written"));
-    }
+    let reply = http.post("/v1/drain", &json!({})).await.expect("a reply");
+    assert_http(&reply, 501, "UNIMPLEMENTED", Some("not_written"));
     assert_eq!(http.post("/v1/prestop", &json!({})).await.expect("a reply").status, 200);
 }
 
@@ -201,6 +197,7 @@ async fn before_recovery_is_done_data_calls_answer_not_ready_and_the_status_is_s
 async fn a_full_memory_is_429_with_retry_after() {
     let setup = Setup::new(1).set(r#"memory_flush_size_bytes = "1Mi""#).set(r#"global_flush_threshold = "4Mi""#);
     let sidecar = Sidecar::ready(setup).await;
+    sidecar.setup.block_segments("c");
     let mut http = sidecar.http().await;
     let entries = "/v1/collections/c/entries";
     for _ in 0..20 {

@@ -100,6 +100,7 @@ impl Segment {
             index_crc,
             sealed: false,
             shared: self.header.of == SegmentOf::Shared,
+            bytes: 0,
         };
         fact(&flushed, collection, last)
     }

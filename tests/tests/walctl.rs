@@ -93,9 +93,10 @@ async fn collections_are_listed_truncated_and_deleted() {
     let gone = tool.run(&["read", "b"], b"");
     assert_eq!(gone.code, 1);
     assert!(gone.stderr.contains("COLLECTION_NOT_FOUND"), "{}", gone.stderr);
-    let flush = tool.run(&["flush", "a\u{1b}[31m"], b"");
-    assert_eq!(flush.code, 1);
-    assert!(flush.stderr.contains("UNIMPLEMENTED"), "{}", flush.stderr);
+    assert_eq!(tool.ok(&["flush", "a\u{1b}[31m"], b""), "flushed to LSN 1\n");
+    assert_eq!(tool.json(&["flush", "a\u{1b}[31m"]), json!({"flushedTo": "1"}));
+    let collections = tool.json(&["collections"]);
+    assert_eq!(collections["collections"][0]["segments"], json!("1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -277,6 +277,7 @@ impl Log {
         let allowance = if alone { MAX_FRAME as u64 } else { 0 };
         let limit = self.settings.memory_limit + allowance;
         if self.memory() + growth > limit {
+            self.memory_refused(growth);
             return Some(self.memory_refusal());
         }
         let dir = self.commit_journal(home);
@@ -292,7 +293,9 @@ impl Log {
             journal.pressed = true;
             journal.look_for_free = true;
             journal.signalled = true;
+            journal.flusher.clean |= journal.used_bytes() <= journal.cleaning_mark();
         }
+        self.signal_flushers();
         let journal = &self.journals[dir];
         let error = ApiError::new(
             Reason::JournalFull,
@@ -328,6 +331,7 @@ impl Log {
         // Producers may be forgotten for a new one: the sum may shrink.
         self.memory_used = self.memory_used + collection.memory() as u64 - before as u64;
         let home = collection.home;
+        self.look_at_memory();
         let waiter = AppendWaiter::new(caller.answers, caller.token);
         let waiter = match request.ack {
             Ack::Durable => Some(waiter),

@@ -136,6 +136,38 @@ impl EntryBuffer {
         }
     }
 
+    /// Appends records from the first one at or above `from` on, at most `most` bytes unless one record is larger, none
+    /// above `to`. Answers the LSNs of the first and the last one.
+    pub(crate) fn copy_some(&self, from: Lsn, to: Lsn, most: usize, out: &mut Vec<u8>) -> Option<(Lsn, Lsn)> {
+        let start = out.len();
+        let mut span: Option<(Lsn, Lsn)> = None;
+        for (lsn, record) in self.iter(from).take_while(|(lsn, _)| *lsn <= to) {
+            if span.is_some() && out.len() - start + record.len() > most {
+                break;
+            }
+            out.extend_from_slice(record);
+            span = Some((span.map_or(lsn, |(first, _)| first), lsn));
+        }
+        span
+    }
+
+    /// The LSNs of the records up to `to`, cut behind the chunk that brings them to `most` bytes, and their bytes.
+    pub(crate) fn extent(&self, to: Lsn, most: u64) -> Option<(Lsn, Lsn, u64)> {
+        let mut extent: Option<(Lsn, Lsn, u64)> = None;
+        for chunk in &self.chunks {
+            let held = extent.map_or(0, |(_, _, bytes)| bytes);
+            if chunk.first > to || held >= most {
+                break;
+            }
+            let count = (to.0 - chunk.first.0 + 1).min(chunk.starts.len() as u64) as usize;
+            let end = chunk.starts.get(count).map_or(chunk.bytes.len(), |&end| end as usize);
+            let bytes = held + (end - chunk.starts[0] as usize) as u64;
+            let last = Lsn(chunk.first.0 + count as u64 - 1);
+            extent = Some((extent.map_or(chunk.first, |(first, ..)| first), last, bytes));
+        }
+        extent
+    }
+
     /// The records from `first` on, each with its LSN.
     pub(crate) fn iter(&self, first: Lsn) -> impl Iterator<Item = (Lsn, &[u8])> {
         self.from(first).flat_map(move |chunk| {
@@ -237,6 +269,24 @@ mod tests {
                 buffer.copy(Lsn(from), Lsn(from + 3), &mut copied);
                 let want: Vec<u8> = model.range(from..=from + 3).flat_map(|(_, r)| r.clone()).collect();
                 prop_assert_eq!(copied, want);
+                let (mut some, to) = (Vec::new(), Lsn(from + 5));
+                if let Some((first, last)) = buffer.copy_some(Lsn(from), to, 10_000, &mut some) {
+                    let want: Vec<u8> = model.range(first.0..=last.0).flat_map(|(_, r)| r.clone()).collect();
+                    prop_assert!(first >= Lsn(from) && last <= to && (some.len() <= 10_000 || first == last));
+                    prop_assert_eq!(model.range(from..).next().map(|(lsn, _)| *lsn), Some(first.0));
+                    prop_assert_eq!(some, want);
+                } else {
+                    prop_assert!(model.range(from..=to.0).next().is_none());
+                }
+                let held = |last: u64| model.range(..=last).map(|(_, r)| r.len() as u64).sum::<u64>();
+                if let Some((first, last, bytes)) = buffer.extent(to, 20_000) {
+                    prop_assert_eq!(model.keys().next(), Some(&first.0));
+                    prop_assert!(last <= to && model.contains_key(&last.0));
+                    prop_assert_eq!(bytes, held(last.0));
+                    prop_assert!(bytes >= 20_000 || bytes == held(to.0));
+                } else {
+                    prop_assert_eq!(held(to.0), 0);
+                }
                 prop_assert_eq!(buffer.entries(), model.len() as u64);
                 prop_assert_eq!(buffer.bytes(), model.values().map(|r| r.len() as u64).sum::<u64>());
             }

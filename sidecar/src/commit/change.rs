@@ -81,6 +81,8 @@ impl Log {
                 Fact::Delete { name, incarnation, waiter: _ } => {
                     self.parked_facts.push(Fact::Delete { name, incarnation, waiter: None });
                 }
+                // It may have landed where it failed: it is not given up.
+                Fact::Flushed(_) => self.parked_facts.push(fact),
                 Fact::Announce(..) | Fact::Members => {}
             },
         }
@@ -108,6 +110,7 @@ impl Log {
             // The senders go away: whoever waits for a truncation of what is deleted learns UNKNOWN_OUTCOME.
             collection.truncates.clear();
             collection.changed.notify_waiters();
+            self.refuse_flushes(ix);
         }
         self.queue_fact(home, Fact::Delete { name: name.clone(), incarnation, waiter: Some(waiter) }, now);
         Ok(())

@@ -1,7 +1,7 @@
 //! One collection in memory: its heads, its entries, who waits.
 //!
-//! 1. `truncated_to <= durable_head <= assigned_head`; every LSN in (truncated_to, assigned_head] is in the buffer or in
-//!    a gap.
+//! 1. `truncated_to <= durable_head <= assigned_head`; every LSN in (truncated_to, flushed_to] is in a segment or in a gap,
+//!    every one above both up to `assigned_head` in the buffer or in a gap.
 //! 2. At most one group of it is in flight, so no hole across directories is possible.
 //! 3. LSNs are never skipped or reused: what has one stays pending until a directory has it.
 
@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 
 use super::answer::{AppendWaiter, ChangeWaiter};
 use super::buffer::EntryBuffer;
+use super::flush::FlushState;
 use super::producers::{LastRequest, Producers};
+use super::segments::Segment;
 use crate::api::{Ack, GapReason};
 use crate::format::facts::GapCause;
 use crate::types::{CollectionName, Incarnation, Lsn};
@@ -84,8 +86,13 @@ pub(crate) struct Collection {
     pub(crate) move_number: u64,
     pub(crate) placement: u64,
     pub(crate) truncated_to: Lsn,
+    /// Everything up to here is truncated, in segments or in gaps, durably.
+    pub(crate) flushed_to: Lsn,
     pub(crate) durable_head: Lsn,
     pub(crate) assigned_head: Lsn,
+    /// Segments with entries above `truncated_to`, by first LSN.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) flush: FlushState,
     pub(crate) buffer: EntryBuffer,
     /// Sorted, disjoint.
     pub(crate) gaps: Vec<Gap>,
@@ -119,8 +126,11 @@ impl Collection {
             move_number: 1,
             placement,
             truncated_to: Lsn::ZERO,
+            flushed_to: Lsn::ZERO,
             durable_head: Lsn::ZERO,
             assigned_head: Lsn::ZERO,
+            segments: Vec::new(),
+            flush: FlushState::default(),
             buffer: EntryBuffer::default(),
             gaps: Vec::new(),
             producers: Producers::default(),
@@ -148,6 +158,19 @@ impl Collection {
         self.buffer.truncate_to(to);
         self.gaps.retain(|gap| gap.last > to);
         before - self.buffer.capacity()
+    }
+
+    /// Encoded bytes of its entries, as far as they are known.
+    pub(crate) fn bytes(&self) -> u64 {
+        let flushed: u64 = self.segments.iter().map(|segment| segment.live_bytes(self.truncated_to)).sum();
+        self.buffer.bytes() + flushed
+    }
+
+    /// Number of its entries.
+    pub(crate) fn entries(&self) -> u64 {
+        let lost = |gap: &Gap| (gap.last.0 + 1).saturating_sub(gap.first.0.max(self.truncated_to.0 + 1));
+        let in_gaps: u64 = self.gaps.iter().map(lost).sum();
+        (self.assigned_head.0 - self.truncated_to.0).saturating_sub(in_gaps)
     }
 
     /// Bytes of memory that count against the bound.

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::collection::{ColIx, DirIx};
-use super::journal::{Checkpoint, Closing, Fact, FrameKind, Group, InFlight, Opening};
+use super::journal::{Checkpoint, Closing, Fact, FlushedNote, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
+use super::segments::Segment;
 use super::stream::Place;
 use crate::format::facts::{self, EpochFact, Fact as _, Member, Subject};
 use crate::format::frame::{
@@ -96,7 +97,7 @@ impl Log {
             if self.others_commit(dir) {
                 return Work::Wait(None);
             }
-            return self.closing_frame(dir, builder);
+            return self.closing_frame(dir, now, builder);
         }
         let idle_at = journal.last_commit + IDLE;
         // Files that may go wait for a frame that says so.
@@ -127,6 +128,7 @@ impl Log {
                 groups: Vec::new(),
                 truncates: Vec::new(),
                 deletes: Vec::new(),
+                flushed: Vec::new(),
             }),
             ..Draft::default()
         }
@@ -259,8 +261,26 @@ impl Log {
                         in_flight.deletes.push((name, incarnation, waiter));
                     }
                 }
+                Fact::Flushed(note) => {
+                    let FlushedNote { collection, incarnation, name, segment } = &*note;
+                    if self.live(*collection, *incarnation).is_none_or(|collection| collection.delete_durable) {
+                        self.doom(name, *incarnation, segment.clone());
+                        continue;
+                    }
+                    self.draft_flushed(name, *incarnation, segment, draft);
+                    if let Some(in_flight) = &mut draft.in_flight {
+                        in_flight.flushed.push(*note);
+                    }
+                }
             }
         }
+    }
+
+    /// FLUSHED of one collection's part of a segment.
+    fn draft_flushed(&self, name: &CollectionName, incarnation: Incarnation, segment: &Segment, draft: &mut Draft) {
+        let subject = Subject { collection_id: name.as_str(), incarnation, lsn: segment.last };
+        let fact = segment.fact(self.journals[segment.dir].id.0);
+        draft.add(|out| fact.encode(out, subject, self.identity.epoch));
     }
 
     /// COLLECTION of one collection, as durable as it is now.
@@ -356,15 +376,23 @@ impl Log {
                     let fact = facts::GapFact { last: gap.last, reason: gap.cause };
                     draft.add(|out| fact.encode(out, subject(gap.first), epoch));
                 }
+                for segment in &collection.segments {
+                    self.draft_flushed(&collection.name, incarnation, segment, &mut draft);
+                }
             } else if let Some((name, incarnation)) = checkpoint.tombstones.pop_front() {
                 let subject = Subject { collection_id: name.as_str(), incarnation, lsn: Lsn::ZERO };
                 draft.add(|out| facts::DeleteFact.encode(out, subject, epoch));
+            } else if let Some(id) = checkpoint.doomed.pop_front() {
+                if let Some((name, incarnation, segment)) = self.doomed(id) {
+                    self.draft_flushed(name, *incarnation, segment, &mut draft);
+                }
             } else {
                 break;
             }
         }
         checkpoint.bytes += draft.bytes.len() as u64;
-        let ends = checkpoint.collections.is_empty() && checkpoint.tombstones.is_empty();
+        let ends =
+            checkpoint.collections.is_empty() && checkpoint.tombstones.is_empty() && checkpoint.doomed.is_empty();
         let mut flags = FLAG_CHECKPOINT_PART;
         if ends {
             flags |= FLAG_CHECKPOINT_END;
@@ -376,8 +404,11 @@ impl Log {
         self.seal(dir, draft, flags, builder)
     }
 
-    /// The end of a stream: an empty frame that proves the last one, then the clean-shutdown frame.
-    fn closing_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
+    /// The end of a stream: an empty frame that proves the last one, and when all is flushed the clean-shutdown frame.
+    fn closing_frame(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
+        if self.journals[dir].proven && !self.flushing_is_over(now) {
+            return Work::Wait(self.flush.until);
+        }
         let journal = &mut self.journals[dir];
         if journal.closing == Closing::CleanWritten {
             journal.closing = Closing::Closed;
@@ -410,7 +441,8 @@ impl Log {
         // Old streams go as soon as they can: they are what a restart reads again. The rest waits for need or leisure.
         let frees_old = oldest > journal.stream.oldest;
         let frees_slots = floor > journal.stream.floor;
-        if !(by_size || frees_old || (frees_slots && (journal.pressed || journal.proven))) {
+        let in_need = journal.pressed || journal.used_bytes() > journal.cleaning_mark();
+        if !(by_size || frees_old || (frees_slots && (in_need || journal.proven))) {
             self.journals[dir].pressed = false;
             return;
         }
@@ -420,24 +452,29 @@ impl Log {
         self.drop_tombstones();
         let tombstones: Vec<(CollectionName, Incarnation)> =
             self.tombstones.iter().map(|(name, tombstone)| (name.clone(), tombstone.incarnation)).collect();
+        let doomed = self.doomed_facts().collect();
         let journal = &mut self.journals[dir];
         journal.pressed = false;
         journal.stream.rotate |= rotate;
-        journal.checkpoint =
-            Some(Checkpoint { collections, tombstones: tombstones.into(), begun: false, bytes: 0, floor, oldest });
+        journal.checkpoint = Some(Checkpoint {
+            collections,
+            tombstones: tombstones.into(),
+            doomed,
+            begun: false,
+            bytes: 0,
+            floor,
+            oldest,
+        });
     }
 
     /// What may be gone once a checkpoint of now is durable: frames of this stream, older streams, and whether the
     /// current file could go too if the stream went on in a new one.
     fn freeable(&self, dir: DirIx) -> (u64, StreamKey, bool) {
         let journal = &self.journals[dir];
-        let all_dead = |heads: &std::collections::HashMap<Incarnation, Lsn>| {
-            heads.iter().all(|(&incarnation, &head)| self.is_dead(incarnation, head))
-        };
         let oldest = journal
             .old
             .iter()
-            .filter(|old| !all_dead(&old.heads))
+            .filter(|old| !self.all_dead(&old.heads))
             .map(|old| old.key)
             .min()
             .unwrap_or(journal.stream.key)
@@ -446,7 +483,7 @@ impl Log {
         let mut rotate = false;
         for (index, slot) in journal.slots.iter().enumerate() {
             let current = index + 1 == journal.slots.len();
-            if !all_dead(&slot.heads) || (current && (slot.heads.is_empty() || !journal.pressed)) {
+            if !self.all_dead(&slot.heads) || (current && (slot.heads.is_empty() || !journal.pressed)) {
                 break;
             }
             rotate |= current;
@@ -471,6 +508,7 @@ impl Log {
             })
             .min()
             .unwrap_or(0);
-        self.tombstones.retain(|_, tombstone| tombstone.tick >= oldest_file);
+        let doomed = self.doomed_names();
+        self.tombstones.retain(|name, tombstone| tombstone.tick >= oldest_file || doomed.contains(name));
     }
 }

@@ -7,7 +7,9 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::ChangeWaiter;
 use super::collection::{ColIx, PendingBatch, TruncateWish};
+use super::flush::Flusher;
 use super::frames::IDLE;
+use super::segments::Segment;
 use super::slots::{Pool, Prepared, Wear};
 use super::stream::Stream;
 use crate::directory::disk::Space;
@@ -71,6 +73,17 @@ pub(crate) enum Fact {
     Truncate(ColIx, Incarnation),
     /// DELETE.
     Delete { name: CollectionName, incarnation: Incarnation, waiter: Option<ChangeWaiter<Incarnation>> },
+    /// FLUSHED of a segment that is written and synced.
+    Flushed(Box<FlushedNote>),
+}
+
+/// A segment of a collection, as it is on its disk; its fact is not durable yet.
+#[derive(Debug)]
+pub(crate) struct FlushedNote {
+    pub(crate) collection: ColIx,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: CollectionName,
+    pub(crate) segment: Segment,
 }
 
 /// A checkpoint being written.
@@ -78,6 +91,8 @@ pub(crate) enum Fact {
 pub(crate) struct Checkpoint {
     pub(crate) collections: VecDeque<(ColIx, Incarnation)>,
     pub(crate) tombstones: VecDeque<(CollectionName, Incarnation)>,
+    /// Segments that are still to be removed.
+    pub(crate) doomed: VecDeque<uuid::Uuid>,
     pub(crate) begun: bool,
     pub(crate) bytes: u64,
     /// What may be gone when it is durable.
@@ -141,12 +156,14 @@ pub(crate) struct InFlight {
     pub(crate) groups: Vec<Group>,
     pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
     pub(crate) deletes: Vec<(CollectionName, Incarnation, Option<ChangeWaiter<Incarnation>>)>,
+    pub(crate) flushed: Vec<FlushedNote>,
 }
 
 impl InFlight {
     /// Whether there is more in it than what only its own stream needs.
     pub(crate) fn carries(&self) -> bool {
-        !(self.groups.is_empty() && self.truncates.is_empty() && self.deletes.is_empty())
+        let Self { groups, truncates, deletes, flushed, .. } = self;
+        !(groups.is_empty() && truncates.is_empty() && deletes.is_empty() && flushed.is_empty())
     }
 }
 
@@ -220,6 +237,7 @@ pub(crate) struct Journal {
     pub(crate) signalled: bool,
     /// Its upkeep worker has to be woken.
     pub(crate) upkeep_signalled: bool,
+    pub(crate) flusher: Flusher,
     pub(crate) last_commit: Instant,
     /// The tick of its last durable frame.
     pub(crate) synced: u64,
@@ -279,6 +297,7 @@ impl Journal {
             look_for_free: true,
             signalled: false,
             upkeep_signalled: false,
+            flusher: Flusher::default(),
             last_commit: now,
             synced: 0,
             proven: false,
@@ -313,6 +332,11 @@ impl Journal {
         self.is_open() && self.opening == Opening::Done && self.closing == Closing::Open
     }
 
+    /// Whether segments may be written here: whatever becomes of its stream, its files can be written.
+    pub(crate) fn takes_segments(&self) -> bool {
+        self.is_healthy() && self.full.is_none()
+    }
+
     /// Bytes of journal files, those to be removed and those kept for frames to come included.
     pub(crate) fn journal_bytes(&self) -> u64 {
         let ahead = self.slots.back().map_or(0, |slot| slot.len - slot.bytes);
@@ -332,6 +356,11 @@ impl Journal {
     pub(crate) fn slot_limit(&self) -> u64 {
         let page = crate::format::limits::PAGE as u64;
         (self.journal_max / 4).clamp(16 * page, crate::format::limits::SLOT_NOMINAL) / page * page
+    }
+
+    /// Above this many bytes what lives in the oldest file is flushed.
+    pub(crate) fn cleaning_mark(&self) -> u64 {
+        (self.journal_max / 4 * 3).min(self.journal_max.saturating_sub(2 * self.slot_limit()))
     }
 
     /// Whether `bytes` more of entries fit below the part that is kept for facts.

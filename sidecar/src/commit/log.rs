@@ -17,14 +17,17 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
-use walstorage_crds::config::DistributionStrategy;
+use walstorage_crds::config::{Compression, Config, DistributionStrategy};
 use walstorage_crds::url::WalUrl;
 
 use super::answer::Outbox;
 use super::collection::{ColIx, Collection, DirIx};
+use super::flush::{Flushing, STOP_FLUSH};
 use super::journal::{Fact, Journal};
 use super::revival::REST;
+use super::segments::{Segment, SharedFile};
 use crate::error::{ApiError, Reason};
+use crate::format::header::Codec;
 use crate::placement::{self, Candidate};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
@@ -36,6 +39,32 @@ pub(crate) struct Settings {
     /// Bound of the memory that entries hold, bytes.
     pub(crate) memory_limit: u64,
     pub(crate) buffered_interval: Duration,
+    /// A collection with so many bytes in memory is flushed.
+    pub(crate) memory_flush_size: u64,
+    /// A segment of so many bytes is sealed.
+    pub(crate) segment_size: u64,
+    /// Of new segments.
+    pub(crate) codec: Codec,
+}
+
+impl Settings {
+    /// What a configuration says; memory is bounded by `memory_limit` bytes.
+    pub(crate) fn of(config: &Config, memory_limit: u64) -> Self {
+        let wal = &config.wal;
+        Self {
+            strategy: wal.distribution_strategy,
+            affinity: wal.collection_affinity,
+            memory_limit,
+            buffered_interval: wal.buffered_commit_interval,
+            memory_flush_size: wal.memory_flush_size.0,
+            segment_size: wal.segment_size.0,
+            codec: match wal.compression {
+                Compression::Null => Codec::Null,
+                Compression::Snappy => Codec::Snappy,
+                Compression::Zstandard => Codec::Zstandard,
+            },
+        }
+    }
 }
 
 /// Who writes.
@@ -67,10 +96,12 @@ pub(crate) enum Worker {
     Commit,
     /// Lists, measures, removes.
     Upkeep,
+    /// Writes segments.
+    Flush,
 }
 
 impl Worker {
-    pub(crate) const COUNT: usize = 2;
+    pub(crate) const COUNT: usize = 3;
 }
 
 /// A deletion that checkpoints still have to state.
@@ -120,6 +151,7 @@ pub(crate) struct Log {
     pub(crate) rest: Duration,
     /// Facts that no directory can take now.
     pub(super) parked_facts: Vec<Fact>,
+    pub(super) flush: Flushing,
     pub(super) outbox: Outbox,
     pub(super) entropy: SmallRng,
 }
@@ -134,6 +166,10 @@ pub(crate) struct Start {
     /// Directories that have not heard of a collection yet.
     pub(crate) untold: Vec<(DirIx, Incarnation)>,
     pub(crate) tombstones: BTreeMap<CollectionName, Incarnation>,
+    /// Own segments that are not needed any more, with their collections.
+    pub(crate) dead_segments: Vec<(CollectionName, Incarnation, Segment)>,
+    /// Shared segments that are there.
+    pub(crate) shared: Vec<(Uuid, SharedFile)>,
     pub(crate) opening_records: Vec<u8>,
     pub(crate) opening_record_count: u64,
     pub(crate) seed: u64,
@@ -170,6 +206,7 @@ impl Log {
             scatters: None,
             rest: REST,
             parked_facts: Vec::new(),
+            flush: Flushing::default(),
             outbox: Outbox::default(),
             entropy: SmallRng::seed_from_u64(start.seed),
         };
@@ -182,6 +219,7 @@ impl Log {
             log.memory_used += collection.memory() as u64;
             log.insert(collection);
         }
+        log.found_segments(start.shared, start.dead_segments);
         for (dir, incarnation) in start.untold {
             if let Some(&ix) = log.by_incarnation.get(&incarnation) {
                 let journal = &mut log.journals[dir];
@@ -322,7 +360,8 @@ impl Log {
         self.journals.iter_mut().enumerate().flat_map(|(ix, journal)| {
             let commit = std::mem::take(&mut journal.signalled).then_some((ix, Worker::Commit));
             let upkeep = std::mem::take(&mut journal.upkeep_signalled).then_some((ix, Worker::Upkeep));
-            commit.into_iter().chain(upkeep)
+            let flush = std::mem::take(&mut journal.flusher.signalled).then_some((ix, Worker::Flush));
+            commit.into_iter().chain(upkeep).chain(flush)
         })
     }
 
@@ -341,6 +380,8 @@ impl Log {
         let room = self.receiving == 0 || self.memory() + bytes <= self.settings.memory_limit;
         if room {
             self.receiving += bytes;
+        } else {
+            self.memory_refused(bytes);
         }
         room
     }
@@ -379,6 +420,8 @@ impl Log {
     pub(crate) fn stop(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Opening | Stage::Serving) {
             self.stage = Stage::Stopping;
+            self.flush.until = Some(now + STOP_FLUSH);
+            self.signal_flushers();
             for journal in &mut self.journals {
                 journal.due(now);
                 journal.upkeep_signalled = true;
@@ -402,11 +445,11 @@ impl Log {
         incarnation
     }
 
-    /// Whether everything of `incarnation` up to `head` is truncated or deleted, durably.
+    /// Whether everything of `incarnation` up to `head` is truncated, flushed or deleted, durably.
     pub(super) fn is_dead(&self, incarnation: Incarnation, head: Lsn) -> bool {
         self.by_incarnation
             .get(&incarnation)
             .and_then(|&ix| self.collections[ix].as_ref())
-            .is_none_or(|collection| collection.truncated_to >= head && !collection.deleted)
+            .is_none_or(|collection| collection.truncated_to.max(collection.flushed_to) >= head && !collection.deleted)
     }
 }

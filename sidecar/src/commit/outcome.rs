@@ -68,6 +68,7 @@ impl Log {
             groups,
             truncates,
             deletes,
+            flushed,
         } = in_flight;
         let acks_before = self.outbox.acks();
         let journal = &mut self.journals[dir];
@@ -98,6 +99,9 @@ impl Log {
         for (ix, incarnation, wishes) in truncates {
             self.truncates_durable(ix, incarnation, wishes);
         }
+        for note in flushed {
+            self.flushed_durable(note, now);
+        }
         for (name, incarnation, waiter) in deletes {
             self.tombstones.insert(name, Tombstone { incarnation, tick });
             if let Some(waiter) = waiter {
@@ -107,6 +111,7 @@ impl Log {
                 if let Some(collection) = self.collections[ix].as_mut() {
                     collection.delete_durable = true;
                 }
+                self.doom_all(ix);
                 self.reap(ix);
             }
         }
@@ -139,6 +144,9 @@ impl Log {
             self.stated(now);
         }
         self.close_in_turn();
+        if place.new_file && self.journals[dir].used_bytes() > self.journals[dir].cleaning_mark() {
+            self.signal_flushers();
+        }
         let acks = self.outbox.acks() - acks_before;
         if entries > 0 {
             self.journals[dir].pool.taken += done.len;
@@ -232,6 +240,8 @@ impl Log {
             self.requeue(ix, dir, now);
         }
         self.reap(ix);
+        self.look_whether_due(ix, now);
+        self.nudge_flusher(ix);
         head.0 - before.0
     }
 
@@ -261,6 +271,7 @@ impl Log {
             let freed = collection.truncate_to(to) as u64;
             truncated_to = collection.truncated_to;
             collection.changed.notify_waiters();
+            self.doom_dead(ix);
             self.memory_used -= freed;
             self.freed = true;
             for journal in &mut self.journals {
@@ -331,7 +342,7 @@ impl Log {
         }
         self.freed = true;
         for journal in &mut self.journals {
-            (journal.signalled, journal.upkeep_signalled) = (true, true);
+            (journal.signalled, journal.upkeep_signalled, journal.flusher.signalled) = (true, true, true);
         }
     }
 }

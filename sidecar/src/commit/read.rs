@@ -1,4 +1,5 @@
-//! Reading: durable entries and gaps in LSN order, copied out under the lock and decoded outside of it.
+//! Reading: durable entries and gaps in LSN order, copied out under the lock and decoded outside of it. What is not in
+//! memory is in a segment, which the caller reads without the lock.
 
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use tokio::sync::Notify;
 
 use super::collection::{Collection, Gap};
 use super::log::Log;
+use super::segments::{Segment, SegmentPath};
 use crate::api::{CollectionInfo, Item, StoredEntry};
 use crate::error::{ApiError, Reason};
 use crate::format::record;
 use crate::types::{CollectionName, Incarnation, Lsn};
 
 /// Most bytes of entries in one part, unless one entry is larger.
-const PART: usize = 1 << 20;
+pub(crate) const PART: usize = 1 << 20;
 
 /// Where a read begins and ends.
 #[derive(Clone, Debug)]
@@ -38,6 +40,20 @@ pub(crate) struct Part {
     pub(crate) pieces: Vec<Piece>,
     /// Where to go on.
     pub(crate) next: Lsn,
+    /// Without pieces: the entries at `next` are in this segment.
+    pub(crate) segment: Option<SegmentRead>,
+}
+
+/// Entries that are in a segment only.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentRead {
+    pub(crate) name: CollectionName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) segment: Segment,
+    pub(crate) path: SegmentPath,
+    pub(crate) from: Lsn,
+    /// Up to here they are wanted from there.
+    pub(crate) to: Lsn,
 }
 
 fn out_of_range(collection: &Collection, lsn: Lsn) -> ApiError {
@@ -103,11 +119,34 @@ impl Log {
             return Err(out_of_range(collection, next));
         }
         let end = head.unwrap_or(collection.durable_head).min(collection.durable_head);
-        Ok(collection.part(next, end, limit))
+        let mut part = collection.part(next, end, limit);
+        if part.pieces.is_empty() && part.next <= end {
+            part.segment = self.segment_read(collection, part.next, end);
+        }
+        Ok(part)
     }
 }
 
 impl Log {
+    /// Where the entries from `from` on are that are not in memory.
+    fn segment_read(&self, collection: &Collection, from: Lsn, end: Lsn) -> Option<SegmentRead> {
+        // Of two that hold an entry the younger one.
+        let segment = collection.segments.iter().filter(|segment| segment.covers(from)).max_by_key(|s| s.id)?;
+        let path = if segment.shared {
+            // Not listed at the start: looked for under a number that no file has.
+            let number = self.flush.shared.get(&segment.id).map_or(0, |file| file.number);
+            SegmentPath::Shared { number }
+        } else {
+            SegmentPath::own(&collection.name, segment.first, segment.last)
+        };
+        let in_memory = collection.buffer.iter(from).next().map(|(lsn, _)| lsn);
+        let in_gap = collection.gaps.iter().map(|gap| gap.first).find(|first| *first > from);
+        let before = in_memory.into_iter().chain(in_gap).map(|lsn| Lsn(lsn.0 - 1));
+        let to = before.chain([segment.last, end]).min()?;
+        let (name, incarnation) = (collection.name.clone(), collection.incarnation);
+        Some(SegmentRead { name, incarnation, segment: segment.clone(), path, from, to })
+    }
+
     /// A collection as it stands.
     ///
     /// # Errors
@@ -129,9 +168,9 @@ impl Log {
             truncated_to: collection.truncated_to,
             durable_head: collection.durable_head,
             assigned_head: collection.assigned_head,
-            bytes: collection.buffer.bytes(),
+            bytes: collection.bytes(),
             directory: self.journals[collection.home].url.clone(),
-            segments: 0,
+            segments: collection.segments.len() as u64,
         }
     }
 }
@@ -164,7 +203,7 @@ impl Collection {
                 records.extend_from_slice(record);
                 next = next.next();
             } else {
-                // Neither entry nor gap: recovery rules this out; better a short read than a wrong one.
+                // In a segment. Were it nowhere, which recovery rules out: better a short read than a wrong one.
                 break;
             }
             items += 1;
@@ -172,7 +211,7 @@ impl Collection {
         if !records.is_empty() {
             pieces.push(Piece::Records(records));
         }
-        Part { pieces, next }
+        Part { pieces, next, segment: None }
     }
 }
 

@@ -82,6 +82,9 @@ impl Log {
             for (name, incarnation, waiter) in in_flight.deletes {
                 self.queue_fact(dir, Fact::Delete { name, incarnation, waiter }, now);
             }
+            for note in in_flight.flushed {
+                self.queue_fact(dir, Fact::Flushed(Box::new(note)), now);
+            }
         }
         for ix in touched.into_iter().chain(queued) {
             if let Some(collection) = self.collections[ix].as_mut() {
@@ -103,7 +106,7 @@ impl Log {
                     self.queue_truncate(ix, now);
                 }
             }
-            fact @ Fact::Delete { .. } => self.queue_fact(dir, fact, now),
+            fact @ (Fact::Delete { .. } | Fact::Flushed(_)) => self.queue_fact(dir, fact, now),
             // The other directories were told each on their own; this one is when it comes back.
             Fact::Announce(..) | Fact::Members => {}
         }
@@ -131,6 +134,7 @@ impl Log {
         for fact in std::mem::take(&mut self.parked_facts) {
             self.queue_fact(0, fact, now);
         }
+        self.look_at_flushing_again();
         self.freed = true;
     }
 
@@ -180,12 +184,10 @@ impl Log {
         self.journals.iter().enumerate().any(|(ix, journal)| ix != dir && commits(journal))
     }
 
-    /// While stopping: whoever waited for another directory to be done looks again.
+    /// While stopping: whoever waited for another directory, or for a flush, to be done looks again.
     pub(super) fn close_in_turn(&mut self) {
         if self.stage == Stage::Stopping {
-            for journal in &mut self.journals {
-                journal.signalled = true;
-            }
+            self.signal_all();
         }
     }
 }

@@ -54,7 +54,7 @@ pub enum Lock {
 /// Keeps a lock until it is dropped.
 pub trait LockGuard: Send + Sync + std::fmt::Debug {}
 
-/// An open journal file.
+/// An open file.
 pub trait DiskFile: Send {
     /// Writes `bytes` at `offset`; answers how many were written, which may be fewer.
     ///
@@ -87,6 +87,12 @@ pub trait DiskFile: Send {
     /// # Errors
     /// Any error of the device.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
+
+    /// Makes the file exactly `len` bytes long; durable after `sync_data`.
+    ///
+    /// # Errors
+    /// Any error of the device; the file is given up like after a failed write.
+    fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Forgets cached pages, so that the next read comes from the device. Call it after a successful `sync_data`.
     ///
@@ -153,6 +159,11 @@ pub trait Disk: Send + Sync {
     fn io(&self) -> Io {
         Io::BUFFERED
     }
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist.
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
     /// Renames; the target must not exist.
     ///
@@ -165,6 +176,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// `NotFound` when it does not exist.
     fn unlink(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty folder. Not durable until its parent is synced; nothing depends on it.
+    ///
+    /// # Errors
+    /// When it does not exist or is not empty.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Makes creations, renames and removals in a folder durable.
     ///

@@ -69,6 +69,8 @@ struct State {
     now: BTreeMap<PathBuf, File>,
     /// Names as of the last sync of their folder.
     durable: BTreeMap<PathBuf, File>,
+    /// Renames since then: a machine has the one name or the other, never both or neither.
+    renames: Vec<(PathBuf, PathBuf)>,
     locked: bool,
 }
 
@@ -120,6 +122,23 @@ impl MemDisk {
             let file = Arc::new(Mutex::new(torn(&file.lock(), &mut random)));
             left.now.insert(name.clone(), Arc::clone(&file));
             left.durable.insert(name.clone(), file);
+        }
+        for (from, to) in &state.renames {
+            let Some(file) = state.durable.get(from) else { continue };
+            if !state.now.get(to).is_some_and(|now| Arc::ptr_eq(now, file)) {
+                continue;
+            }
+            let applied = random.random_bool(0.5);
+            let made_since = state.now.get(from).filter(|_| applied && random.random_bool(0.5));
+            let moved = Arc::new(Mutex::new(torn(&file.lock(), &mut random)));
+            let there = if applied { to } else { from };
+            let made_since = made_since.map(|file| Arc::new(Mutex::new(torn(&file.lock(), &mut random))));
+            for names in [&mut left.now, &mut left.durable] {
+                names.remove(from);
+                names.remove(to);
+                names.insert(there.clone(), Arc::clone(&moved));
+                names.extend(made_since.clone().map(|file| (from.clone(), file)));
+            }
         }
         Self { root: self.root.clone(), inode: self.inode, state: Arc::new(Mutex::new(left)), changed: Arc::default() }
     }
@@ -241,6 +260,12 @@ impl DiskFile for MemFile {
         Ok(n)
     }
 
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        drop(self.disk.enter()?);
+        self.file.lock().now.resize(len as usize, 0);
+        Ok(())
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         let mut content = self.file.lock();
         if std::mem::take(&mut content.forgotten) {
@@ -306,6 +331,10 @@ impl Disk for MemDisk {
         self.open(path)
     }
 
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
+
     fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.enter()?;
         if state.now.contains_key(to) {
@@ -313,11 +342,17 @@ impl Disk for MemDisk {
         }
         let file = state.now.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.now.insert(to.to_owned(), file);
+        state.renames.push((from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.enter()?.now.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let full = self.enter()?.now.keys().any(|name| name.parent() == Some(path));
+        if full { Err(io::ErrorKind::DirectoryNotEmpty.into()) } else { Ok(()) }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -327,6 +362,7 @@ impl Disk for MemDisk {
             state.now.iter().filter(|(name, _)| inside(name)).map(|(n, f)| (n.clone(), f.clone())).collect();
         state.durable.retain(|name, _| !inside(name));
         state.durable.extend(now);
+        state.renames.retain(|(from, _)| !inside(from));
         Ok(())
     }
 

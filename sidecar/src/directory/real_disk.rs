@@ -157,6 +157,10 @@ impl DiskFile for SlotFile {
         Ok(read)
     }
 
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         Ok(())
     }
@@ -194,6 +198,10 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         read_full(&self.0, offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
     }
 
     fn drop_cache(&self) -> io::Result<()> {
@@ -256,6 +264,10 @@ impl Disk for RealDisk {
         self.slot(path, &mut OpenOptions::new())
     }
 
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(self.root.join(path))?)))
+    }
+
     fn io(&self) -> Io {
         let looked = || rustix::fs::statfs(&self.root).map(|stat| Io::choose(self.mode, stat.f_type as u64));
         let io = match self.io.get() {
@@ -281,6 +293,10 @@ impl Disk for RealDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(self.root.join(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 use walstorage_crds::config::Config;
 use walstorage_crds::url::WalUrl;
@@ -14,15 +14,21 @@ use walstorage_crds::url::WalUrl;
 use super::{Ended, Observer, Options, bounds};
 use crate::api::DamageReport;
 use crate::commit::collection::DirIx;
+use crate::commit::flush::{FlushPart, FlushWork, Piece};
 use crate::commit::frames::Work;
 use crate::commit::log::{Log, Settings, Stage, Worker};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::upkeep::Upkeep;
+use crate::directory::disk::SharedDisk;
 use crate::error::{ApiError, Reason};
 use crate::format::StreamKey;
 use crate::format::frame::FrameBuilder;
 use crate::recovery::open::{DiskFactory, Unusable};
 use crate::recovery::{Progress, Waiting};
+use crate::types::Lsn;
+
+/// Most segments that reads have open at a time.
+const OPEN_SEGMENTS: usize = 32;
 
 /// What recovery found beside the log.
 #[derive(Default)]
@@ -67,6 +73,10 @@ pub(super) struct Inner {
     /// For each directory of the log one per worker, used with its lock.
     work: std::sync::OnceLock<Vec<[Condvar; Worker::COUNT]>>,
     pub(super) findings: Mutex<Findings>,
+    /// The disk of each directory of the log, for reads.
+    pub(super) read_disks: std::sync::OnceLock<Vec<SharedDisk>>,
+    /// As many segments are open for reads at most.
+    pub(super) open_segments: Semaphore,
     /// Memory or journal space was freed.
     pub(super) freed: Notify,
     pub(super) stopping: AtomicBool,
@@ -89,6 +99,8 @@ impl Inner {
             log: Mutex::new(None),
             work: std::sync::OnceLock::new(),
             findings: Mutex::default(),
+            read_disks: std::sync::OnceLock::new(),
+            open_segments: Semaphore::new(OPEN_SEGMENTS),
             freed: Notify::new(),
             stopping: AtomicBool::new(false),
             ended: watch::Sender::new(None),
@@ -178,6 +190,20 @@ impl Inner {
             work => Ok(work),
         });
         asked.unwrap_or(Upkeep::End)
+    }
+
+    /// Waits until there is something to flush to `dir`.
+    pub(super) fn next_flush(&self, dir: DirIx) -> FlushWork {
+        let asked = self.next(dir, Worker::Flush, |log| match log.poll_flush(dir, Instant::now()) {
+            FlushWork::Wait(until) => Err(until),
+            work => Ok(work),
+        });
+        asked.unwrap_or(FlushWork::End)
+    }
+
+    /// The next piece of what is being flushed.
+    pub(super) fn flush_piece(&self, dir: DirIx, part: &FlushPart, from: Lsn) -> Piece {
+        self.peek(|log| log.flush_piece(dir, part, from, Instant::now())).unwrap_or(Piece::Stop)
     }
 
     /// Asks the log until it has something for this worker; `Err` says when to ask again at the latest. `None` when
@@ -296,12 +322,6 @@ impl Inner {
     /// The settings of the log as configured now.
     fn settings(&self) -> Settings {
         let memory_limit = self.memory_limit();
-        let config = self.config.lock();
-        Settings {
-            strategy: config.wal.distribution_strategy,
-            affinity: config.wal.collection_affinity,
-            memory_limit,
-            buffered_interval: config.wal.buffered_commit_interval,
-        }
+        Settings::of(&self.config.lock(), memory_limit)
     }
 }

@@ -11,11 +11,15 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::oneshot;
 
 use super::committer::Writer;
+use super::flusher::SegmentWriter;
+use super::segment_read;
 use super::upkeep::Keeper;
 use super::*;
 use crate::api::{Ack, NewEntry};
+use crate::commit::flush::FlushWork;
 use crate::commit::frames::Work;
 use crate::commit::log::Start;
+use crate::commit::read::{Piece, decode};
 use crate::commit::upkeep::Upkeep;
 use crate::directory::mem_disk::{Faults, MemDisk};
 use crate::format::frame::FrameBuilder;
@@ -39,6 +43,10 @@ impl Disks {
             forget: BTreeSet::new(),
             memory_limit: 1 << 26,
         }
+    }
+
+    pub(super) fn break_all(&self, faults: Faults) {
+        self.0.lock().values().for_each(|disk| disk.break_with(faults));
     }
 
     pub(super) fn after_cut(&self, random: &mut SmallRng) -> Self {
@@ -77,7 +85,7 @@ impl Oracle {
         self.0.entry(name.clone()).or_default().entry(incarnation).or_default()
     }
 
-    pub(super) fn check(&mut self, log: &Log, what: &str) {
+    pub(super) fn check(&mut self, log: &Log, handles: &[Handle], what: &str) {
         for (name, lives) in &mut self.0 {
             let found = log.find(name).ok();
             for (incarnation, promise) in lives.iter() {
@@ -95,25 +103,45 @@ impl Oracle {
             let truncated = found.truncated_to.0;
             assert!(truncated >= promise.truncated, "{what}: {name}: {truncated} < {}", promise.truncated);
             assert!(truncated <= promise.truncate_asked, "{what}: {name}: truncated further than asked");
-            let there: BTreeMap<u64, &[u8]> =
-                found.buffer.iter(Lsn(truncated + 1)).map(|(lsn, raw)| (lsn.0, raw)).collect();
+            let there = read_back(log, handles, name, what);
             assert!(
                 there.keys().copied().eq(truncated + 1..=found.durable_head.0),
                 "{what}: {name}: {:?}",
                 there.keys()
             );
             for (lsn, payload) in promise.acked.range(truncated + 1..) {
-                let raw = there.get(lsn).unwrap_or_else(|| panic!("{what}: {name}: LSN {lsn} is lost"));
-                let record = crate::format::record::decode(raw).unwrap().0;
-                assert_eq!(record.payload, payload, "{what}: {name}: LSN {lsn}");
+                assert!(there.get(lsn) == Some(payload), "{what}: {name}: LSN {lsn} is another");
             }
             // What is there now must stay.
-            for (lsn, raw) in there {
-                promise.acked.insert(lsn, crate::format::record::decode(raw).unwrap().0.payload.to_vec());
-            }
+            promise.acked.extend(there);
             promise.truncated = truncated;
         }
     }
+}
+
+/// Every durable entry of a collection, from memory and from segments.
+fn read_back(log: &Log, handles: &[Handle], name: &CollectionName, what: &str) -> BTreeMap<u64, Vec<u8>> {
+    let mut cursor = log.read_from(name, Lsn::ZERO).unwrap();
+    let mut entries = BTreeMap::new();
+    let mut index = None;
+    while cursor.next <= cursor.head {
+        let part = log.read_part(name, cursor.incarnation, cursor.next, Some(cursor.head), u64::MAX).unwrap();
+        let (mut pieces, mut next) = (part.pieces, part.next);
+        if let Some(wanted) = part.segment {
+            let disk = handles[wanted.segment.dir].disk.0.as_ref();
+            let found = segment_read::read(disk, &wanted, index.take(), u64::MAX)
+                .unwrap_or_else(|error| panic!("{what}: {name}: LSN {} in {:?}: {error}", wanted.from, wanted.segment));
+            (pieces, next) = (vec![Piece::Records(found.records)], found.next);
+            index = Some(found.index);
+        }
+        assert!(!pieces.is_empty(), "{what}: {name}: LSN {} is nowhere", cursor.next);
+        for item in decode(pieces).unwrap() {
+            let crate::api::Item::Entry(entry) = item else { panic!("{what}: {name}: {item:?}") };
+            entries.insert(entry.lsn.0, entry.payload.to_vec());
+        }
+        cursor.next = next;
+    }
+    entries
 }
 
 enum Asked {
@@ -126,6 +154,9 @@ pub(super) struct Life<'a> {
     pub(super) now: Instant,
     writers: Vec<Writer<'a>>,
     pub(super) keepers: Vec<Keeper<'a>>,
+    pub(super) flushers: Vec<SegmentWriter<'a>>,
+    /// A flush that is written at the next step of its directory.
+    pub(super) flushing: Vec<Option<FlushWork>>,
     builders: Vec<FrameBuilder>,
     /// A frame that is written at the next step of its directory.
     under_way: Vec<Option<crate::commit::frames::FrameJob>>,
@@ -144,6 +175,8 @@ impl<'a> Life<'a> {
             now: Instant::now(),
             writers: handles.iter().map(Writer::new).collect(),
             keepers: handles.iter().map(Keeper::new).collect(),
+            flushers: handles.iter().map(SegmentWriter::new).collect(),
+            flushing: vec![None; count],
             builders: (0..count).map(|_| FrameBuilder::new()).collect(),
             under_way: vec![None; count],
             answers: CompletionQueue::new(),
@@ -165,6 +198,19 @@ impl<'a> Life<'a> {
             Work::Frame(job) => self.under_way[dir] = Some(job),
             Work::Wait(_) | Work::End => self.now += Duration::from_millis(50),
         }
+    }
+
+    pub(super) fn flush(&mut self, dir: usize) {
+        let Some(work) = self.flushing[dir].take() else {
+            match self.log.poll_flush(dir, self.now) {
+                FlushWork::Wait(_) | FlushWork::End => {}
+                work => self.flushing[dir] = Some(work),
+            }
+            return;
+        };
+        let (log, now) = (&self.log, self.now);
+        let done = self.flushers[dir].carry_out(&work, |part, from| log.flush_piece(dir, part, from, now));
+        done.report(&mut self.log, dir, self.now);
     }
 
     pub(super) fn upkeep(&mut self, dir: usize) {
@@ -259,16 +305,20 @@ fn lives(seed: u64) -> u64 {
     for life in 0..6 {
         let affinity = random.random_bool(0.6);
         let journal = if seed.is_multiple_of(3) { "journal_url = \"file:///m/j\"" } else { "" };
+        let flush_size = [2000, 20_000, 1 << 20][random.random_range(0..3)];
+        let codec = ["null", "snappy", "zstandard"][random.random_range(0..3)];
         let text = format!(
             "[storage.wal_config]\nallow_ephemeral = true\nwal_urls = [\"file:///m/a\", \"file:///m/b\"]\n\
-             collection_affinity = {affinity}\njournal_max_bytes = \"1Mi\"\n{journal}\n"
+             collection_affinity = {affinity}\njournal_max_bytes = \"1Mi\"\n{journal}\n\
+             memory_flush_size_bytes = {flush_size}\nsegment_size_bytes = 65536\ncompression = \"{codec}\"\n"
         );
-        let context = disks.context(&text);
+        let mut context = disks.context(&text);
+        context.memory_limit = [1 << 17, 1 << 19, 1 << 26][random.random_range(0..3)];
         let what = format!("seed {seed}, life {life}");
         let Ready { start, handles, .. } = recover(&context, &what);
         let count = handles.len();
         let mut lived = Life::begin(start, &handles);
-        oracle.check(&lived.log, &what);
+        oracle.check(&lived.log, &handles, &what);
         let steps = random.random_range(5..1500);
         let fails_at = random.random_range(0..3000);
         for step in 0..steps {
@@ -286,6 +336,9 @@ fn lives(seed: u64) -> u64 {
             if random.random_bool(0.2) {
                 lived.upkeep(random.random_range(0..count));
             }
+            if random.random_bool(0.2) {
+                lived.flush(random.random_range(0..count));
+            }
             lived.hear(&mut oracle);
         }
         if random.random_bool(0.3) {
@@ -293,6 +346,7 @@ fn lives(seed: u64) -> u64 {
             for _ in 0..500 {
                 (0..count).for_each(|dir| lived.step(dir));
                 (0..count).for_each(|dir| lived.upkeep(dir));
+                (0..count).for_each(|dir| lived.flush(dir));
                 lived.hear(&mut oracle);
             }
             (0..count).for_each(|dir| assert_eq!(lived.log.poll(dir, lived.now, &mut lived.builders[dir]), Work::End));
@@ -301,9 +355,15 @@ fn lives(seed: u64) -> u64 {
             assert!(lived.sent.is_empty(), "{what}: a stop left somebody without an answer");
         }
         // What was being written when the power went is there in part.
-        for disk in disks.0.lock().values() {
-            disk.break_with(Faults { syncs_left: Some(0), ..Faults::default() });
+        for dir in 0..count {
+            if let Some(work) = lived.flushing[dir].take() {
+                let calls_left = Some(random.random_range(0..24));
+                disks.break_all(Faults { calls_left, ..Faults::default() });
+                let log = &lived.log;
+                let _ = lived.flushers[dir].carry_out(&work, |part, from| log.flush_piece(dir, part, from, lived.now));
+            }
         }
+        disks.break_all(Faults { syncs_left: Some(0), ..Faults::default() });
         for dir in 0..count {
             if let Some(job) = lived.under_way[dir].take() {
                 let _ = lived.writers[dir].write(&job, &mut lived.builders[dir]);

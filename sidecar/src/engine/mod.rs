@@ -3,9 +3,12 @@
 pub(crate) mod bounds;
 mod committer;
 mod crew;
+mod flusher;
 mod inner;
 mod probe;
 mod reader;
+mod segment_file;
+mod segment_read;
 mod stamp;
 mod status;
 mod supervisor;
@@ -252,13 +255,13 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(unknown("the change was under way")))
     }
 
-    /// Copies committed entries into a segment.
+    /// Copies committed entries into a segment; answers the durable head as of the call when everything up to there is in
+    /// segments, truncated, or lost.
     ///
     /// # Errors
-    /// UNIMPLEMENTED until segments exist.
-    pub fn flush(&self, _collection: &CollectionName) -> impl Future<Output = Result<Lsn, ApiError>> {
-        let message = "this build has no segments yet: every entry stays in the journal until it is truncated";
-        std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
+    /// COLLECTION_NOT_FOUND; NO_HEALTHY_DIRECTORY; UNKNOWN_OUTCOME.
+    pub async fn flush(&self, collection: &CollectionName) -> Result<Lsn, ApiError> {
+        self.changed(|log, waiter| log.flush(collection, waiter, Instant::now())).await
     }
 
     /// Moves everything to buckets.
@@ -270,8 +273,10 @@ impl Engine {
         std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
     }
 
-    /// Prepares for the end of the pod. Nothing to do until flushing exists.
-    pub fn prestop(&self) {}
+    /// Prepares for the end of the pod: from now on everything is flushed soon after it is durable.
+    pub fn prestop(&self) {
+        self.0.with_log(Log::flush_eagerly);
+    }
 
     /// At most `limit` collections after `after`, ordered by name.
     ///

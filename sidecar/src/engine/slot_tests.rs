@@ -51,7 +51,7 @@ impl World {
         let Ready { mut start, handles, .. } = ready;
         start.seed = seed;
         let mut life = Life::begin(start, &handles);
-        self.oracle.check(&life.log, &format!("seed {seed}"));
+        self.oracle.check(&life.log, &handles, &format!("seed {seed}"));
         let before = disk.calls();
         let mut lived = Lived::default();
         for step in 0..steps {
@@ -83,7 +83,7 @@ impl World {
 
     fn check(&mut self, what: &str) {
         let ready = recover(&self.disks.context(CONFIG), what);
-        self.oracle.check(&Log::new(ready.start), what);
+        self.oracle.check(&Log::new(ready.start), &ready.handles, what);
     }
 }
 

@@ -112,8 +112,8 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
     status.memory_limit_bytes = log.settings.memory_limit;
     for collection in log.iter() {
         status.collections += 1;
-        status.unapplied_entries += collection.buffer.entries();
-        status.unapplied_bytes += collection.buffer.bytes();
+        status.unapplied_entries += collection.entries();
+        status.unapplied_bytes += collection.bytes();
     }
     let best = log.journals.iter().map(|journal| journal.latency_us).filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
     status.directories.extend(log.journals.iter().map(|journal| show_journal(journal, best)));

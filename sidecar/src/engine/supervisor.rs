@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::Crew;
 use super::inner::{Findings, Inner};
-use super::{Ended, committer, upkeep};
+use super::{Ended, committer, flusher, upkeep};
 use crate::commit::log::{Log, Stage, Worker};
 use crate::recovery::{self, Context, Outcome, Ready};
 
@@ -109,6 +109,7 @@ fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
 fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     let Ready { start, handles, unusable, damage, warnings } = ready;
     *inner.findings.lock() = Findings { unusable, damage, warnings };
+    let _ = inner.read_disks.set(handles.iter().map(|handle| Arc::clone(&handle.disk.0)).collect());
     inner.install(Log::new(start));
     // They may have changed since the attempt began.
     inner.apply_settings();
@@ -122,6 +123,7 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
         let handle = Arc::new(handle);
         crew.start(inner, dir, &handle, Worker::Commit, "commit", committer::run);
         crew.start(inner, dir, &handle, Worker::Upkeep, "upkeep", upkeep::run);
+        crew.start(inner, dir, &handle, Worker::Flush, "flush", flusher::run);
     }
     if !crew.watch(inner) {
         return broken();

@@ -331,13 +331,15 @@ pub struct FlushedFact {
     pub sealed: bool,
     /// It holds several collections.
     pub shared: bool,
+    /// Encoded bytes of the collection's entries in it; 0 where that is not said.
+    pub bytes: u64,
 }
 
 impl Fact for FlushedFact {
     const KIND: Kind = Kind::Flushed;
 
     fn put(&self, buf: &mut Vec<u8>) {
-        let Self { segment, directory, first_lsn, length, index_offset, index_crc, sealed, shared } = self;
+        let Self { segment, directory, first_lsn, length, index_offset, index_crc, sealed, shared, bytes } = self;
         buf.extend_from_slice(segment.as_bytes());
         buf.extend_from_slice(directory.as_bytes());
         put_number(buf, first_lsn.0);
@@ -346,6 +348,9 @@ impl Fact for FlushedFact {
         buf.extend_from_slice(&index_crc.to_le_bytes());
         buf.push((*sealed).into());
         buf.push((*shared).into());
+        if *bytes > 0 {
+            put_number(buf, *bytes);
+        }
     }
 
     fn get(at: &mut Cursor<'_>) -> Result<Self, DecodeError> {
@@ -358,6 +363,7 @@ impl Fact for FlushedFact {
             index_crc: u32::from_le_bytes(at.fixed("index_crc")?),
             sealed: at.boolean("sealed")?,
             shared: at.boolean("shared")?,
+            bytes: if at.rest().is_empty() { 0 } else { at.number("bytes")? },
         })
     }
 }

@@ -283,7 +283,8 @@ impl FlushBuilder {
     pub fn push(&mut self, entry: &RecordRef<'_>) -> Result<(), CodecError> {
         let name = self.name(entry.collection_id, entry.incarnation);
         let fits = self.plain.len() + entry.raw().len() <= SEGMENT_BLOCK;
-        if self.open.is_some_and(|open| open.name != name || !fits) {
+        let follows = |open: &IndexedBlock| open.name == name && open.last.next() == entry.lsn;
+        if self.open.as_ref().is_some_and(|open| !follows(open) || !fits) {
             self.end_block()?;
         }
         let lsn = entry.lsn;

@@ -242,11 +242,16 @@ fn fact(place: Place<'_>, record: &RecordRef<'_>) -> Option<Value> {
         }),
         Kind::Truncate => TruncateFact::decode(record).ok().map(|fact| json!({ "head": fact.head.0 })),
         Kind::Flushed => FlushedFact::decode(record).ok().map(|fact| {
-            let FlushedFact { segment, directory, first_lsn, length, index_offset, index_crc, sealed, shared } = fact;
-            json!({
+            let FlushedFact { segment, directory, first_lsn, length, index_offset, index_crc, sealed, shared, bytes } =
+                fact;
+            let mut shown = json!({
                 "segment": segment, "directory": directory, "first_lsn": first_lsn.0, "length": length,
                 "index_offset": index_offset, "index_crc": format!("{index_crc:08x}"), "sealed": sealed, "shared": shared,
-            })
+            });
+            if bytes > 0 {
+                shown["bytes"] = bytes.into();
+            }
+            shown
         }),
         Kind::Gap => GapFact::decode(record).ok().map(|fact| {
             let reason = match fact.reason {

@@ -76,6 +76,7 @@ impl Segment {
             index_crc,
             sealed,
             shared: self.header.of == SegmentOf::Shared,
+            bytes: 0,
         };
         let subject = Subject { collection_id: name, incarnation: Incarnation(1 << 20), lsn: Lsn(last) };
         let mut buf = Vec::new();

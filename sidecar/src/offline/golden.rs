@@ -79,6 +79,7 @@ fn streams() -> [Stream; 2] {
         index_crc: 0x0102_0304,
         sealed: true,
         shared: false,
+        bytes: 0,
     };
     second.frame(&[
         fact(&moved, "orders", 2, 2),

@@ -12,7 +12,7 @@ use crate::commit::collection::Gap;
 use crate::commit::producers::LastRequest;
 use crate::format::StreamKey;
 use crate::format::cursor::DecodeError;
-use crate::format::facts::{CollectionFact, EpochFact, Fact as _, GapFact, TruncateFact};
+use crate::format::facts::{CollectionFact, EpochFact, Fact as _, FlushedFact, GapFact, TruncateFact};
 use crate::format::record::{Kind, RecordRef};
 use crate::types::{CollectionName, Incarnation, Lsn, NameError};
 
@@ -33,6 +33,20 @@ pub(crate) enum ContentError {
     Kind(&'static str),
 }
 
+/// The segments of a collection, each with the fact that counts: the longest, and of two of one length the sealed one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FoundSegments(pub(crate) HashMap<uuid::Uuid, (FlushedFact, Lsn)>);
+
+impl FoundSegments {
+    /// Takes what a fact says; `last` is the last LSN in the segment.
+    pub(crate) fn add(&mut self, fact: FlushedFact, last: Lsn) {
+        let known = self.0.entry(fact.segment).or_insert((fact, last));
+        if (known.0.length, known.0.sealed) < (fact.length, fact.sealed) {
+            *known = (fact, last);
+        }
+    }
+}
+
 /// What is known of one incarnation of a collection.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -46,6 +60,7 @@ pub(crate) struct Found {
     pub(crate) head: Lsn,
     pub(crate) truncated_to: Lsn,
     pub(crate) gaps: Vec<Gap>,
+    pub(crate) segments: FoundSegments,
     pub(crate) producers: HashMap<Bytes, LastRequest>,
     pub(crate) deleted: bool,
     /// The last frame that says how far it goes: a gap says only what is lost.
@@ -87,7 +102,8 @@ impl StreamContent {
         }
         self.highest_epoch = self.highest_epoch.max(record.incarnation.epoch().0).max(record.epoch.0);
         let found = self.found(record)?;
-        if record.kind != Kind::Gap {
+        // A flush says how far the segments go, not how far the collection goes.
+        if !matches!(record.kind, Kind::Gap | Kind::Flushed) {
             found.last_seen = (key, seq);
         }
         match record.kind {
@@ -113,6 +129,10 @@ impl StreamContent {
                 let fact = GapFact::decode(record)?;
                 found.head = found.head.max(fact.last);
                 found.gaps.push(Gap { first: record.lsn, last: fact.last, cause: fact.reason });
+            }
+            Kind::Flushed => {
+                found.head = found.head.max(record.lsn);
+                found.segments.add(FlushedFact::decode(record)?, record.lsn);
             }
             _ => {
                 found.head = found.head.max(record.lsn);
@@ -143,6 +163,7 @@ impl Found {
             head: Lsn::ZERO,
             truncated_to: Lsn::ZERO,
             gaps: Vec::new(),
+            segments: FoundSegments::default(),
             producers: HashMap::new(),
             deleted: false,
             last_seen: Moment::default(),

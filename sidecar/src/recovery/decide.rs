@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
-use super::{Context, Handle, Waiting};
+use super::{Context, Handle, Waiting, shared};
 use crate::api::{DamageReport, LostRange};
 use crate::commit::collection::Collection;
+use crate::commit::flush::Flusher;
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity as LogIdentity, Settings, Start};
+use crate::commit::segments::Segment;
 use crate::commit::slots::{Pool, Wear};
 use crate::commit::stream::Stream;
 use crate::directory::identity::{Identity, JOURNAL};
@@ -36,6 +38,8 @@ pub(super) struct Place {
     garbage: Vec<(String, u64)>,
     accepted: Vec<AcceptedDamage>,
     highest_epoch: u64,
+    /// The highest number of a shared segment.
+    last_shared: u64,
 }
 
 impl Place {
@@ -49,6 +53,7 @@ impl Place {
             garbage: journal.garbage.clone(),
             accepted: journal.accepted.clone(),
             highest_epoch: journal.highest_epoch,
+            last_shared: 0,
         }
     }
 }
@@ -87,7 +92,7 @@ type Decided = (Start, Vec<Handle>, Vec<DamageReport>, Vec<String>);
 pub(super) fn decide(
     context: &Context,
     forgotten_now: &BTreeSet<Uuid>,
-    places: Vec<Place>,
+    mut places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
 ) -> Result<Decided, Box<Waiting>> {
@@ -145,6 +150,23 @@ pub(super) fn decide(
     }
     let home_of: HashMap<Uuid, usize> =
         places.iter().enumerate().map(|(index, place)| (place.identity.directory, index)).collect();
+    let dead_segments = merged.dead_segments.iter().filter_map(|(name, incarnation, fact, last)| {
+        let dir = *home_of.get(&fact.directory)?;
+        Some((name.clone(), *incarnation, Segment::of_fact(fact, *last, dir)))
+    });
+    let dead_segments = dead_segments.collect();
+    let mut shared = Vec::new();
+    for (dir, place) in places.iter_mut().enumerate() {
+        let segments = merged.collections.iter().flat_map(|collection| &collection.segments).map(|(fact, _)| fact);
+        let here = segments.filter(|fact| fact.shared && fact.directory == place.identity.directory);
+        match shared::list(place.opened.disk.0.as_ref(), dir, &here.map(|fact| fact.segment).collect()) {
+            Ok(listed) => {
+                shared.extend(listed.files);
+                place.last_shared = listed.highest;
+            }
+            Err(why) => warnings.push(format!("{}: {why}", place.opened.wanted.url)),
+        }
+    }
     let mut collections = Vec::new();
     let mut untold = Vec::new();
     for merged in merged.collections {
@@ -154,7 +176,7 @@ pub(super) fn decide(
         untold.extend(not_told.map(|(dir, _)| (dir, merged.incarnation)));
         // Homes of forgotten directories were moved above; what is left without one lived where nothing is known of.
         let home = home_of.get(&merged.home).copied().unwrap_or(0);
-        collections.push(merged.into_collection(home));
+        collections.push(merged.into_collection(home, &home_of));
     }
     let memory: u64 = collections.iter().map(|collection| collection.buffer.capacity() as u64).sum();
     if memory > context.memory_limit {
@@ -199,18 +221,15 @@ pub(super) fn decide(
         handles.push(handle);
     }
     let start = Start {
-        settings: Settings {
-            strategy: wal.distribution_strategy,
-            affinity: wal.collection_affinity,
-            memory_limit: context.memory_limit,
-            buffered_interval: wal.buffered_commit_interval,
-        },
+        settings: Settings::of(&context.config, context.memory_limit),
         identity,
         journals,
         forgotten,
         collections,
         untold,
         tombstones: merged.tombstones,
+        dead_segments,
+        shared,
         opening_records: records.bytes,
         opening_record_count: records.count,
         seed,
@@ -391,10 +410,16 @@ fn sentence(report: &DamageReport) -> String {
 }
 
 impl MergedCollection {
-    fn into_collection(self, home: usize) -> Collection {
+    fn into_collection(self, home: usize, directories: &HashMap<Uuid, usize>) -> Collection {
         let mut collection = Collection::new(self.name, self.incarnation, home, self.placement);
         collection.move_number = self.move_number;
         collection.truncated_to = self.truncated_to;
+        collection.flushed_to = self.flushed_to;
+        collection.segments = self
+            .segments
+            .iter()
+            .filter_map(|(fact, last)| Some(Segment::of_fact(fact, *last, *directories.get(&fact.directory)?)))
+            .collect();
         collection.durable_head = self.head;
         collection.assigned_head = self.head;
         collection.buffer = self.entries;
@@ -412,7 +437,7 @@ impl Place {
         newly_accepted: Vec<AcceptedDamage>,
         in_use: bool,
     ) -> (Journal, Handle) {
-        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _ } = self;
+        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _, last_shared } = self;
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
         // Streams older than all that were read were given up before.
@@ -432,6 +457,7 @@ impl Place {
             accepted_damage: accepted,
             old,
             pool: Pool { in_place: opened.disk.0.io().in_place, ..Pool::default() },
+            flusher: Flusher { last_shared, ..Flusher::default() },
             ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, Instant::now())
         };
         for (name, bytes) in garbage {

@@ -2,21 +2,22 @@
 //! Pure: the same inputs give the same answer, in whatever order directories and streams are given.
 //!
 //! 1. Only the highest incarnation of a name counts; a deletion removes it and all below.
-//! 2. Every LSN in (truncated_to, head] is an entry, lies in a gap, or is reported as a hole.
+//! 2. Every LSN in (truncated_to, head] is an entry, in a segment of a directory that is here, in a gap, or is reported
+//!    as a hole.
 //! 3. Two entries with one LSN and different checksums must be impossible: the higher epoch wins, and it is reported.
 //! 4. Damage that may have taken the last entries of a collection is never silent: what may be lost there is named.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::content::{Found, Moment};
+use super::content::{Found, FoundSegments, Moment};
 use super::load::{LoadedJournal, Loss};
 use crate::commit::buffer::EntryBuffer;
 use crate::commit::collection::Gap;
 use crate::commit::producers::Producers;
 use crate::format::StreamKey;
-use crate::format::facts::GapCause;
+use crate::format::facts::{FlushedFact, GapCause};
 use crate::format::record;
 use crate::types::{CollectionName, Incarnation, Lsn};
 
@@ -40,6 +41,10 @@ pub(crate) struct MergedCollection {
     pub(crate) head: Lsn,
     pub(crate) entries: EntryBuffer,
     pub(crate) gaps: Vec<Gap>,
+    /// Segments that are needed, by first LSN: what their facts say, and the last LSN.
+    pub(crate) segments: Vec<(FlushedFact, Lsn)>,
+    /// Everything up to here is truncated, in segments or in gaps.
+    pub(crate) flushed_to: Lsn,
     pub(crate) producers: Producers,
     /// LSNs that should be there and are not: first and last.
     pub(crate) holes: Vec<(Lsn, Lsn)>,
@@ -64,6 +69,8 @@ pub(crate) struct Merged {
     /// By name.
     pub(crate) collections: Vec<MergedCollection>,
     pub(crate) tombstones: BTreeMap<CollectionName, Incarnation>,
+    /// Segments that are not needed any more.
+    pub(crate) dead_segments: Vec<(CollectionName, Incarnation, FlushedFact, Lsn)>,
     pub(crate) unresolved: Vec<Unresolved>,
     /// Contradictions found, a sentence each.
     pub(crate) contradictions: Vec<String>,
@@ -79,6 +86,7 @@ struct Parts {
 pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
     let mut merged = Merged::default();
     let mut incarnations: HashMap<Incarnation, Parts> = HashMap::new();
+    let here: HashSet<Uuid> = inputs.iter().map(|input| input.directory).collect();
     for Input { directory, journal } in inputs {
         for mut stream in journal.streams {
             for loss in stream.losses.drain(..) {
@@ -106,28 +114,51 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
             let tombstone = merged.tombstones.entry(name.clone()).or_insert(incarnation);
             *tombstone = incarnation.max(*tombstone);
         }
-        match by_name.get(&name) {
-            Some((known, _)) if *known > incarnation => {}
-            _ => drop(by_name.insert(name, (incarnation, parts))),
+        let outdone = match by_name.get(&name) {
+            Some((known, _)) if *known > incarnation => Some((incarnation, parts)),
+            _ => by_name.insert(name.clone(), (incarnation, parts)),
+        };
+        if let Some((incarnation, parts)) = outdone {
+            merged
+                .dead_segments
+                .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
         }
     }
     for (name, (incarnation, parts)) in by_name {
         if merged.tombstones.get(&name).is_some_and(|deleted| *deleted >= incarnation) {
+            merged
+                .dead_segments
+                .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let collection = parts.merge(name, incarnation, &mut merged.contradictions);
+        let (collection, dead) = parts.merge(name.clone(), incarnation, &here, &mut merged.contradictions);
+        merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
         merged.collections.push(collection);
     }
     merged
 }
 
 impl Parts {
+    /// The segments of all parts in directories that are here.
+    fn segments(&self, here: &HashSet<Uuid>) -> impl Iterator<Item = (FlushedFact, Lsn)> + use<> {
+        let mut all = FoundSegments::default();
+        for (fact, last) in self.parts.iter().flat_map(|(_, _, found)| found.segments.0.values()) {
+            if here.contains(&fact.directory) {
+                all.add(*fact, *last);
+            }
+        }
+        all.0.into_values()
+    }
+
+    /// The collection, and the segments that it does not need.
     fn merge(
         self,
         name: CollectionName,
         incarnation: Incarnation,
+        here: &HashSet<Uuid>,
         contradictions: &mut Vec<String>,
-    ) -> MergedCollection {
+    ) -> (MergedCollection, Vec<(FlushedFact, Lsn)>) {
+        let segments = self.segments(here).collect();
         let parts = self.parts;
         let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
         let latest = |(dir, _, found): &&(Uuid, StreamKey, Found)| (found.has_entries, found.last_seen, *dir);
@@ -142,6 +173,8 @@ impl Parts {
             head: Lsn::ZERO,
             entries: EntryBuffer::default(),
             gaps: Vec::new(),
+            segments: Vec::new(),
+            flushed_to: Lsn::ZERO,
             producers: Producers::default(),
             holes: Vec::new(),
             seen: HashMap::new(),
@@ -161,6 +194,7 @@ impl Parts {
                 head,
                 truncated_to,
                 gaps,
+                segments: _,
                 producers,
                 deleted: _,
                 last_seen,
@@ -187,8 +221,10 @@ impl Parts {
         }
         merged.head = merged.head.max(merged.truncated_to);
         normalise(&mut merged.gaps, merged.truncated_to);
+        let dead = merged.take_segments(segments);
+        let below = merged.truncated_to.max(merged.flushed_to);
         for (_, run) in &mut runs {
-            run.truncate_to(merged.truncated_to);
+            run.truncate_to(below);
         }
         runs.retain(|(_, run)| run.entries() > 0);
         runs.sort_by_key(|(_, run)| run.first());
@@ -198,11 +234,48 @@ impl Parts {
                 merged.entries.extend(run);
             }
         } else {
-            merged.entries = interleave(&merged.name, runs, loose, merged.truncated_to, contradictions);
+            merged.entries = interleave(&merged.name, runs, loose, below, contradictions);
         }
         merged.holes = holes(&merged);
-        merged
+        (merged, dead)
     }
+}
+
+impl MergedCollection {
+    /// Keeps the segments that hold something above `truncated_to` that no younger one holds; answers the others.
+    fn take_segments(&mut self, mut segments: Vec<(FlushedFact, Lsn)>) -> Vec<(FlushedFact, Lsn)> {
+        segments.sort_unstable_by_key(|(fact, _)| std::cmp::Reverse(fact.segment));
+        let mut dead = Vec::new();
+        for (fact, last) in segments {
+            let kept = self.segments.iter().map(|(fact, last)| (fact.first_lsn, *last));
+            let from = fact.first_lsn.max(self.truncated_to.next());
+            if last < from || covered_to(from, kept.collect()) >= last {
+                dead.push((fact, last));
+            } else {
+                self.segments.push((fact, last));
+            }
+        }
+        self.segments.sort_unstable_by_key(|(fact, last)| (fact.first_lsn, *last));
+        let mut covered: Vec<(Lsn, Lsn)> = self.segments.iter().map(|(fact, last)| (fact.first_lsn, *last)).collect();
+        if !covered.is_empty() {
+            covered.extend(self.gaps.iter().map(|gap| (gap.first, gap.last)));
+            self.flushed_to = covered_to(self.truncated_to.next(), covered);
+        }
+        dead
+    }
+}
+
+/// The last LSN of the dense run from `from` on that the ranges cover; the one before `from` when they do not cover it.
+fn covered_to(from: Lsn, mut ranges: Vec<(Lsn, Lsn)>) -> Lsn {
+    ranges.sort_unstable();
+    let mut next = from;
+    for (first, last) in ranges {
+        if first > next {
+            break;
+        }
+        next = next.max(last.next());
+    }
+    Lsn(next.0 - 1)
 }
 
 /// Sorts gaps, joins those that touch or overlap, and drops what is truncated.
@@ -262,6 +335,7 @@ fn interleave(
 fn holes(collection: &MergedCollection) -> Vec<(Lsn, Lsn)> {
     let mut covered: Vec<(Lsn, Lsn)> = collection.entries.spans().collect();
     covered.extend(collection.gaps.iter().map(|gap| (gap.first, gap.last)));
+    covered.extend(collection.segments.iter().map(|(fact, last)| (fact.first_lsn, *last)));
     covered.sort_unstable();
     let mut holes = Vec::new();
     let mut next = collection.truncated_to.next();

@@ -13,6 +13,7 @@ pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
 pub(crate) mod open;
+mod shared;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -110,6 +110,11 @@ impl Setup {
         self.path(&format!("d{n}")).join("_wal/journal")
     }
 
+    /// Puts a file where directory 1 would have the folder of a collection: nothing of it can be flushed.
+    pub fn block_segments(&self, collection: &str) {
+        std::fs::write(self.path("d1").join(collection), b"").expect("a file in the way");
+    }
+
     /// Where the socket is.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -4,6 +4,7 @@ mod balance;
 mod closing;
 mod durability;
 mod facts;
+mod flush;
 mod freeing;
 mod rerouting;
 mod rig;

@@ -1,6 +1,6 @@
 //! A [`Log`] with directories in memory: each frame is decoded as it is built, and made durable or failed by the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use walstorage_crds::url::WalUrl;
 use crate::api::{Ack, Append, Appended, CompletionQueue, NewEntry, ProducerStamp};
 use crate::commit::append::{Admission, Caller, check_request};
 use crate::commit::collection::{Collection, DirIx};
+use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, Target};
+use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
 use crate::commit::frames::{FrameJob, Work};
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity, Log, Settings, Stage, Start};
@@ -23,8 +25,11 @@ use crate::commit::upkeep::{Listing, Upkeep};
 use crate::directory::disk::Space;
 use crate::error::{ApiError, Reason};
 use crate::format::frame::{FrameBuilder, FrameHeader};
+use crate::format::header::Codec;
+use crate::format::record;
 use crate::format::record::Kind;
 use crate::format::scan::{Expected, parse_frame, parse_head};
+use crate::format::segment::Flushed;
 use crate::format::{StreamId, StreamKey};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
@@ -58,6 +63,61 @@ impl Seen {
     }
 }
 
+/// Segments of a directory: what flushes wrote, by LSN.
+#[derive(Default)]
+pub(super) struct Files {
+    pub(super) files: BTreeMap<Uuid, File>,
+    pub(super) sealed: BTreeSet<Uuid>,
+}
+
+#[derive(Default)]
+pub(super) struct File {
+    pub(super) length: u64,
+    pub(super) shared: bool,
+    pub(super) entries: BTreeMap<(Incarnation, Lsn), Vec<u8>>,
+}
+
+impl Files {
+    fn write(&mut self, job: &FlushJob, mut piece: impl FnMut(&FlushPart, Lsn) -> Piece) -> Option<FlushDone> {
+        let id = job.target.id();
+        assert!(!self.sealed.contains(&id), "nothing is added to what is sealed");
+        assert_eq!(matches!(job.target, Target::Behind(_)), self.files.contains_key(&id));
+        let mut parts = Vec::new();
+        let file = self.files.entry(id).or_default();
+        file.shared = matches!(job.target, Target::Shared(..));
+        for part in &job.parts {
+            let mut done: Option<PartDone> = None;
+            let mut from = part.first;
+            loop {
+                match piece(part, from) {
+                    Piece::Records(records, first, last) => {
+                        let mut at = 0;
+                        while at < records.len() {
+                            let (record, len) = record::decode(&records[at..]).unwrap();
+                            file.entries.insert((record.incarnation, record.lsn), record.raw().to_vec());
+                            at += len;
+                        }
+                        let so_far = done.get_or_insert(PartDone { first, last, bytes: 0 });
+                        so_far.last = last;
+                        so_far.bytes += records.len() as u64;
+                        from = last.next();
+                    }
+                    Piece::End => break,
+                    Piece::Stop => return None,
+                }
+            }
+            parts.push(done);
+        }
+        let bytes: u64 = parts.iter().flatten().map(|part| part.bytes).sum();
+        if bytes == 0 {
+            return None;
+        }
+        file.length += bytes + 1000;
+        let flushed = Flushed { length: file.length, index_offset: file.length - 500, index_crc: 7 };
+        Some(FlushDone { number: job.number, flushed, parts })
+    }
+}
+
 /// How the rig is set up.
 pub(super) struct Setup {
     pub(super) directories: usize,
@@ -73,6 +133,10 @@ pub(super) struct Setup {
     pub(super) old: Vec<OldStream>,
     pub(super) collections: Vec<Collection>,
     pub(super) tombstones: BTreeMap<CollectionName, Incarnation>,
+    /// Flush workers work.
+    pub(super) flushes: bool,
+    pub(super) memory_flush_size: u64,
+    pub(super) segment_size: u64,
 }
 
 impl Default for Setup {
@@ -89,6 +153,9 @@ impl Default for Setup {
             old: Vec::new(),
             collections: Vec::new(),
             tombstones: BTreeMap::new(),
+            flushes: false,
+            memory_flush_size: 1 << 20,
+            segment_size: 64 << 20,
         }
     }
 }
@@ -110,6 +177,11 @@ pub(super) struct Rig {
     pub(super) took: Vec<Duration>,
     /// What the next listings say of the space of each directory.
     pub(super) space: Vec<Option<Space>>,
+    flushes: bool,
+    /// Segments as they lie in each directory.
+    pub(super) segments: Vec<Files>,
+    /// Flushes written.
+    pub(super) flushed: u64,
     answered: BTreeMap<u64, Result<Appended, ApiError>>,
     next_token: u64,
 }
@@ -169,6 +241,9 @@ impl Rig {
                 affinity: setup.affinity,
                 memory_limit: setup.memory_limit,
                 buffered_interval: Duration::from_millis(100),
+                memory_flush_size: setup.memory_flush_size,
+                segment_size: setup.segment_size,
+                codec: Codec::Null,
             },
             identity: Identity {
                 writer: Uuid::from_u128(99),
@@ -183,6 +258,8 @@ impl Rig {
             collections: std::mem::take(&mut setup.collections),
             untold: Vec::new(),
             tombstones: std::mem::take(&mut setup.tombstones),
+            dead_segments: Vec::new(),
+            shared: Vec::new(),
             opening_records: Vec::new(),
             opening_record_count: 0,
             seed: 1,
@@ -200,6 +277,9 @@ impl Rig {
             filled: vec![Vec::new(); count],
             took: vec![Duration::from_micros(300); count],
             space: vec![None; count],
+            flushes: setup.flushes,
+            segments: (0..count).map(|_| Files::default()).collect(),
+            flushed: 0,
             answered: BTreeMap::new(),
             next_token: 1,
         }
@@ -299,7 +379,45 @@ impl Rig {
 
     /// Does one piece of work of each worker; whether there was one.
     pub(super) fn step(&mut self, dir: DirIx) -> bool {
-        self.upkeep(dir) | self.commit(dir)
+        let flushed = (self.flushes || self.log.stage == Stage::Stopping) && self.flush(dir);
+        self.upkeep(dir) | self.commit(dir) | flushed
+    }
+
+    /// Does one piece of the flush worker's work; whether there was one.
+    pub(super) fn flush(&mut self, dir: DirIx) -> bool {
+        let work = self.log.poll_flush(dir, self.now);
+        let worked = !matches!(work, FlushWork::Wait(_) | FlushWork::End);
+        self.carry_out(dir, work);
+        worked
+    }
+
+    /// Does what the log asked of the flush worker.
+    pub(super) fn carry_out(&mut self, dir: DirIx, work: FlushWork) {
+        let (log, now) = (&mut self.log, self.now);
+        match work {
+            FlushWork::Flush(job) => {
+                let written = self.segments[dir].write(&job, |part, from| log.flush_piece(dir, part, from, now));
+                match written {
+                    Some(done) => {
+                        self.flushed += 1;
+                        log.flushed(dir, &done, now);
+                    }
+                    None => log.flush_failed(dir, job.number, FlushFailure::Void, now),
+                }
+            }
+            FlushWork::Seal(job) => {
+                self.segments[dir].sealed.insert(job.segment.id);
+                log.sealed(dir, job.number, SealOutcome::Sealed, now);
+            }
+            FlushWork::Remove(files) => {
+                for (id, _) in files {
+                    self.segments[dir].files.remove(&id);
+                }
+                log.removed(dir, &[]);
+            }
+            FlushWork::Wait(_) | FlushWork::End => {}
+        }
+        self.deliver();
     }
 
     /// Does one piece of the committer's work; whether there was one.

@@ -98,6 +98,7 @@ proptest! {
         numbers in proptest::array::uniform3(0..1_u64 << 60),
         index_crc: u32,
         flags: [bool; 2],
+        bytes in 1..1_u64 << 60,
         tail: Vec<u8>,
     ) {
         let fact = FlushedFact {
@@ -109,8 +110,11 @@ proptest! {
             index_crc,
             sealed: flags[0],
             shared: flags[1],
+            bytes,
         };
-        comes_back(&fact, &tail);
+        let without_bytes = FlushedFact { bytes: 0, ..fact };
+        comes_back_or(&fact, Some(&without_bytes), &tail);
+        comes_back(&without_bytes, &[]);
     }
 
     #[test]

@@ -1,0 +1,420 @@
+//! What comes back from flushing: a flush is written and synced, its facts are durable, segments and files are not needed
+//! any more.
+//!
+//! 1. A segment counts for reads, memory and the journal only when its FLUSHED fact is durable.
+//! 2. A fact that was put into a frame is never given up: the frame may have landed. Until it is durable somewhere nothing
+//!    is written to its segment, and the segment is not removed.
+//! 3. A file is removed when no durable fact needs it; checkpoints state an own segment until it is gone.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::collection::{ColIx, DirIx};
+use super::flush::{FlushJob, FlushPart, Job, Target, Why};
+use super::journal::{Fact, FlushedNote};
+use super::log::{Log, Stage};
+use super::segments::{Doomed, Segment, SegmentPath, SharedFile};
+use crate::error::{ApiError, Reason};
+use crate::format::segment::Flushed;
+use crate::types::{CollectionName, Incarnation, Lsn};
+
+/// After a failed flush nothing is flushed to that directory for so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What a flush wrote of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartDone {
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+    /// Encoded bytes.
+    pub(crate) bytes: u64,
+}
+
+/// A flush that is written and synced, its file's name included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FlushDone {
+    pub(crate) number: u64,
+    pub(crate) flushed: Flushed,
+    /// Of each part of the job; `None` where nothing was left of it.
+    pub(crate) parts: Vec<Option<PartDone>>,
+}
+
+/// Why a flush was not written. What it made is gone again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FlushFailure {
+    /// Nothing was left to flush, or the log said stop.
+    Void,
+    /// The segment to write to has its final name already.
+    IsSealed,
+    /// The segment to write to is not as its fact says; nothing can be added to it.
+    Unusable(String),
+    /// The device failed.
+    Device(String),
+}
+
+/// How an attempt to seal ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SealOutcome {
+    Sealed,
+    /// There is no such file.
+    Missing(String),
+    /// The device failed.
+    Device(String),
+}
+
+impl Log {
+    fn take_flush(&mut self, dir: DirIx, number: u64) -> Option<FlushJob> {
+        match self.journals[dir].flusher.job.take() {
+            Some(Job::Flush(job)) if job.number == number => Some(job),
+            other => {
+                self.journals[dir].flusher.job = other;
+                None
+            }
+        }
+    }
+
+    /// A flush is written and synced: its facts go to the journal.
+    pub(crate) fn flushed(&mut self, dir: DirIx, done: &FlushDone, now: Instant) {
+        let Some(job) = self.take_flush(dir, done.number) else { return };
+        self.journals[dir].flusher.signalled = true;
+        let Flushed { length, index_offset, index_crc } = done.flushed;
+        if let Target::Shared(id, number) = job.target {
+            let users = done.parts.iter().flatten().count() as u64;
+            self.flush.shared.insert(id, SharedFile { dir, number, length, users });
+        }
+        for (part, written) in job.parts.iter().zip(&done.parts) {
+            let Some(written) = written else {
+                self.flush_is_over(part.collection, part.incarnation, now);
+                continue;
+            };
+            let fresh = Segment {
+                id: job.target.id(),
+                dir,
+                first: written.first,
+                last: written.last,
+                length,
+                index_offset,
+                index_crc,
+                bytes: written.bytes,
+                sealed: matches!(job.target, Target::Shared(..)),
+                shared: matches!(job.target, Target::Shared(..)),
+                closed: false,
+            };
+            let segment = match &job.target {
+                Target::Behind(before) => Segment { first: before.first, bytes: before.bytes + written.bytes, ..fresh },
+                Target::New(_) | Target::Shared(..) => fresh,
+            };
+            let capped = written.bytes >= super::flush::FLUSH_MOST;
+            if let Some(collection) = self.live(part.collection, part.incarnation) {
+                collection.flush.capped = capped;
+            }
+            self.queue_flushed(part, segment, now);
+        }
+    }
+
+    /// Queues the FLUSHED of a segment where the facts of its collection go.
+    fn queue_flushed(&mut self, part: &FlushPart, segment: Segment, now: Instant) {
+        let (ix, incarnation) = (part.collection, part.incarnation);
+        match self.live(ix, incarnation).map(|collection| collection.home) {
+            Some(home) => {
+                let fact = FlushedNote { collection: ix, incarnation, name: part.name.clone(), segment };
+                self.queue_fact(self.commit_journal(home), Fact::Flushed(Box::new(fact)), now);
+            }
+            // Deleted under way; no fact ever spoke of what is new.
+            None => self.doom(&part.name, incarnation, segment),
+        }
+    }
+
+    /// A flush was not written.
+    pub(crate) fn flush_failed(&mut self, dir: DirIx, number: u64, failure: FlushFailure, now: Instant) {
+        let Some(job) = self.take_flush(dir, number) else { return };
+        self.journals[dir].flusher.signalled = true;
+        if let FlushFailure::Device(why) = &failure {
+            self.block_flusher(dir, why, now);
+        }
+        for part in &job.parts {
+            let (ix, incarnation) = (part.collection, part.incarnation);
+            let refusal = self.no_directory_to_flush_to(now);
+            let Some(collection) = self.live(ix, incarnation) else { continue };
+            if let Target::Behind(segment) = &job.target
+                && let Some(segment) = collection.segments.iter_mut().find(|known| known.id == segment.id)
+            {
+                match &failure {
+                    FlushFailure::Void => {}
+                    FlushFailure::IsSealed => {
+                        let segment = Segment { sealed: true, ..segment.clone() };
+                        collection.flush.capped = true;
+                        self.queue_flushed(part, segment, now);
+                        continue;
+                    }
+                    FlushFailure::Unusable(_) | FlushFailure::Device(_) => segment.closed = true,
+                }
+            }
+            if let FlushFailure::Device(_) = &failure {
+                let waiters = std::mem::take(&mut collection.flush.wishes);
+                for wish in waiters {
+                    self.outbox.truncated(wish.waiter, Err(refusal.clone()));
+                }
+            }
+            self.flush_is_over(ix, incarnation, now);
+        }
+    }
+
+    /// The worker of `dir` gave its work up.
+    pub(crate) fn flusher_gave_up(&mut self, dir: DirIx, why: &str, now: Instant) {
+        match self.journals[dir].flusher.job.as_ref() {
+            Some(Job::Flush(job)) => self.flush_failed(dir, job.number, FlushFailure::Device(why.to_owned()), now),
+            Some(Job::Seal(job)) => self.sealed(dir, job.number, SealOutcome::Device(why.to_owned()), now),
+            None => self.removed(dir, &self.journals[dir].flusher.removing.clone()),
+        }
+    }
+
+    fn block_flusher(&mut self, dir: DirIx, why: &str, now: Instant) {
+        self.journals[dir].flusher.blocked = Some((now + RETRY, why.to_owned()));
+        // What was to go here may go elsewhere.
+        let flusher = &mut self.journals[dir].flusher;
+        let (due, plan) = (std::mem::take(&mut flusher.due), std::mem::take(&mut flusher.plan));
+        for (_, ix) in due {
+            if let Some(collection) = self.collections[ix].as_mut() {
+                collection.flush.due = None;
+                self.look_whether_due(ix, now);
+            }
+        }
+        for (ix, incarnation, why) in plan {
+            let Some(collection) = self.live(ix, incarnation) else { continue };
+            collection.flush.planned = false;
+            if let Some(there) = self.flush_dir(self.get(ix), now) {
+                self.plan(there, ix, incarnation, why);
+            }
+        }
+    }
+
+    /// A segment was to be sealed.
+    pub(crate) fn sealed(&mut self, dir: DirIx, number: u64, outcome: SealOutcome, now: Instant) {
+        let job = match self.journals[dir].flusher.job.take() {
+            Some(Job::Seal(job)) if job.number == number => job,
+            other => {
+                self.journals[dir].flusher.job = other;
+                return;
+            }
+        };
+        self.journals[dir].flusher.signalled = true;
+        let Some(collection) = self.live(job.collection, job.incarnation) else { return };
+        let name = collection.name.clone();
+        let Some(segment) = collection.segments.iter_mut().find(|known| known.id == job.segment.id) else {
+            return self.flush_is_over(job.collection, job.incarnation, now);
+        };
+        match outcome {
+            SealOutcome::Sealed => {
+                let segment = Segment { sealed: true, ..segment.clone() };
+                let (collection, incarnation) = (job.collection, job.incarnation);
+                let (first, last) = (segment.first, segment.last);
+                let part = FlushPart { collection, incarnation, name, first, last };
+                return self.queue_flushed(&part, segment, now);
+            }
+            // It is in nobody's way; whoever reads it learns that it is gone.
+            SealOutcome::Missing(_) => segment.sealed = true,
+            SealOutcome::Device(why) => {
+                segment.closed = true;
+                self.block_flusher(dir, &why, now);
+            }
+        }
+        self.flush_is_over(job.collection, job.incarnation, now);
+    }
+
+    /// A FLUSHED is durable: what it speaks of leaves memory.
+    pub(super) fn flushed_durable(&mut self, note: FlushedNote, now: Instant) {
+        let FlushedNote { collection: ix, incarnation, name, segment } = note;
+        let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.delete_durable) else {
+            return self.doom(&name, incarnation, segment);
+        };
+        let before = collection.memory();
+        collection.flushed_to = collection.flushed_to.max(segment.last);
+        collection.buffer.truncate_to(segment.last);
+        let freed = (before - collection.memory()) as u64;
+        let (id, full) = (segment.id, !segment.sealed && segment.length >= self.settings.segment_size);
+        let dir = segment.dir;
+        let collection = self.get_mut(ix);
+        match collection.segments.iter_mut().find(|known| known.id == id) {
+            Some(known) => *known = segment,
+            None => {
+                let at = collection.segments.partition_point(|known| known.first < segment.first);
+                collection.segments.insert(at, segment);
+            }
+        }
+        self.memory_used -= freed;
+        self.freed = true;
+        if full {
+            self.journals[dir].flusher.seals.push_back((ix, incarnation, id));
+            self.journals[dir].flusher.signalled = true;
+        }
+        for journal in &mut self.journals {
+            journal.pressed |= journal.flusher.clean;
+            let look = journal.pressed || !journal.old.is_empty() || journal.used_bytes() > journal.cleaning_mark();
+            journal.look_for_free |= look;
+            journal.signalled |= look;
+        }
+        self.flush_is_over(ix, incarnation, now);
+    }
+
+    /// Nothing of the collection is being flushed any more: what came meanwhile is looked at.
+    fn flush_is_over(&mut self, ix: ColIx, incarnation: Incarnation, now: Instant) {
+        let Some(collection) = self.live(ix, incarnation) else { return };
+        (collection.flush.busy, collection.flush.target) = (false, None);
+        let left = collection.buffer.first();
+        let done = |until: Lsn| left.is_none_or(|first| first > until);
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut collection.flush.wishes).into_iter().partition(|wish| done(wish.until));
+        let asked = !waiting.is_empty();
+        collection.flush.wishes = waiting;
+        for wish in ready {
+            self.outbox.truncated(wish.waiter, Ok(wish.until));
+        }
+        self.doom_dead(ix);
+        if asked {
+            match self.flush_dir(self.get(ix), now) {
+                Some(dir) => self.plan(dir, ix, incarnation, Why::Asked),
+                None => {
+                    let refusal = self.no_directory_to_flush_to(now);
+                    for wish in std::mem::take(&mut self.get_mut(ix).flush.wishes) {
+                        self.outbox.truncated(wish.waiter, Err(refusal.clone()));
+                    }
+                }
+            }
+        }
+        self.look_whether_due(ix, now);
+        self.get_mut(ix).flush.capped = false;
+        if self.stage == Stage::Stopping || self.flush.goal.is_some() {
+            self.signal_flushers();
+        }
+    }
+
+    /// Segments of a collection that are truncated are not needed any more, but for the one being written.
+    pub(super) fn doom_dead(&mut self, ix: ColIx) {
+        let Some(collection) = self.collections[ix].as_mut() else { return };
+        let (truncated_to, target) = (collection.truncated_to, collection.flush.target);
+        let dead = |segment: &Segment| segment.last <= truncated_to && Some(segment.id) != target;
+        if !collection.segments.iter().any(dead) {
+            return;
+        }
+        let (gone, kept) = std::mem::take(&mut collection.segments).into_iter().partition(dead);
+        collection.segments = kept;
+        let gone: Vec<Segment> = gone;
+        let (name, incarnation) = (collection.name.clone(), collection.incarnation);
+        for segment in gone {
+            self.doom(&name, incarnation, segment);
+        }
+    }
+
+    /// All segments of a deleted collection.
+    pub(super) fn doom_all(&mut self, ix: ColIx) {
+        let Some(collection) = self.collections[ix].as_mut() else { return };
+        let (name, incarnation) = (collection.name.clone(), collection.incarnation);
+        for segment in std::mem::take(&mut collection.segments) {
+            self.doom(&name, incarnation, segment);
+        }
+    }
+
+    /// One collection does not need a segment any more.
+    pub(super) fn doom(&mut self, name: &CollectionName, incarnation: Incarnation, segment: Segment) {
+        if segment.shared {
+            return self.leave_shared(segment.id);
+        }
+        let (dir, id) = (segment.dir, segment.id);
+        let path = SegmentPath::own(name, segment.first, segment.last);
+        self.doom_file(id, Doomed { dir, path, of: Some((name.clone(), incarnation, segment)) });
+    }
+
+    /// One collection less has entries in a shared segment.
+    fn leave_shared(&mut self, id: Uuid) {
+        let Some(file) = self.flush.shared.get_mut(&id) else { return };
+        file.users = file.users.saturating_sub(1);
+        if file.users == 0 {
+            let (dir, number) = (file.dir, file.number);
+            self.doom_file(id, Doomed { dir, path: SegmentPath::Shared { number }, of: None });
+        }
+    }
+
+    pub(super) fn doom_file(&mut self, id: Uuid, doomed: Doomed) {
+        let flusher = &mut self.journals[doomed.dir].flusher;
+        flusher.remove.push_back(id);
+        flusher.signalled = true;
+        self.flush.doomed.insert(id, doomed);
+    }
+
+    /// Files are removed, durably; those of `kept` could not be.
+    pub(crate) fn removed(&mut self, dir: DirIx, kept: &[Uuid]) {
+        let ids = std::mem::take(&mut self.journals[dir].flusher.removing);
+        self.journals[dir].flusher.signalled = true;
+        for id in ids.into_iter().filter(|id| !kept.contains(id)) {
+            self.flush.shared.remove(&id);
+            let Some(Doomed { of: Some((name, incarnation, _)), .. }) = self.flush.doomed.remove(&id) else { continue };
+            if let Some(tombstone) = self.tombstones.get_mut(&name)
+                && tombstone.incarnation >= incarnation
+            {
+                // Checkpoints up to now may speak of the segment, and are younger than the deletion.
+                tombstone.tick = self.tick;
+            }
+        }
+    }
+
+    /// What checkpoints say of segments that are still to be removed: those that would otherwise be orphans after a crash.
+    pub(super) fn doomed_facts(&self) -> impl Iterator<Item = Uuid> {
+        self.flush.doomed.iter().filter(|(_, doomed)| self.is_stated(doomed)).map(|(id, _)| *id)
+    }
+
+    /// A segment of a collection that nothing says is deleted must not be stated: it would bring the collection back.
+    fn is_stated(&self, doomed: &Doomed) -> bool {
+        let Some((name, incarnation, _)) = &doomed.of else { return false };
+        let deleted = self.tombstones.get(name).is_some_and(|tombstone| tombstone.incarnation >= *incarnation);
+        let lives = self.by_name.get(name).and_then(|&ix| self.collections[ix].as_ref());
+        deleted || lives.is_some_and(|collection| collection.announced && collection.incarnation >= *incarnation)
+    }
+
+    /// A doomed segment, to be stated.
+    pub(super) fn doomed(&self, id: Uuid) -> Option<&(CollectionName, Incarnation, Segment)> {
+        self.flush.doomed.get(&id).filter(|doomed| self.is_stated(doomed))?.of.as_ref()
+    }
+
+    /// The collections, deleted ones too, of which own segments are still to be removed.
+    pub(super) fn doomed_names(&self) -> HashSet<CollectionName> {
+        self.flush.doomed.values().filter_map(|doomed| Some(doomed.of.as_ref()?.0.clone())).collect()
+    }
+
+    /// What recovery found: shared segments that nobody refers to go, and own ones that are not needed.
+    pub(super) fn found_segments(
+        &mut self,
+        shared: Vec<(Uuid, SharedFile)>,
+        dead: Vec<(CollectionName, Incarnation, Segment)>,
+    ) {
+        for (id, file) in shared {
+            self.flush.shared.insert(id, file);
+        }
+        let used = self.collections.iter().flatten().flat_map(|collection| &collection.segments);
+        for segment in used.filter(|segment| segment.shared) {
+            if let Some(file) = self.flush.shared.get_mut(&segment.id) {
+                file.users += 1;
+            }
+        }
+        let unused = self.flush.shared.iter().filter(|(_, file)| file.users == 0);
+        let unused: Vec<(Uuid, SharedFile)> = unused.map(|(id, file)| (*id, *file)).collect();
+        for (id, SharedFile { dir, number, .. }) in unused {
+            self.doom_file(id, Doomed { dir, path: SegmentPath::Shared { number }, of: None });
+        }
+        // Of shared segments only those count that are needed.
+        for (name, incarnation, segment) in dead.into_iter().filter(|(_, _, segment)| !segment.shared) {
+            self.doom(&name, incarnation, segment);
+        }
+    }
+
+    /// Nobody waits any longer for a flush of a collection that is deleted.
+    pub(super) fn refuse_flushes(&mut self, ix: ColIx) {
+        let Some(collection) = self.collections[ix].as_mut() else { return };
+        let message = format!("collection {:?} was deleted during the flush", collection.name.as_str());
+        for wish in std::mem::take(&mut collection.flush.wishes) {
+            self.outbox.truncated(wish.waiter, Err(ApiError::new(Reason::CollectionNotFound, message.clone())));
+        }
+    }
+}

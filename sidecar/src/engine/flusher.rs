@@ -1,0 +1,373 @@
+//! One thread per directory beside its committer: writes and seals segments, and removes those that are not needed. All on
+//! one thread, so that a file is never removed while another is made under its name.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::inner::Inner;
+use super::segment_file::{self, At, OpenSegment};
+use crate::commit::collection::DirIx;
+use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
+use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
+use crate::commit::log::Log;
+use crate::commit::segments::{Segment, SegmentPath, shared_folder};
+use crate::directory::disk::{Disk, DiskFile};
+use crate::format::header::{SegmentHeader, SegmentOf};
+use crate::format::names::{self, CURRENT_SEGMENT};
+use crate::format::record;
+use crate::format::segment::FlushBuilder;
+use crate::recovery::Handle;
+use crate::types::Lsn;
+
+/// Runs until the log has nothing more to flush. A panic is a failure of the directory.
+pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
+    let writer = SegmentWriter::new(handle);
+    let work = || {
+        loop {
+            let work = inner.next_flush(dir);
+            if work == FlushWork::End {
+                return;
+            }
+            let done = writer.carry_out(&work, |part, from| inner.flush_piece(dir, part, from));
+            if let Some(why) = done.trouble() {
+                tracing::warn!(directory = %inner.url(dir), why, "flushing");
+            }
+            inner.with_log(|log| done.report(log, dir, Instant::now()));
+        }
+    };
+    while std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        let failed = || {
+            inner.with_log(|log| log.flusher_gave_up(dir, "its flusher panicked", Instant::now()));
+            inner.gave_up(dir, "its flusher panicked".into());
+        };
+        if std::panic::catch_unwind(AssertUnwindSafe(failed)).is_err() {
+            inner.collapse();
+        }
+    }
+}
+
+/// How a piece of work ended.
+pub(super) enum Done {
+    Flushed(FlushDone),
+    FlushFailed(u64, FlushFailure),
+    Sealed(u64, SealOutcome),
+    /// All but these.
+    Removed(Vec<Uuid>),
+    Nothing,
+}
+
+impl Done {
+    /// Tells the log.
+    pub(super) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
+        match self {
+            Self::Flushed(done) => log.flushed(dir, &done, now),
+            Self::FlushFailed(number, failure) => log.flush_failed(dir, number, failure, now),
+            Self::Sealed(number, outcome) => log.sealed(dir, number, outcome, now),
+            Self::Removed(kept) => log.removed(dir, &kept),
+            Self::Nothing => {}
+        }
+    }
+
+    /// What somebody who reads logs wants to know.
+    fn trouble(&self) -> Option<String> {
+        match self {
+            Self::FlushFailed(_, FlushFailure::Unusable(why) | FlushFailure::Device(why))
+            | Self::Sealed(_, SealOutcome::Missing(why) | SealOutcome::Device(why)) => Some(why.clone()),
+            Self::Removed(kept) if !kept.is_empty() => Some(format!("{} segments cannot be removed", kept.len())),
+            Self::FlushFailed(..) | Self::Sealed(..) | Self::Flushed(_) | Self::Removed(_) | Self::Nothing => None,
+        }
+    }
+}
+
+/// Writes segments in one directory.
+pub(super) struct SegmentWriter<'a> {
+    handle: &'a Handle,
+}
+
+/// Where a flush goes on.
+struct Place {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    /// The file was made for this flush.
+    new: bool,
+    builder: FlushBuilder,
+    at: u64,
+}
+
+fn device(what: &'static str) -> impl Fn(io::Error) -> FlushFailure {
+    move |error| FlushFailure::Device(format!("cannot {what}: {error}"))
+}
+
+impl<'a> SegmentWriter<'a> {
+    pub(super) const fn new(handle: &'a Handle) -> Self {
+        Self { handle }
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        self.handle.disk.0.as_ref()
+    }
+
+    /// Does one piece of work; `piece` answers the entries to flush, from an LSN on.
+    pub(super) fn carry_out(&self, work: &FlushWork, piece: impl FnMut(&FlushPart, Lsn) -> Piece) -> Done {
+        match work {
+            FlushWork::Flush(job) => match self.flush(job, piece) {
+                Ok(done) => Done::Flushed(done),
+                Err(failure) => Done::FlushFailed(job.number, failure),
+            },
+            FlushWork::Seal(job) => Done::Sealed(job.number, self.seal(job)),
+            FlushWork::Remove(files) => Done::Removed(self.remove(files)),
+            FlushWork::Wait(_) | FlushWork::End => Done::Nothing,
+        }
+    }
+
+    /// Writes and syncs one flush: durable on `Ok`, name included.
+    fn flush(
+        &self,
+        job: &FlushJob,
+        mut piece: impl FnMut(&FlushPart, Lsn) -> Piece,
+    ) -> Result<FlushDone, FlushFailure> {
+        let mut place: Option<Place> = None;
+        let result = self.write(job, &mut piece, &mut place);
+        if let (Err(_), Some(made)) = (&result, place.filter(|place| place.new)) {
+            // Nothing speaks of it. If it stays, the next flush to that name replaces it.
+            let _ = self.disk().unlink(&made.path);
+        }
+        result
+    }
+
+    fn write(
+        &self,
+        job: &FlushJob,
+        piece: &mut impl FnMut(&FlushPart, Lsn) -> Piece,
+        place: &mut Option<Place>,
+    ) -> Result<FlushDone, FlushFailure> {
+        let mut parts = Vec::with_capacity(job.parts.len());
+        for part in &job.parts {
+            let mut done: Option<PartDone> = None;
+            let mut from = part.first;
+            loop {
+                let (records, first, last) = match piece(part, from) {
+                    Piece::Records(records, first, last) => (records, first, last),
+                    Piece::End => break,
+                    Piece::Stop => return Err(FlushFailure::Void),
+                };
+                let place = match place {
+                    Some(place) => place,
+                    // Only now it is known what the segment begins with.
+                    None => place.insert(self.place(job, part, first)?),
+                };
+                place.push(&records)?;
+                let so_far = done.get_or_insert(PartDone { first, last, bytes: 0 });
+                so_far.last = last;
+                so_far.bytes += records.len() as u64;
+                from = last.next();
+            }
+            parts.push(done);
+        }
+        let Some(place) = place else { return Err(FlushFailure::Void) };
+        let empty = FlushBuilder::new(job.codec, [0; 16], false, 0, 0);
+        let builder = std::mem::replace(&mut place.builder, empty);
+        let (bytes, flushed) = builder.finish(job.key.epoch).map_err(|e| FlushFailure::Device(e.to_string()))?;
+        place.write(&bytes)?;
+        place.file.sync_data().map_err(device("sync a segment"))?;
+        if place.new {
+            let folder = place.path.parent().unwrap_or_else(|| Path::new(""));
+            self.disk().sync_dir(folder).map_err(device("sync a segment's folder"))?;
+        }
+        Ok(FlushDone { number: job.number, flushed, parts })
+    }
+
+    fn place(&self, job: &FlushJob, part: &FlushPart, first: Lsn) -> Result<Place, FlushFailure> {
+        let folder = names::collection_dir(part.name.as_str());
+        match &job.target {
+            Target::Behind(segment) => self.behind(segment, part),
+            Target::New(id) => {
+                let (name, incarnation) = (part.name.as_str().to_owned(), part.incarnation);
+                let path = Path::new(&folder).join(CURRENT_SEGMENT);
+                self.create(job, *id, 0, path, SegmentOf::Collection { name, incarnation, first })
+            }
+            Target::Shared(id, number) => {
+                let path = shared_folder().join(names::numbered(*number));
+                self.create(job, *id, *number, path, SegmentOf::Shared)
+            }
+        }
+    }
+
+    /// Opens the segment being written. What lies behind its valid part was never spoken of.
+    fn behind(&self, segment: &Segment, part: &FlushPart) -> Result<Place, FlushFailure> {
+        let path = SegmentPath::own(&part.name, segment.first, segment.last);
+        let found = segment_file::find(self.disk(), &path, segment.id, true).map_err(device("open a segment"))?;
+        let OpenSegment { file, header, path, .. } = found.map_err(FlushFailure::Unusable)?;
+        if path.file_name() != Some(CURRENT_SEGMENT.as_ref()) {
+            return Err(FlushFailure::IsSealed);
+        }
+        let length = file.len().map_err(device("measure a segment"))?;
+        if length < segment.length {
+            let shown = self.disk().display(&path);
+            return Err(FlushFailure::Unusable(format!(
+                "{} has {length} bytes instead of {}",
+                shown.display(),
+                segment.length
+            )));
+        }
+        if length > segment.length {
+            file.set_len(segment.length).map_err(device("cut a segment"))?;
+        }
+        let at = segment.length;
+        let builder = FlushBuilder::new(header.codec, header.marker, false, at, segment.index_offset);
+        Ok(Place { file, path, new: false, builder, at })
+    }
+
+    fn create(
+        &self,
+        job: &FlushJob,
+        segment: Uuid,
+        number: u64,
+        path: PathBuf,
+        of: SegmentOf,
+    ) -> Result<Place, FlushFailure> {
+        let disk = self.disk();
+        if let Some(folder) = path.parent() {
+            disk.create_dir_all(folder).map_err(device("make a segment's folder"))?;
+        }
+        let created = match disk.create_excl(&path) {
+            // A crash left it, or a collection that is deleted: no fact needs it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number == 0 => {
+                disk.unlink(&path).map_err(device("remove an unused segment"))?;
+                disk.create_excl(&path)
+            }
+            created => created,
+        };
+        let shared = number > 0;
+        let marker = *Uuid::new_v4().as_bytes();
+        let header = SegmentHeader {
+            writer: self.handle.identity.writer,
+            directory: self.handle.identity.directory,
+            segment,
+            key: job.key,
+            file: number,
+            codec: job.codec,
+            of,
+            marker,
+        };
+        let header = header.build();
+        let builder = FlushBuilder::new(job.codec, marker, shared, header.len() as u64, 0);
+        let file = created.map_err(device("create a segment"))?;
+        let mut place = Place { file, path, new: true, builder, at: 0 };
+        if let Err(failure) = place.write(&header) {
+            let _ = disk.unlink(&place.path);
+            return Err(failure);
+        }
+        Ok(place)
+    }
+
+    /// Gives a segment its final name, durably.
+    fn seal(&self, job: &SealJob) -> SealOutcome {
+        let disk = self.disk();
+        let names = job.path.names();
+        let found = match segment_file::find(disk, &job.path, job.segment.id, false) {
+            Ok(Ok(found)) => found.path,
+            Ok(Err(why)) => return SealOutcome::Missing(why),
+            Err(error) => return SealOutcome::Device(format!("cannot open a segment: {error}")),
+        };
+        let renamed = match (names.as_slice(), found) {
+            ([current, sealed], found) if *current == found => match disk.rename_noreplace(current, sealed) {
+                // What lies there is not this segment, and no fact needs it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    disk.unlink(sealed).and_then(|()| disk.rename_noreplace(current, sealed))
+                }
+                renamed => renamed,
+            },
+            // A crash came between the rename and its fact.
+            _ => Ok(()),
+        };
+        match renamed.and_then(|()| disk.sync_dir(&job.path.folder())) {
+            Ok(()) => SealOutcome::Sealed,
+            Err(error) => SealOutcome::Device(format!("cannot seal a segment: {error}")),
+        }
+    }
+
+    /// Removes files, durably; answers those that could not be.
+    fn remove(&self, files: &[(Uuid, SegmentPath)]) -> Vec<Uuid> {
+        let disk = self.disk();
+        let mut kept = Vec::new();
+        let mut folders = BTreeSet::new();
+        for (id, path) in files {
+            match self.remove_one(*id, path) {
+                Ok(()) => drop(folders.insert(path.folder())),
+                Err(error) => {
+                    tracing::warn!(segment = %id, %error, "cannot remove a segment");
+                    kept.push(*id);
+                }
+            }
+        }
+        for folder in folders {
+            match disk.sync_dir(&folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot sync a segment's folder");
+                    kept.extend(files.iter().filter(|(_, path)| path.folder() == folder).map(|(id, _)| *id));
+                }
+            }
+            if folder != shared_folder() {
+                // The folder of a collection without segments is of no use; where there are some it stays.
+                let _ = disk.remove_dir(&folder);
+            }
+        }
+        kept
+    }
+
+    fn remove_one(&self, id: Uuid, path: &SegmentPath) -> io::Result<()> {
+        let disk = self.disk();
+        for name in path.names() {
+            let it_is = match segment_file::open(disk, &name, false)? {
+                At::Segment(found) => found.header.segment == id,
+                // A shared file's number is its own; at the names of a collection there may be what is needed.
+                At::Unreadable(_) => matches!(path, SegmentPath::Shared { .. }),
+                At::Nothing => false,
+            };
+            if it_is {
+                disk.unlink(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Lays out records and writes what is ready.
+    fn push(&mut self, records: &[u8]) -> Result<(), FlushFailure> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let broken = |what: String| FlushFailure::Device(format!("an entry in memory is damaged: {what}"));
+            let (record, length) = record::decode(rest).map_err(|error| broken(error.to_string()))?;
+            self.builder.push(&record).map_err(|error| broken(error.to_string()))?;
+            rest = &rest[length..];
+        }
+        let ready = self.builder.take();
+        self.write(&ready)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), FlushFailure> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write_at(self.at, bytes).map_err(device("write a segment"))?;
+        if written != bytes.len() {
+            let rest = self.file.write_at(self.at + written as u64, &bytes[written..]).err();
+            return Err(match rest {
+                Some(error) => device("write a segment")(error),
+                None => FlushFailure::Device(format!("a write of {} bytes ended after {written}", bytes.len())),
+            });
+        }
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}
