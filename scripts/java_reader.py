@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Has Avro's official Java reader open segments of every kind and codec and compare them with `walctl dump`.
 
-The segments are made anew by `segment_files`; Maven compiles `tests/java` and runs
+The segments are made anew by `segment_files`, by hand and by a sidecar under load; Maven compiles `tests/java` and runs
 it on them. Each file is a test; the last line counts them. A machine without Maven skips the suite, by name.
 """
 

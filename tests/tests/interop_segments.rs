@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use walstorage_tests::harness::binaries::repository;
 use walstorage_tests::harness::run;
-use walstorage_tests::segments::{by_hand, records_of};
+use walstorage_tests::segments::{CODECS, Truth, by_hand, by_sidecar, records_of};
 
 /// The interpreter with the pinned packages.
 fn python() -> PathBuf {
@@ -89,4 +89,22 @@ fn segments_made_by_hand_are_read_alike_by_all() {
     let segments = by_hand(folder.path());
     assert_eq!(segments.len(), 6);
     agree(&segments);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_of_a_sidecar_under_load_are_read_alike_by_all_and_hold_what_was_appended() {
+    for codec in CODECS {
+        let folder = tempfile::tempdir().unwrap();
+        let (segments, truth) = by_sidecar(folder.path(), codec).await;
+        agree(&segments);
+        let mut read = Truth::new();
+        for record in segments.iter().flat_map(|segment| by_rust(segment)) {
+            let name = record["collection_id"].as_str().unwrap().to_owned();
+            let payload = STANDARD.decode(record["payload"].as_str().unwrap()).unwrap();
+            read.insert((name, record["lsn"].as_u64().unwrap()), payload);
+        }
+        for (entry, payload) in &truth {
+            assert!(read.get(entry) == Some(payload), "{codec}: {entry:?} is in no segment");
+        }
+    }
 }
