@@ -394,11 +394,12 @@ impl Log {
         let (home, name) = (self.get(ix).home, self.get(ix).name.clone());
         let commit = self.commit_journal(home);
         let fixed = self.settings.affinity || self.stage == Stage::Stopping || self.journals[commit].takes_all_commits;
-        if fixed && self.journals[commit].takes_data() {
+        let leaves = self.journals[commit].draining && self.placeable().next().is_some();
+        if fixed && !leaves && self.journals[commit].takes_data() {
             return Some(commit);
         }
         self.turn += 1;
-        let stays = self.journals[home].takes_data();
+        let stays = self.journals[home].takes_data() && !leaves;
         let placed = self
             .place(&name, self.turn, Some(home), bytes)
             .or_else(|| stays.then_some(home))

@@ -168,6 +168,19 @@ impl EntryBuffer {
         extent
     }
 
+    /// Encoded bytes of the records of `first..=last` that are held.
+    pub(crate) fn bytes_between(&self, first: Lsn, last: Lsn) -> u64 {
+        let within = self.from(first).take_while(|chunk| chunk.first <= last);
+        within
+            .map(|chunk| {
+                let start = first.0.saturating_sub(chunk.first.0) as usize;
+                let end = (last.0 - chunk.first.0 + 1).min(chunk.starts.len() as u64) as usize;
+                let to = chunk.starts.get(end).map_or(chunk.bytes.len(), |&end| end as usize);
+                (to - chunk.starts[start] as usize) as u64
+            })
+            .sum()
+    }
+
     /// The records from `first` on, each with its LSN.
     pub(crate) fn iter(&self, first: Lsn) -> impl Iterator<Item = (Lsn, &[u8])> {
         self.from(first).flat_map(move |chunk| {
@@ -268,6 +281,7 @@ mod tests {
                 let mut copied = Vec::new();
                 buffer.copy(Lsn(from), Lsn(from + 3), &mut copied);
                 let want: Vec<u8> = model.range(from..=from + 3).flat_map(|(_, r)| r.clone()).collect();
+                prop_assert_eq!(buffer.bytes_between(Lsn(from), Lsn(from + 3)), copied.len() as u64);
                 prop_assert_eq!(copied, want);
                 let (mut some, to) = (Vec::new(), Lsn(from + 5));
                 if let Some((first, last)) = buffer.copy_some(Lsn(from), to, 10_000, &mut some) {

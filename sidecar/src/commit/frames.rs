@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::collection::{ColIx, DirIx};
+use super::evacuate::Copied;
 use super::journal::{Checkpoint, Closing, Fact, FlushedNote, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
 use super::segments::Segment;
@@ -88,6 +89,9 @@ impl Log {
             if self.journals[dir].checkpoint.is_some() {
                 return self.checkpoint_frame(dir, builder);
             }
+            if let Some(copies) = self.copies_frame(dir, builder) {
+                return copies;
+            }
         }
         if due {
             return self.normal_frame(dir, now, builder);
@@ -126,6 +130,7 @@ impl Log {
                 floor: stream.floor,
                 oldest: stream.oldest,
                 groups: Vec::new(),
+                copies: Vec::new(),
                 truncates: Vec::new(),
                 deletes: Vec::new(),
                 flushed: Vec::new(),
@@ -138,8 +143,10 @@ impl Log {
     fn seal(&mut self, dir: DirIx, mut draft: Draft, flags: u32, builder: &mut FrameBuilder) -> Work {
         let Some(mut in_flight) = draft.in_flight.take() else { return Work::Wait(None) };
         let entries = |group: &Group| group.batches.iter().map(|batch| batch.last.0 - batch.first.0 + 1).sum::<u64>();
-        let data: usize = in_flight.groups.iter().map(|group| group.bytes).sum();
-        let count: u64 = in_flight.groups.iter().map(entries).sum();
+        let copied = |of: fn(&Copied) -> u64| in_flight.copies.iter().map(of).sum::<u64>();
+        let data =
+            in_flight.groups.iter().map(|group| group.bytes).sum::<usize>() + copied(|c| c.bytes as u64) as usize;
+        let count = in_flight.groups.iter().map(entries).sum::<u64>() + copied(|copied| copied.entries);
         builder.start(draft.records + count, draft.bytes.len() + data);
         builder.push(&draft.bytes, draft.records, 0);
         for group in &in_flight.groups {
@@ -147,6 +154,11 @@ impl Log {
             let buffer = &self.get(group.collection).buffer;
             let entries = entries(group);
             builder.push_with(entries, entries as u32, |out| buffer.copy(first.first, last.last, out));
+        }
+        for copied in &in_flight.copies {
+            let buffer = &self.get(copied.collection).buffer;
+            let entries = copied.entries;
+            builder.push_with(entries, entries as u32, |out| buffer.copy(copied.first, copied.last, out));
         }
         let journal = &mut self.journals[dir];
         let place = journal.stream.place(builder.slot_len() as u64, journal.slot_limit());
@@ -192,6 +204,7 @@ impl Log {
             members: self
                 .journals
                 .iter()
+                .filter(|other| !other.has_left() && !self.forgotten.contains(&other.id))
                 .map(|other| Member {
                     uuid: other.id.0,
                     url: other.url.as_str().to_owned(),
@@ -352,6 +365,22 @@ impl Log {
         }
     }
 
+    /// What another directory holds and this one is to hold too.
+    fn copies_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Option<Work> {
+        let copies = self.draft_copies(dir);
+        if copies.is_empty() {
+            return None;
+        }
+        let mut draft = self.draft(dir, FrameKind::Copies);
+        for copied in copies.iter().filter(|copied| copied.announces) {
+            self.draft_announcement(copied.collection, &mut draft);
+        }
+        if let Some(in_flight) = &mut draft.in_flight {
+            in_flight.copies = copies;
+        }
+        Some(self.seal(dir, draft, 0, builder))
+    }
+
     /// The next part of the checkpoint under way.
     fn checkpoint_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
         let mut draft = self.draft(dir, FrameKind::CheckpointPart);
@@ -461,6 +490,7 @@ impl Log {
             tombstones: tombstones.into(),
             doomed,
             begun: false,
+            since: self.tick,
             bytes: 0,
             floor,
             oldest,
@@ -499,8 +529,12 @@ impl Log {
             .iter()
             .map(|journal| {
                 // A failed write may have landed; what is still to be removed may come back.
+                let emptied = !journal.in_use && journal.joins.is_none();
                 let settled = journal.is_healthy() && journal.garbage.is_empty() && journal.unlinking == 0;
-                if settled && journal.old.is_empty() {
+                if emptied {
+                    // Whatever lies there is never read again.
+                    u64::MAX
+                } else if settled && journal.old.is_empty() {
                     journal.slots.front().map_or(u64::MAX, |slot| slot.made)
                 } else {
                     0

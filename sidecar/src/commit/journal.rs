@@ -44,6 +44,8 @@ pub(crate) struct SlotUse {
     pub(crate) made: u64,
     /// The highest LSN of each collection in it.
     pub(crate) heads: HashMap<Incarnation, Lsn>,
+    /// The lowest.
+    pub(crate) firsts: HashMap<Incarnation, Lsn>,
 }
 
 /// A stream that is over, of an earlier start or an earlier session; freed as a whole.
@@ -54,6 +56,8 @@ pub(crate) struct OldStream {
     pub(crate) files: Vec<(String, u64)>,
     /// The highest LSN of each collection in it.
     pub(crate) heads: HashMap<Incarnation, Lsn>,
+    /// The lowest.
+    pub(crate) firsts: HashMap<Incarnation, Lsn>,
 }
 
 impl OldStream {
@@ -94,6 +98,8 @@ pub(crate) struct Checkpoint {
     /// Segments that are still to be removed.
     pub(crate) doomed: VecDeque<uuid::Uuid>,
     pub(crate) begun: bool,
+    /// When it began, in ticks: what it states is not older.
+    pub(crate) since: u64,
     pub(crate) bytes: u64,
     /// What may be gone when it is durable.
     pub(crate) floor: u64,
@@ -128,6 +134,8 @@ pub(crate) enum FrameKind {
     Opening,
     CheckpointPart,
     CheckpointEnd,
+    /// Copies of what another directory holds.
+    Copies,
     /// Proves the frame before it.
     Empty,
     /// The very last.
@@ -154,6 +162,7 @@ pub(crate) struct InFlight {
     pub(crate) floor: u64,
     pub(crate) oldest: StreamKey,
     pub(crate) groups: Vec<Group>,
+    pub(crate) copies: Vec<super::evacuate::Copied>,
     pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
     pub(crate) deletes: Vec<(CollectionName, Incarnation, Option<ChangeWaiter<Incarnation>>)>,
     pub(crate) flushed: Vec<FlushedNote>,
@@ -196,6 +205,8 @@ pub(crate) struct Journal {
     pub(crate) stated: u64,
     /// Its committer is in the kernel with a write that was abandoned.
     pub(crate) stalled: bool,
+    /// What it holds is being committed elsewhere.
+    pub(crate) evacuation: Option<super::evacuate::Evacuation>,
     /// When it is probed after a failure.
     pub(crate) probe_at: Instant,
     pub(crate) device: (u64, String),
@@ -226,6 +237,8 @@ pub(crate) struct Journal {
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) since_checkpoint: u64,
+    /// The tick at which its last complete checkpoint began.
+    pub(crate) checkpointed: u64,
     pub(crate) checkpoint_size: u64,
     /// The last work was upkeep: a normal frame goes first.
     pub(crate) yield_to_normal: bool,
@@ -267,6 +280,7 @@ impl Journal {
             mixed: false,
             stated: 0,
             stalled: false,
+            evacuation: None,
             probe_at: now,
             device: (0, String::new()),
             space: Space::default(),
@@ -291,6 +305,7 @@ impl Journal {
             in_flight: None,
             checkpoint: None,
             since_checkpoint: 0,
+            checkpointed: 0,
             checkpoint_size: 0,
             yield_to_normal: false,
             pressed: false,

@@ -303,7 +303,7 @@ impl Log {
     /// The directory that takes the commits of a collection whose home is `home`: the journal for all while it can be
     /// written, else the home itself.
     pub(super) fn commit_journal(&self, home: DirIx) -> DirIx {
-        self.journals.iter().position(|j| j.takes_all_commits && j.takes_data()).unwrap_or(home)
+        self.journals.iter().position(|j| j.takes_all_commits && j.takes_data() && !j.draining).unwrap_or(home)
     }
 
     /// Chooses a home among the healthy directories of `wal_urls`.
@@ -342,7 +342,9 @@ impl Log {
 
     /// Any healthy directory, `preferred` first: for facts.
     pub(super) fn healthy_for_facts(&self, preferred: DirIx) -> Option<DirIx> {
-        std::iter::once(preferred).chain(0..self.journals.len()).find(|&ix| self.journals[ix].takes_facts())
+        std::iter::once(preferred)
+            .chain(0..self.journals.len())
+            .find(|&ix| self.journals[ix].takes_facts() && self.journals[ix].in_use)
     }
 
     /// The URL that stands for a directory in answers.

@@ -6,6 +6,7 @@ pub(crate) mod append;
 pub(crate) mod buffer;
 mod change;
 pub(crate) mod collection;
+pub(crate) mod evacuate;
 pub(crate) mod flush;
 pub(crate) mod flushed;
 pub(crate) mod frames;

@@ -40,7 +40,7 @@ pub(crate) enum Failure {
 pub(crate) struct Tally {
     pub(crate) entries: u64,
     pub(crate) acks: u64,
-    /// A step of the start of a stream: others may wait for it.
+    /// A stream began, or who the members are was stated: others may wait for it.
     pub(crate) opening: bool,
 }
 
@@ -66,6 +66,7 @@ impl Log {
             floor,
             oldest,
             groups,
+            copies,
             truncates,
             deletes,
             flushed,
@@ -118,12 +119,13 @@ impl Log {
         let journal = &mut self.journals[dir];
         match kind {
             FrameKind::Normal | FrameKind::Empty => {}
-            FrameKind::CheckpointPart => journal.yield_to_normal = true,
+            FrameKind::CheckpointPart | FrameKind::Copies => journal.yield_to_normal = true,
             FrameKind::CheckpointEnd => {
                 journal.yield_to_normal = false;
                 if let Some(checkpoint) = journal.checkpoint.take() {
                     journal.stream.floor = journal.stream.floor.max(checkpoint.floor);
                     journal.stream.oldest = journal.stream.oldest.max(checkpoint.oldest);
+                    journal.checkpointed = checkpoint.since;
                     journal.checkpoint_size = checkpoint.bytes;
                     journal.since_checkpoint = 0;
                 }
@@ -143,6 +145,9 @@ impl Log {
         if states > 0 {
             self.stated(now);
         }
+        if !copies.is_empty() || states > 0 || kind == FrameKind::CheckpointEnd {
+            self.copied(dir, copies, now);
+        }
         self.close_in_turn();
         if place.new_file && self.journals[dir].used_bytes() > self.journals[dir].cleaning_mark() {
             self.signal_flushers();
@@ -152,7 +157,7 @@ impl Log {
             self.journals[dir].pool.taken += done.len;
             self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks, now);
         }
-        Tally { entries, acks, opening: kind == FrameKind::Opening }
+        Tally { entries, acks, opening: kind == FrameKind::Opening || states > 0 }
     }
 
     /// Everything a durable frame declared gone goes.
@@ -229,6 +234,7 @@ impl Log {
         journal.pending_bytes = journal.pending_bytes.saturating_sub(bytes as u64);
         if let Some(slot) = journal.slots.back_mut() {
             slot.heads.insert(incarnation, head);
+            slot.firsts.entry(incarnation).or_insert(before.next());
         }
         if announces {
             self.announce_elsewhere(dir, ix, incarnation, now);
@@ -255,7 +261,7 @@ impl Log {
     }
 
     /// Tells the other directories of a new collection, without waiting: in their next frame.
-    fn announce_elsewhere(&mut self, dir: DirIx, ix: ColIx, incarnation: Incarnation, now: Instant) {
+    pub(super) fn announce_elsewhere(&mut self, dir: DirIx, ix: ColIx, incarnation: Incarnation, now: Instant) {
         for (other, journal) in self.journals.iter_mut().enumerate() {
             if other != dir && journal.is_healthy() {
                 journal.facts.push_back(Fact::Announce(ix, incarnation));

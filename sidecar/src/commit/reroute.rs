@@ -48,6 +48,7 @@ impl Log {
         self.freed = true;
         self.opened();
         self.stated(now);
+        self.tend_evacuations(now);
         self.close_in_turn();
     }
 
@@ -73,6 +74,7 @@ impl Log {
                 }
                 touched.push(group.collection);
             }
+            self.not_copied(in_flight.copies);
             for (ix, incarnation, wishes) in in_flight.truncates {
                 if let Some(collection) = self.live(ix, incarnation) {
                     collection.truncates.extend(wishes);
@@ -98,7 +100,7 @@ impl Log {
         }
     }
 
-    fn queue_fact_again(&mut self, dir: DirIx, fact: Fact, now: Instant) {
+    pub(super) fn queue_fact_again(&mut self, dir: DirIx, fact: Fact, now: Instant) {
         match fact {
             Fact::Truncate(ix, incarnation) => {
                 if let Some(collection) = self.live(ix, incarnation) {

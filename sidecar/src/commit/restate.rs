@@ -32,7 +32,7 @@ impl Log {
     }
 
     /// The version that every directory which can be written has stated durably; 0 with none.
-    pub(super) fn settled_version(&self) -> u64 {
+    pub(crate) fn settled_version(&self) -> u64 {
         self.journals.iter().filter(|journal| journal.takes_facts()).map(|journal| journal.stated).min().unwrap_or(0)
     }
 

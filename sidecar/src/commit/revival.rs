@@ -20,7 +20,8 @@ impl Log {
     pub(super) fn probe_at(&self, dir: DirIx) -> Option<Instant> {
         let journal = &self.journals[dir];
         let failed = matches!(journal.health, Health::Failed(_)) && journal.stream.over;
-        (failed && !journal.stalled && self.stage == Stage::Serving).then_some(journal.probe_at)
+        let given_up = self.forgotten.contains(&journal.id);
+        (failed && !journal.stalled && !given_up && self.stage == Stage::Serving).then_some(journal.probe_at)
     }
 
     /// What a probe (write, sync, read back, delete) showed.

@@ -45,6 +45,12 @@ impl Log {
         });
         let key = StreamKey { session: ended.key.session + 1, ..ended.key };
         journal.stream = Stream::new(id, key, journal.acked_oldest);
+        if !journal.in_use {
+            // Nothing that lies there counts: it was emptied, or never used.
+            journal.stream.oldest = key;
+            journal.closes.clear();
+            journal.accepted_damage.clear();
+        }
         journal.acked_floor = 0;
         journal.opening = Opening::First;
         journal.checkpoint = None;
@@ -72,14 +78,19 @@ impl Journal {
     fn retire(&mut self) -> OldStream {
         let key = self.stream.key;
         let mut heads: HashMap<Incarnation, Lsn> = HashMap::new();
+        let mut firsts: HashMap<Incarnation, Lsn> = HashMap::new();
         let mut files = Vec::new();
         for slot in std::mem::take(&mut self.slots) {
             files.push((SlotName { key, file: slot.file }.to_string(), slot.len));
+            for (incarnation, lsn) in slot.firsts {
+                let first = firsts.entry(incarnation).or_insert(lsn);
+                *first = lsn.min(*first);
+            }
             for (incarnation, lsn) in slot.heads {
                 let head = heads.entry(incarnation).or_default();
                 *head = lsn.max(*head);
             }
         }
-        OldStream { key, files, heads }
+        OldStream { key, files, heads, firsts }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) const STALL: u32 = 10;
 impl Log {
     /// A second has passed in which this process ran.
     pub(crate) fn watch(&mut self, now: Instant) {
+        self.tend_evacuations(now);
         for dir in 0..self.journals.len() {
             let journal = &mut self.journals[dir];
             let Some(in_flight) = &mut journal.in_flight else { continue };

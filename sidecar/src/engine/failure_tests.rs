@@ -194,3 +194,151 @@ async fn until_in_flight(engine: &Engine) {
         tokio::task::yield_now().await;
     }
 }
+
+const BOTH: &[&str] = &["file:///m/a", "file:///m/b"];
+
+/// Entries of several collections over both directories; answers what is in each.
+async fn filled(engine: &Engine) -> Vec<(String, Vec<String>)> {
+    let mut wanted = Vec::new();
+    for n in 0..6 {
+        let payloads: Vec<String> = (0..40).map(|m| format!("{n} {m} {}", "x".repeat(m * 20))).collect();
+        for pair in payloads.chunks(2) {
+            engine.append(batch(&format!("c{n}"), pair), None).await.unwrap();
+        }
+        wanted.push((format!("c{n}"), payloads));
+    }
+    wanted
+}
+
+/// Ends a process without a word: nothing more is written.
+async fn kill(machine: &Machine, engine: Engine) {
+    machine.break_all(Faults { dead: true, ..Faults::default() });
+    engine.shutdown().await;
+    machine.break_all(Faults::default());
+}
+
+async fn has(engine: &Engine, wanted: &[(String, Vec<String>)], what: &str) {
+    for (collection, payloads) in wanted {
+        let read: Vec<String> = contents(engine, collection).await.into_values().collect();
+        assert_eq!(&read, payloads, "{collection}: {what}");
+    }
+}
+
+#[tokio::test]
+async fn schedule_9_a_dead_directory_is_emptied_from_memory_and_not_missed_at_the_next_start() {
+    let machine = Machine::default();
+    let config = toml(BOTH, "distribution_strategy = \"RoundRobin\"");
+    let engine = machine.ready(&config).await;
+    let wanted = filled(&engine).await;
+    let id = engine.0.peek(|log| log.journals[0].id).unwrap();
+    machine.disk("/m/a").break_with(Faults { dead: true, ..Faults::default() });
+    engine.append(batch("c0", &["more".into()]), None).await.unwrap();
+    engine.append(batch("c1", &["more".into()]), None).await.unwrap();
+    until(&engine, "its evacuation", |log| log.journals[0].is_evacuated()).await;
+    let status = engine.status();
+    let shown = &status.directories[0];
+    assert!(!shown.in_use && shown.evacuation_bytes_left == 0 && shown.remedy.contains("removed"), "{shown:?}");
+    engine.forget_directory(id).await.unwrap();
+    engine.shutdown().await;
+    // The dead disk is taken out; its URL stays, or goes too.
+    machine.disks().remove(std::path::Path::new("/m/a"));
+    let mut wanted = wanted;
+    wanted[0].1.push("more".into());
+    wanted[1].1.push("more".into());
+    for urls in [&["file:///m/b"][..], BOTH] {
+        let engine = machine.ready(&toml(urls, "")).await;
+        has(&engine, &wanted, "without the dead directory").await;
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn schedule_9_a_crash_half_way_through_an_evacuation_loses_nothing() {
+    let machine = Machine::default();
+    let config = toml(BOTH, "distribution_strategy = \"RoundRobin\"");
+    let engine = machine.ready(&config).await;
+    let wanted = filled(&engine).await;
+    let mut after = Vec::new();
+    let at_once = Faults { syncs_left: Some(0), ..Faults::default() };
+    machine.disk("/m/a").break_with(at_once);
+    let calls = machine.disk("/m/b").calls();
+    let trigger = [("c0", "t0"), ("c1", "t1")];
+    for (collection, payload) in trigger {
+        engine.append(batch(collection, &[payload.into()]), None).await.unwrap();
+    }
+    loop {
+        after.push(machine.after_cut(after.len() as u64));
+        if engine.0.peek(|log| log.journals[0].is_evacuated()).unwrap() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(machine.disk("/m/b").calls() > calls);
+    engine.shutdown().await;
+    let step = (after.len() / 12).max(1);
+    for left in after.into_iter().step_by(step) {
+        let engine = left.ready(&config).await;
+        for ((collection, payloads), (_, payload)) in wanted.iter().zip(trigger) {
+            let read: Vec<String> = contents(&engine, collection).await.into_values().collect();
+            assert_eq!(read.last().map(String::as_str), Some(payload));
+            assert_eq!(read[..read.len() - 1], payloads[..]);
+        }
+        has(&engine, &wanted[2..], "half-way").await;
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn schedule_24_a_draining_directory_and_one_whose_url_was_removed_are_emptied_and_then_not_missed() {
+    for removed in [false, true] {
+        let machine = Machine::default();
+        let engine = machine.ready(&toml(BOTH, "distribution_strategy = \"RoundRobin\"")).await;
+        let wanted = filled(&engine).await;
+        kill(&machine, engine).await;
+        let config = if removed {
+            toml(&["file:///m/b"], "")
+        } else {
+            toml(BOTH, "[storage.wal_config.url_options.\"file:///m/a\"]\ndrain = true")
+        };
+        let engine = machine.ready(&config).await;
+        has(&engine, &wanted, "while it is emptied").await;
+        let emptied = |log: &Log| {
+            log.journals.iter().any(|journal| journal.url.as_str() == "file:///m/a" && journal.is_evacuated())
+        };
+        until(&engine, "it to be emptied", emptied).await;
+        let status = engine.status();
+        let shown = status.directories.iter().find(|dir| dir.url.as_str() == "file:///m/a").unwrap();
+        assert!(!shown.in_use && shown.draining && shown.remedy.contains("removed"), "{shown:?}");
+        engine.shutdown().await;
+        machine.disks().remove(std::path::Path::new("/m/a"));
+        let engine = machine.ready(&toml(&["file:///m/b"], "")).await;
+        has(&engine, &wanted, "without it").await;
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_directory_that_is_named_again_shows_nothing_of_what_it_held() {
+    let machine = Machine::default();
+    let both = toml(BOTH, "distribution_strategy = \"RoundRobin\"");
+    let engine = machine.ready(&both).await;
+    filled(&engine).await;
+    kill(&machine, engine).await;
+    let engine = machine.ready(&toml(&["file:///m/b"], "")).await;
+    let emptied = |log: &Log| log.journals.iter().any(|journal| journal.is_evacuated());
+    until(&engine, "it to be emptied", emptied).await;
+    for n in 0..6 {
+        engine.delete(&name(&format!("c{n}"))).await.unwrap();
+    }
+    engine.shutdown().await;
+    // The next start knows nothing of the directory, and may forget the deletions.
+    let lonely = machine.lend("/m/a");
+    let engine = machine.ready(&toml(&["file:///m/b"], "")).await;
+    engine.append(batch("other", &["x".into()]), None).await.unwrap();
+    engine.shutdown().await;
+    machine.disks().insert("/m/a".into(), lonely);
+    let engine = machine.ready(&both).await;
+    let names: Vec<String> = engine.list(None, 100).unwrap().into_iter().map(|info| info.name.to_string()).collect();
+    assert_eq!(names, ["other"]);
+    engine.shutdown().await;
+}

@@ -30,6 +30,15 @@ impl Machine {
         self.disks.lock().entry(path.to_owned()).or_insert_with(|| MemDisk::new(path)).clone()
     }
 
+    pub(super) fn disks(&self) -> parking_lot::MutexGuard<'_, HashMap<PathBuf, MemDisk>> {
+        self.disks.lock()
+    }
+
+    /// Takes a disk out of the machine.
+    pub(super) fn lend(&self, path: &str) -> MemDisk {
+        self.disks.lock().remove(Path::new(path)).unwrap()
+    }
+
     pub(super) fn start(&self, toml: &str) -> Engine {
         let config = Config::parse(toml, true).unwrap().config;
         let options = Options { config, require_mounts: false, grant: None, observer: Arc::new(Silent) };

@@ -294,38 +294,15 @@ impl Engine {
         self.0.read_log(|log| log.describe(collection))
     }
 
-    /// Records the loss of a missing, lost or failed directory; answers when the gaps are durable. Only while recovery
-    /// waits for it: a directory that fails under way is tried again by the next start.
+    /// Records the loss of a missing, lost or failed directory; answers when that is durable. While recovery waits for
+    /// it, with gaps for what it may have held; while serving only when what it held is elsewhere.
     ///
     /// # Errors
     /// INVALID_REQUEST when it is unknown, present and well, or the last one; NOT_READY when recovery waits for more.
     pub async fn forget_directory(&self, directory: DirectoryId) -> Result<(), ApiError> {
-        let invalid = |message: String| Err(ApiError::new(Reason::InvalidRequest, message));
         let mut turns = self.0.turns.subscribe();
-        let begun = {
-            let mut recovering = self.0.recovering.lock();
-            let Some(waiting) = &recovering.waiting else {
-                drop(recovering);
-                return match self.0.peek(|log| self.forgettable(log, directory)) {
-                    Some(answer) => answer,
-                    None => Err(self.0.not_ready()),
-                };
-            };
-            if waiting.present.iter().any(|(_, uuid)| *uuid == Some(directory.0)) {
-                return invalid(format!(
-                    "directory {directory} is present and well: only what is lost can be forgotten"
-                ));
-            }
-            if !waiting.unusable.iter().any(|unusable| unusable.uuid == Some(directory.0) && !unusable.locked) {
-                return invalid(format!(
-                    "{directory} is no directory that recovery waits for; see: walctl directory list"
-                ));
-            }
-            if waiting.present.is_empty() {
-                return invalid(format!("{directory} cannot be forgotten: no other directory is there to go on with"));
-            }
-            recovering.forget.insert(directory.0);
-            recovering.begun
+        let Some(begun) = self.ask_to_forget(directory)? else {
+            return self.forget_evacuated(directory).await;
         };
         self.poke();
         loop {
@@ -334,14 +311,11 @@ impl Engine {
                 match stage {
                     // It may have come back meanwhile.
                     Stage::Serving | Stage::Stopping => {
-                        let answer = self.0.peek(|log| {
-                            if log.journals.iter().any(Journal::is_healthy) {
-                                return self.forgettable(log, directory);
-                            }
-                            let message = "no directory could be written to record it: nothing is given up";
-                            Err(ApiError::new(Reason::NoHealthyDirectory, message))
-                        });
-                        return answer.unwrap_or_else(|| Err(self.0.not_ready()));
+                        if self.0.peek(|log| log.journals.iter().any(Journal::is_healthy)) == Some(true) {
+                            return self.forget_evacuated(directory).await;
+                        }
+                        let message = "no directory could be written to record it: nothing is given up";
+                        return Err(ApiError::new(Reason::NoHealthyDirectory, message));
                     }
                     Stage::Fenced(why) => return Err(ApiError::new(Reason::Fenced, why)),
                     Stage::Opening => {}
@@ -364,22 +338,44 @@ impl Engine {
         }
     }
 
-    /// What to say of forgetting a directory while serving.
-    fn forgettable(&self, log: &Log, directory: DirectoryId) -> Result<(), ApiError> {
-        if log.forgotten.contains(&directory) {
-            return Ok(());
+    /// Tells recovery, where it waits, what is given up; the attempts begun before that.
+    fn ask_to_forget(&self, directory: DirectoryId) -> Result<Option<u64>, ApiError> {
+        let invalid = |message: String| Err(ApiError::new(Reason::InvalidRequest, message));
+        let mut recovering = self.0.recovering.lock();
+        let Some(waiting) = &recovering.waiting else { return Ok(None) };
+        if waiting.present.iter().any(|(_, uuid)| *uuid == Some(directory.0)) {
+            return invalid(format!("directory {directory} is present and well: only what is lost can be forgotten"));
         }
-        let message = match log.journals.iter().find(|journal| journal.id == directory) {
-            Some(journal) if journal.is_healthy() => {
-                format!("directory {directory} is present and well: only what is lost can be forgotten")
-            }
-            Some(_) => format!(
-                "directory {directory} failed in this process, and its entries are still readable from memory: restart the \
-                 sidecar, and forget the directory if it fails again"
-            ),
-            None => format!("{directory} is no directory of this writer; see: walctl directory list"),
+        if !waiting.unusable.iter().any(|unusable| unusable.uuid == Some(directory.0) && !unusable.locked) {
+            return invalid(format!("{directory} is no directory that recovery waits for; see: walctl directory list"));
+        }
+        if waiting.present.is_empty() {
+            return invalid(format!("{directory} cannot be forgotten: no other directory is there to go on with"));
+        }
+        recovering.forget.insert(directory.0);
+        Ok(Some(recovering.begun))
+    }
+
+    /// Gives up a directory while serving: one that failed, and of which nothing is needed any more.
+    async fn forget_evacuated(&self, directory: DirectoryId) -> Result<(), ApiError> {
+        let mut turns = self.0.turns.subscribe();
+        let asked = self.0.with_log(|log| log.forget(directory, Instant::now()));
+        let version = match asked {
+            Some(Ok(version)) => version,
+            Some(Err(message)) => return Err(ApiError::new(Reason::InvalidRequest, message)),
+            None => return Err(self.0.not_ready()),
         };
-        Err(ApiError::new(Reason::InvalidRequest, message))
+        loop {
+            turns.mark_unchanged();
+            match self.0.peek(|log| (log.settled_version(), log.stage.clone())) {
+                Some((settled, _)) if settled >= version => return Ok(()),
+                Some((_, Stage::Serving)) => {}
+                _ => return Err(unknown("the sidecar ended before it was recorded")),
+            }
+            if turns.changed().await.is_err() {
+                return Err(self.0.not_ready());
+            }
+        }
     }
 
     /// Counts bytes of a request that is being received against the memory bound; waits up to 5 s (or to `deadline`)

@@ -116,31 +116,46 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
         status.unapplied_bytes += collection.bytes();
     }
     let best = log.journals.iter().map(|journal| journal.latency_us).filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
-    status.directories.extend(log.journals.iter().map(|journal| show_journal(journal, best)));
+    let shown = log.journals.iter().enumerate().map(|(dir, journal)| show_journal(journal, best, log.segments_in(dir)));
+    status.directories.extend(shown);
 }
 
-fn show_journal(journal: &Journal, best_us: f64) -> DirectoryStatus {
+/// What may be done about a directory that is being emptied, or is.
+fn evacuation(journal: &Journal, segments: usize, otherwise: &str) -> String {
+    match journal.evacuation_bytes_left() {
+        _ if journal.is_evacuated() => "nothing of it is needed any more: it may be removed or replaced".to_owned(),
+        _ if journal.evacuation.is_none() => otherwise.to_owned(),
+        0 if segments > 0 => format!("{segments} segments in it are still needed: keep it until they are truncated"),
+        left => format!("{left} bytes of it are still to be written elsewhere, from memory: keep it until then"),
+    }
+}
+
+fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectoryStatus {
     let (state, reason, remedy) = match &journal.health {
         Health::Full(why) => {
             let remedy = "free or add space; its collections live on other directories meanwhile";
-            (DirectoryState::Full, why.clone(), remedy)
+            (DirectoryState::Full, why.clone(), remedy.to_owned())
         }
         Health::Failed(why) => {
-            let remedy = "repair or replace the device; its collections live on other directories meanwhile";
-            (DirectoryState::Failed, why.clone(), remedy)
+            let remedy = "repair or replace the device; it is tried again every minute";
+            (DirectoryState::Failed, why.clone(), evacuation(journal, segments, remedy))
         }
-        Health::Healthy if journal.draining => (DirectoryState::Draining, String::new(), ""),
+        Health::Healthy if journal.draining => {
+            let remedy = "another directory has to take what it holds";
+            (DirectoryState::Draining, String::new(), evacuation(journal, segments, remedy))
+        }
         Health::Healthy if journal.latency_us > SLOW * best_us => {
-            (DirectoryState::Slow, format!("commits take {:.0} us", journal.latency_us), "look at the device")
+            let reason = format!("commits take {:.0} us", journal.latency_us);
+            (DirectoryState::Slow, reason, "look at the device".to_owned())
         }
-        Health::Healthy => (DirectoryState::Healthy, String::new(), ""),
+        Health::Healthy => (DirectoryState::Healthy, String::new(), String::new()),
     };
     DirectoryStatus {
         uuid: Some(journal.id),
         url: journal.url.clone(),
         state,
         reason,
-        remedy: remedy.to_owned(),
+        remedy,
         since: journal.since,
         device: journal.device.1.clone(),
         in_use: journal.in_use,
@@ -150,7 +165,7 @@ fn show_journal(journal: &Journal, best_us: f64) -> DirectoryStatus {
         pending_bytes: journal.pending_bytes,
         journal_bytes: journal.journal_bytes(),
         journal_max_bytes: journal.journal_max,
-        evacuation_bytes_left: 0,
+        evacuation_bytes_left: journal.evacuation_bytes_left(),
         commit_latency_us: journal.latency_us,
         acks_per_sync: journal.acks_per_sync,
     }

@@ -43,7 +43,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(opened: Opened, identity: Identity, journal: &LoadedJournal) -> Self {
+    /// `counts`: what lies there counts. Else it was emptied, or never used: its files are garbage.
+    pub(super) fn new(opened: Opened, identity: Identity, journal: &mut LoadedJournal, counts: bool) -> Self {
+        if !counts {
+            let files = std::mem::take(&mut journal.streams).into_iter().flat_map(|stream| stream.files);
+            journal.garbage.extend(files);
+            journal.accepted.clear();
+        }
         let here = |stream: &&LoadedStream| !stream.files.is_empty();
         Self {
             opened,
@@ -80,7 +86,14 @@ fn old_stream(stream: &LoadedStream) -> OldStream {
             *head = record.lsn.max(*head);
         }
     }
-    OldStream { key: stream.key, files: stream.files.clone(), heads }
+    let mut firsts: HashMap<Incarnation, Lsn> = HashMap::new();
+    for (incarnation, found) in &stream.content.found {
+        let loose = found.stragglers.iter().map(|(lsn, _)| *lsn);
+        if let Some(first) = found.entries.first().into_iter().chain(loose).min() {
+            firsts.insert(*incarnation, first);
+        }
+    }
+    OldStream { key: stream.key, files: stream.files.clone(), heads, firsts }
 }
 
 type Decided = (Start, Vec<Handle>, Vec<DamageReport>, Vec<String>);

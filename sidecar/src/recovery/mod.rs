@@ -32,7 +32,7 @@ use crate::directory::disk::LockGuard;
 use crate::directory::identity::{self, Identity};
 use crate::directory::mounts;
 use crate::engine::{Ended, Grant};
-use crate::format::facts::EpochFact;
+use crate::format::facts::{EpochFact, Member};
 use crate::format::limits::MAX_EPOCH;
 
 /// What an attempt works from.
@@ -403,8 +403,9 @@ impl Attempt<'_> {
         let mut places = Vec::new();
         for dir in std::mem::take(&mut self.opened) {
             let Some(identity) = dir.opened.identity.clone() else { continue };
-            let journal = dir.journal.unwrap_or_default();
-            places.push(decide::Place::new(dir.opened, identity.clone(), &journal));
+            let mut journal = dir.journal.unwrap_or_default();
+            let stale = epoch.is_some_and(|epoch| is_stale(epoch, &journal, identity.directory));
+            places.push(decide::Place::new(dir.opened, identity.clone(), &mut journal, !stale));
             inputs.push(Input { directory: identity.directory, journal });
         }
         let highest = inputs.iter().map(|input| input.journal.highest_epoch).max().unwrap_or(0);
@@ -427,6 +428,16 @@ impl Attempt<'_> {
             warnings: std::mem::take(&mut self.warnings),
         })
     }
+}
+
+/// Whether nothing in a directory counts: the newest EPOCH says that it is not in use. At the start of an epoch that is
+/// said before it is; what was written after that is not given away for a later EPOCH that cannot be read.
+fn is_stale(epoch: &EpochFact, journal: &LoadedJournal, directory: Uuid) -> bool {
+    let in_use = |member: &Member| member.uuid == directory && member.in_use;
+    let since = |stream: &load::LoadedStream| stream.key.epoch >= epoch.key.epoch && !stream.content.found.is_empty();
+    let first = epoch.version < 2;
+    let counts = epoch.members.iter().any(in_use) || (first && journal.streams.iter().any(since));
+    !counts
 }
 
 impl Unusable {

@@ -146,6 +146,7 @@ fn old(epoch: u64, incarnation: u64, head: u64) -> OldStream {
         key: StreamKey { epoch: Epoch(epoch), session: 0 },
         files: vec![(format!("{epoch:013}.000-000000000001.avro"), 8192)],
         heads: HashMap::from([(Incarnation(incarnation), Lsn(head))]),
+        firsts: HashMap::from([(Incarnation(incarnation), Lsn(1))]),
     }
 }
 

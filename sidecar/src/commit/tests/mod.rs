@@ -3,6 +3,7 @@
 mod balance;
 mod closing;
 mod durability;
+mod evacuating;
 mod facts;
 mod flush;
 mod freeing;

@@ -118,7 +118,7 @@ fn a_failing_journal_for_all_leaves_the_commits_to_the_homes_and_moves_nothing()
     for (n, collection) in ["c", "d"].into_iter().enumerate() {
         assert_eq!(rig.lsns(tokens[n]), (2, 2));
         assert_eq!(rig.home(collection), homes[n]);
-        assert_eq!(rig.frames[homes[n]].last().unwrap().data(collection), [2]);
+        assert!(rig.frames[homes[n]].iter().any(|frame| frame.data(collection) == [2]));
         assert_eq!(rig.log.find(&name(collection)).unwrap().move_number, 1);
     }
     bring_back(&mut rig, 2);

@@ -1,0 +1,470 @@
+//! Evacuation: what only one directory holds is committed again elsewhere, so that it can be removed. A directory that
+//! failed is evacuated from memory, one that is draining likewise while it still works.
+//!
+//! 1. Entries go with the same LSNs and the same bytes, oldest first, whole batches; they take turns with what clients
+//!    append, and acknowledge nothing.
+//! 2. Facts go by a checkpoint in every other directory, begun when all entries are durable there.
+//! 3. Only then do the members say that the directory is not in use; and only when that is durable everywhere may it be
+//!    removed. Whatever lies in it is never read again: a later use begins anew.
+//! 4. A directory that comes back before that keeps what it holds; the copies made meanwhile do no harm.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::collection::{ColIx, DirIx};
+use super::journal::{Health, Journal};
+use super::log::{Log, Stage};
+use crate::format::limits::GROUP_CUT;
+use crate::format::record;
+use crate::types::{DirectoryId, Incarnation, Lsn};
+
+/// Looked at in the queue for what one directory takes.
+const LOOK_AHEAD: usize = 256;
+
+/// Entries of a collection that are to be committed elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    collection: ColIx,
+    incarnation: Incarnation,
+    first: Lsn,
+    last: Lsn,
+}
+
+/// Entries in a frame that are durable in another directory already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    /// The directory that is evacuated.
+    from: DirIx,
+    pub(super) collection: ColIx,
+    pub(super) incarnation: Incarnation,
+    pub(super) first: Lsn,
+    pub(super) last: Lsn,
+    pub(super) entries: u64,
+    pub(super) bytes: usize,
+    pub(super) announces: bool,
+}
+
+/// How far the evacuation of a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Entries,
+    /// Every other directory writes a checkpoint that begins at this tick or later.
+    Facts(u64),
+    /// Every directory states this version of the members.
+    Members(u64),
+    /// It may be removed.
+    Done,
+}
+
+/// The evacuation of one directory.
+#[derive(Debug)]
+pub(crate) struct Evacuation {
+    step: Step,
+    queue: VecDeque<Stretch>,
+    /// Copied, or found truncated, up to here.
+    done: HashMap<Incarnation, Lsn>,
+    in_flight: usize,
+    bytes_left: u64,
+}
+
+impl Journal {
+    /// Bytes that are still to be committed elsewhere before the directory may be removed.
+    pub(crate) fn evacuation_bytes_left(&self) -> u64 {
+        self.evacuation.as_ref().map_or(0, |evacuation| evacuation.bytes_left)
+    }
+
+    /// Whether everything it held is elsewhere, and every other directory says so.
+    pub(crate) fn is_evacuated(&self) -> bool {
+        self.evacuation.as_ref().is_some_and(|evacuation| evacuation.step == Step::Done)
+    }
+
+    /// Whether it is a member no more: it was to be emptied, and is.
+    pub(super) fn has_left(&self) -> bool {
+        let emptied = |evacuation: &Evacuation| matches!(evacuation.step, Step::Members(_) | Step::Done);
+        self.draining && !self.counts_as_in_use() && self.evacuation.as_ref().is_some_and(emptied)
+    }
+
+    /// Whether it failed, or is to be emptied.
+    fn is_left(&self) -> bool {
+        let failed = matches!(self.health, Health::Failed(_)) && self.stream.over;
+        failed || (self.draining && self.takes_facts())
+    }
+
+    /// The lowest and highest LSN of each collection that its files may hold.
+    fn stretches(&self) -> HashMap<Incarnation, (Lsn, Lsn)> {
+        let mut stretches: HashMap<Incarnation, (Lsn, Lsn)> = HashMap::new();
+        let slots = self.slots.iter().map(|slot| (&slot.firsts, &slot.heads));
+        for (firsts, heads) in slots.chain(self.old.iter().map(|old| (&old.firsts, &old.heads))) {
+            for (incarnation, last) in heads {
+                let first = firsts.get(incarnation).copied().unwrap_or(Lsn(1));
+                let known = stretches.entry(*incarnation).or_insert((first, *last));
+                *known = (known.0.min(first), known.1.max(*last));
+            }
+        }
+        stretches
+    }
+}
+
+impl Log {
+    /// Takes the evacuations as far as they go now.
+    pub(super) fn tend_evacuations(&mut self, now: Instant) {
+        for dir in 0..self.journals.len() {
+            self.tend_evacuation(dir, now);
+        }
+    }
+
+    fn tend_evacuation(&mut self, dir: DirIx, now: Instant) {
+        let Some(step) = self.journals[dir].evacuation.as_ref().map(|evacuation| evacuation.step) else {
+            return self.begin_evacuation(dir);
+        };
+        let journal = &self.journals[dir];
+        if journal.in_flight.is_some() && !journal.is_left() {
+            return;
+        }
+        if !journal.is_left() {
+            // It is as good as before, or joins anew.
+            let began = matches!(step, Step::Entries | Step::Facts(_));
+            self.journals[dir].evacuation = None;
+            if !began {
+                self.rejoin(dir, now);
+            }
+            return;
+        }
+        match step {
+            Step::Entries => self.tend_entries(dir),
+            Step::Facts(since) => self.tend_facts(dir, since, now),
+            Step::Members(version) => {
+                let others = self.journals.iter().enumerate();
+                let mut others = others.filter(|(other, journal)| *other != dir && journal.takes_facts()).peekable();
+                if others.peek().is_some() && others.all(|(_, journal)| journal.stated >= version) {
+                    self.set_step(dir, Step::Done);
+                }
+            }
+            Step::Done => {}
+        }
+    }
+
+    fn set_step(&mut self, dir: DirIx, step: Step) {
+        if let Some(evacuation) = &mut self.journals[dir].evacuation {
+            evacuation.step = step;
+        }
+    }
+
+    /// Whether another directory takes what `dir` holds.
+    fn has_refuge(&self, dir: DirIx) -> bool {
+        let refuge = |(other, journal): (DirIx, &Journal)| {
+            other != dir && journal.position.is_some() && journal.takes_data() && !journal.draining
+        };
+        self.journals.iter().enumerate().any(refuge)
+    }
+
+    fn begin_evacuation(&mut self, dir: DirIx) {
+        let journal = &self.journals[dir];
+        if self.stage != Stage::Serving || !journal.in_use || !journal.is_left() || !self.has_refuge(dir) {
+            return;
+        }
+        self.journals[dir].evacuation = Some(Evacuation {
+            step: Step::Entries,
+            queue: VecDeque::new(),
+            done: HashMap::new(),
+            in_flight: 0,
+            bytes_left: 0,
+        });
+        // What clients wait for goes first.
+        self.journals.iter_mut().for_each(|journal| journal.yield_to_normal = true);
+        self.tend_entries(dir);
+    }
+
+    /// Queues what is left; when nothing is, the facts are next.
+    fn tend_entries(&mut self, dir: DirIx) {
+        let idle = |evacuation: &Evacuation| evacuation.queue.is_empty() && evacuation.in_flight == 0;
+        if self.journals[dir].evacuation.as_ref().is_some_and(idle) && self.has_refuge(dir) {
+            self.move_off(dir);
+            let queue = self.left_in(dir);
+            let bytes = queue.iter().map(|stretch| self.bytes_of(stretch)).sum();
+            let journal = &self.journals[dir];
+            let busy = journal.in_flight.is_some() || !journal.queue.is_empty();
+            let at_rest = queue.is_empty() && !busy;
+            if let Some(evacuation) = &mut self.journals[dir].evacuation {
+                evacuation.queue = queue.into();
+                evacuation.bytes_left = bytes;
+            }
+            if at_rest {
+                self.tick += 1;
+                self.set_step(dir, Step::Facts(self.tick));
+                self.ask_for_checkpoints(dir, self.tick);
+            }
+        }
+        for (other, journal) in self.journals.iter_mut().enumerate() {
+            journal.signalled |= other != dir;
+        }
+    }
+
+    /// Collections that live in `dir` live elsewhere from now on.
+    fn move_off(&mut self, dir: DirIx) {
+        for ix in 0..self.collections.len() {
+            let Some(collection) = self.collections[ix].as_ref() else { continue };
+            if collection.home != dir || collection.delete_durable {
+                continue;
+            }
+            let name = collection.name.clone();
+            self.turn += 1;
+            let placed = self
+                .place(&name, self.turn, None, GROUP_CUT as u64)
+                .or_else(|| self.place(&name, self.turn, None, 0))
+                .filter(|placed| *placed != dir);
+            if let Some(placed) = placed {
+                self.move_home(ix, placed);
+            }
+        }
+    }
+
+    /// What `dir` holds that is needed and was not committed elsewhere, oldest first.
+    fn left_in(&self, dir: DirIx) -> Vec<Stretch> {
+        let journal = &self.journals[dir];
+        let evacuation = journal.evacuation.as_ref();
+        let done = |incarnation: Incarnation| {
+            evacuation.and_then(|evacuation| evacuation.done.get(&incarnation)).copied().unwrap_or_default()
+        };
+        let mut left: Vec<Stretch> = journal
+            .stretches()
+            .into_iter()
+            .filter_map(|(incarnation, (first, last))| {
+                let collection = *self.by_incarnation.get(&incarnation)?;
+                let known = self.collections[collection].as_ref()?;
+                let first = first.max(done(incarnation).next()).max(known.buffer.first()?);
+                let last = last.min(known.durable_head);
+                let needed = first <= last && !known.deleted && known.truncated_to < last;
+                needed.then_some(Stretch { collection, incarnation, first, last })
+            })
+            .collect();
+        // Incarnations rise with time.
+        left.sort_by_key(|stretch| stretch.incarnation);
+        left
+    }
+
+    fn bytes_of(&self, stretch: &Stretch) -> u64 {
+        let collection = self.collections[stretch.collection].as_ref();
+        collection.map_or(0, |collection| collection.buffer.bytes_between(stretch.first, stretch.last))
+    }
+
+    /// Every other directory writes a checkpoint begun at `since` or later.
+    fn ask_for_checkpoints(&mut self, dir: DirIx, since: u64) {
+        for (other, journal) in self.journals.iter_mut().enumerate() {
+            if other != dir && journal.takes_facts() && journal.checkpointed < since && journal.checkpoint.is_none() {
+                journal.since_checkpoint = u64::MAX;
+                journal.signalled = true;
+            }
+        }
+    }
+
+    fn tend_facts(&mut self, dir: DirIx, since: u64, now: Instant) {
+        if !self.left_in(dir).is_empty() || self.journals[dir].in_flight.as_ref().is_some_and(|f| f.carries()) {
+            // A draining directory took more meanwhile.
+            return self.set_step(dir, Step::Entries);
+        }
+        self.ask_for_checkpoints(dir, since);
+        let others = self.journals.iter().enumerate();
+        let mut others = others.filter(|(other, journal)| *other != dir && journal.takes_facts()).peekable();
+        let told = others.peek().is_some() && others.all(|(_, journal)| journal.checkpointed >= since);
+        if !told || !self.has_refuge(dir) || self.is_home(dir) || self.segments_in(dir) > 0 {
+            return;
+        }
+        let journal = &mut self.journals[dir];
+        journal.in_use = false;
+        for heads in journal.slots.iter_mut().map(|slot| &mut slot.heads) {
+            heads.clear();
+        }
+        journal.old.iter_mut().for_each(|old| old.heads.clear());
+        let facts: Vec<_> = journal.facts.drain(..).collect();
+        for fact in facts {
+            self.queue_fact_again(dir, fact, now);
+        }
+        self.restate(now);
+        self.set_step(dir, Step::Members(self.version));
+    }
+
+    /// Whether a collection still lives in `dir`, or is being written there.
+    fn is_home(&self, dir: DirIx) -> bool {
+        let lives = |collection: &super::collection::Collection| {
+            (collection.home == dir && !collection.delete_durable)
+                || collection.in_flight == Some(dir)
+                || collection.queued_on == Some(dir)
+        };
+        self.collections.iter().flatten().any(lives)
+    }
+
+    /// Segments that lie in `dir` and are needed.
+    pub(crate) fn segments_in(&self, dir: DirIx) -> usize {
+        let needed = self.collections.iter().flatten().filter(|collection| !collection.delete_durable);
+        needed.flat_map(|collection| &collection.segments).filter(|segment| segment.dir == dir).count()
+    }
+
+    /// Copies that the next frame of `to` can hold, within the bound of its journal.
+    pub(super) fn draft_copies(&mut self, to: DirIx) -> Vec<Copied> {
+        let mut copies = Vec::new();
+        let mut room = GROUP_CUT;
+        for from in 0..self.journals.len() {
+            let Some(mut evacuation) = self.journals[from].evacuation.take() else { continue };
+            let mut index = 0;
+            while room > 0 && index < LOOK_AHEAD.min(evacuation.queue.len()) {
+                let stretch = evacuation.queue[index];
+                let (copied, rest) = match self.next_copy(from, to, stretch, room, copies.is_empty()) {
+                    Next::Elsewhere => {
+                        index += 1;
+                        continue;
+                    }
+                    Next::Full => break,
+                    Next::Gone => (None, None),
+                    Next::Copy(copied, rest) => (Some(copied), rest),
+                };
+                match rest {
+                    Some(rest) => evacuation.queue[index] = rest,
+                    None => drop(evacuation.queue.remove(index)),
+                }
+                match copied {
+                    Some(copied) => {
+                        room = room.saturating_sub(copied.bytes);
+                        evacuation.in_flight += 1;
+                        copies.push(copied);
+                    }
+                    None => drop(evacuation.done.insert(stretch.incarnation, stretch.last)),
+                }
+            }
+            self.journals[from].evacuation = Some(evacuation);
+        }
+        copies
+    }
+
+    fn next_copy(&mut self, from: DirIx, to: DirIx, stretch: Stretch, room: usize, alone: bool) -> Next {
+        let Stretch { collection: ix, incarnation, first, last } = stretch;
+        let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.deleted) else {
+            return Next::Gone;
+        };
+        let home = collection.home;
+        if self.commit_journal(home) != to || !self.journals[to].takes_data() {
+            return Next::Elsewhere;
+        }
+        let (mut entries, mut bytes, mut end) = (0, 0, None);
+        let (mut so_far_entries, mut so_far_bytes) = (0, 0);
+        let mut start = None;
+        for (lsn, raw) in self.get(ix).buffer.iter(first) {
+            if lsn > last {
+                break;
+            }
+            start.get_or_insert(lsn);
+            so_far_entries += 1;
+            so_far_bytes += raw.len();
+            let inside =
+                record::decode(raw).is_ok_and(|(record, _)| record.batch_end > lsn && record.batch_end <= last);
+            if inside {
+                continue;
+            }
+            if so_far_bytes > room && !(alone && end.is_none()) {
+                break;
+            }
+            (entries, bytes, end) = (so_far_entries, so_far_bytes, Some(lsn));
+            if so_far_bytes >= room {
+                break;
+            }
+        }
+        let Some(start) = start else { return Next::Gone };
+        let Some(end) = end else { return Next::Full };
+        if !self.journals[to].has_room(bytes as u64) {
+            let journal = &mut self.journals[to];
+            (journal.pressed, journal.look_for_free) = (true, true);
+            return Next::Full;
+        }
+        let announces = self.collections[ix].as_mut().is_some_and(|collection| std::mem::take(&mut collection.moved));
+        let copied = Copied { from, collection: ix, incarnation, first: start, last: end, entries, bytes, announces };
+        let rest = (end < last).then_some(Stretch { first: end.next(), ..stretch });
+        Next::Copy(copied, rest)
+    }
+
+    /// Copies are durable in `to`.
+    pub(super) fn copied(&mut self, to: DirIx, copies: Vec<Copied>, now: Instant) {
+        for copied in copies {
+            let Copied { from, collection, incarnation, first, last, bytes, announces, .. } = copied;
+            if let Some(slot) = self.journals[to].slots.back_mut() {
+                let head = slot.heads.entry(incarnation).or_default();
+                *head = last.max(*head);
+                let lowest = slot.firsts.entry(incarnation).or_insert(first);
+                *lowest = first.min(*lowest);
+            }
+            if announces {
+                self.announce_elsewhere(to, collection, incarnation, now);
+            }
+            if let Some(evacuation) = &mut self.journals[from].evacuation {
+                evacuation.in_flight = evacuation.in_flight.saturating_sub(1);
+                evacuation.bytes_left = evacuation.bytes_left.saturating_sub(bytes as u64);
+                let done = evacuation.done.entry(incarnation).or_default();
+                *done = last.max(*done);
+            }
+        }
+        self.tend_evacuations(now);
+    }
+
+    /// Copies did not get where they were to go.
+    pub(super) fn not_copied(&mut self, copies: Vec<Copied>) {
+        for copied in copies.into_iter().rev() {
+            let Copied { from, collection, incarnation, first, last, announces, .. } = copied;
+            if let Some(collection) = self.live(collection, incarnation) {
+                collection.moved |= announces;
+            }
+            if let Some(evacuation) = &mut self.journals[from].evacuation {
+                evacuation.in_flight = evacuation.in_flight.saturating_sub(1);
+                evacuation.queue.push_front(Stretch { collection, incarnation, first, last });
+            }
+        }
+    }
+
+    /// A directory that had been emptied is to be used again: what lies in it does not count.
+    fn rejoin(&mut self, dir: DirIx, now: Instant) {
+        let journal = &mut self.journals[dir];
+        if journal.takes_facts() && !journal.in_use && journal.joins.is_none() {
+            let facts: Vec<_> = journal.facts.drain(..).collect();
+            for fact in facts {
+                self.queue_fact_again(dir, fact, now);
+            }
+            self.restart_stream(dir, now);
+        }
+    }
+
+    /// A directory that failed and is emptied is given up for good; the version of the members that says so.
+    ///
+    /// # Errors
+    /// A sentence, when it is not one.
+    pub(crate) fn forget(&mut self, directory: DirectoryId, now: Instant) -> Result<u64, String> {
+        if self.forgotten.contains(&directory) {
+            return Ok(self.version);
+        }
+        let Some(journal) = self.journals.iter().find(|journal| journal.id == directory) else {
+            return Err(format!("{directory} is no directory of this writer; see: walctl directory list"));
+        };
+        if journal.is_healthy() {
+            return Err(format!("directory {directory} is present and well: only what is lost can be forgotten"));
+        }
+        if !journal.is_evacuated() {
+            let left = journal.evacuation_bytes_left();
+            return Err(format!(
+                "directory {directory} failed in this process, and what it held is still read from memory ({left} bytes \
+                 are to be committed elsewhere): forget it when that is done, or restart the sidecar and forget it if it \
+                 fails again"
+            ));
+        }
+        self.forgotten.push(directory);
+        self.restate(now);
+        Ok(self.version)
+    }
+}
+
+/// What the next copy of a stretch is.
+enum Next {
+    /// Another directory takes it.
+    Elsewhere,
+    /// There is no room for it now.
+    Full,
+    /// Nothing of it is needed any more.
+    Gone,
+    Copy(Copied, Option<Stretch>),
+}

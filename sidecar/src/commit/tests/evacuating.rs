@@ -1,0 +1,229 @@
+//! What only one directory holds is committed again elsewhere. Tests named after a schedule of the design say its number.
+
+use super::rig::{Rig, Setup, batch, name};
+use crate::commit::frames::IDLE;
+use crate::commit::revival::REST;
+use crate::error::Reason;
+use crate::format::frame::FLAG_CHECKPOINT_END;
+use crate::format::record::Kind;
+use crate::types::Lsn;
+
+/// LSNs of a collection that are durable in a directory, sorted, once each.
+fn durable_in(rig: &Rig, dir: usize, collection: &str) -> Vec<u64> {
+    let mut lsns: Vec<_> = rig.frames[dir].iter().flat_map(|frame| frame.data(collection)).collect();
+    lsns.sort_unstable();
+    lsns.dedup();
+    lsns
+}
+
+/// Lets the watchdog tick and everything come to rest, a few times.
+fn rest(rig: &mut Rig) {
+    for _ in 0..4 {
+        rig.log.watch(rig.now);
+        rig.settle();
+        rig.pass(IDLE);
+    }
+}
+
+#[test]
+fn schedule_9_everything_that_lay_on_a_failed_disk_is_durable_elsewhere_before_it_may_be_removed() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    let dir = rig.home("c");
+    for n in 2..=1000_u32 {
+        rig.send("c", &[&n.to_le_bytes()]);
+        if n % 50 == 0 {
+            rig.settle();
+        }
+    }
+    rig.settle();
+    let mut gone = rig.truncate("c", 10);
+    rig.settle();
+    assert_eq!(gone.try_recv().unwrap().unwrap(), Lsn(10));
+    assert!(durable_in(&rig, 1 - dir, "c").is_empty());
+    rig.fail(dir);
+    assert!(rig.log.journals[dir].evacuation_bytes_left() > 0);
+    assert!(rig.log.journals[dir].in_use && !rig.log.journals[dir].is_evacuated());
+    rest(&mut rig);
+    assert_eq!(durable_in(&rig, 1 - dir, "c"), (11..=1000).collect::<Vec<_>>());
+    assert_eq!(rig.log.journals[dir].evacuation_bytes_left(), 0);
+    assert!(!rig.log.journals[dir].in_use && rig.log.journals[dir].is_evacuated());
+    let frames = &rig.frames[1 - dir];
+    let last_copy = frames.iter().rposition(|frame| !frame.data("c").is_empty()).unwrap();
+    let told = frames.iter().rposition(|frame| frame.header.flags & FLAG_CHECKPOINT_END != 0).unwrap();
+    let said = frames.iter().rposition(|frame| frame.records.iter().any(|record| record.kind == Kind::Epoch)).unwrap();
+    assert!(last_copy < told && told < said, "entries, then facts, then the members: {last_copy} {told} {said}");
+    assert!(frames[told].of(Kind::Collection, "c") == [1000] && frames[told].of(Kind::Truncate, "c") == [10]);
+    assert_eq!((rig.home("c"), rig.log.find(&name("c")).unwrap().move_number), (1 - dir, 2));
+    let next = rig.send("c", &[b"next"]);
+    rig.settle();
+    assert_eq!(rig.lsns(next), (1001, 1001));
+}
+
+#[test]
+fn copies_take_turns_with_what_clients_append_and_carry_whole_batches() {
+    let mut rig = Rig::two();
+    let large = vec![7_u8; 200_000];
+    for _ in 0..20 {
+        rig.send("c", &[&large, &large, &large]);
+        rig.settle();
+    }
+    let dir = rig.home("c");
+    rig.fail(dir);
+    let before = rig.frames[1 - dir].len();
+    let mut tokens = Vec::new();
+    while durable_in(&rig, 1 - dir, "c").len() < 60 {
+        tokens.push(rig.send("d", &[b"x"]));
+        rig.frame(1 - dir);
+        rig.durable(1 - dir);
+        rig.log.watch(rig.now);
+    }
+    let frames = &rig.frames[1 - dir][before..];
+    for frame in frames.iter().filter(|frame| !frame.data("c").is_empty()) {
+        assert_eq!(frame.data("c").len() % 3, 0, "a batch is in one frame");
+    }
+    let normal = frames.iter().filter(|frame| !frame.data("d").is_empty()).count();
+    assert!(normal >= frames.len() / 2 - 1, "{normal} of {}", frames.len());
+    rig.settle();
+    for token in tokens {
+        assert!(rig.answer(token).unwrap().is_ok());
+    }
+}
+
+#[test]
+fn schedule_9_copies_that_fail_too_go_to_yet_another_directory() {
+    let mut rig = Rig::new(Setup { directories: 3, ..Setup::default() });
+    rig.send("c", &[b"1", b"2"]);
+    rig.settle();
+    let dir = rig.home("c");
+    rig.fail(dir);
+    let second = rig.home("c");
+    assert_ne!(second, dir);
+    assert_eq!(rig.frame(second).data("c"), [1, 2]);
+    rig.fail(second);
+    rest(&mut rig);
+    let third = 3 - dir - second;
+    assert_eq!(durable_in(&rig, third, "c"), [1, 2]);
+    assert!(rig.log.journals[dir].is_evacuated() && rig.log.journals[second].is_evacuated());
+}
+
+#[test]
+fn a_directory_that_comes_back_before_it_is_emptied_keeps_what_it_holds() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    rig.fail(dir);
+    assert_eq!(rig.frame(1 - dir).data("c"), [1], "a copy is under way");
+    rig.now += REST;
+    rig.log.probed(dir, Ok(()), rig.now);
+    rig.settle();
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].in_use && rig.log.journals[dir].takes_data());
+    assert_eq!(rig.log.journals[dir].evacuation_bytes_left(), 0);
+}
+
+#[test]
+fn an_emptied_directory_that_comes_back_begins_anew() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    rig.fail(dir);
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].is_evacuated());
+    rig.now += REST;
+    rig.log.probed(dir, Ok(()), rig.now);
+    let first = rig.frame(dir).header;
+    assert_eq!((first.epoch, first.oldest_session), (first.oldest, rig.key(dir).session), "what lay there may be gone");
+    assert!(rig.log.journals[dir].closes.is_empty());
+    rig.settle();
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].takes_data());
+    assert!(!rig.unlinked[dir].is_empty());
+}
+
+#[test]
+fn with_nowhere_to_go_nothing_is_emptied_until_there_is() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    rig.fail(1 - dir);
+    rig.fail(dir);
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].in_use);
+    rig.now += REST;
+    rig.log.probed(1 - dir, Ok(()), rig.now);
+    rig.settle();
+    rest(&mut rig);
+    assert_eq!(durable_in(&rig, 1 - dir, "c"), [1]);
+    assert!(rig.log.journals[dir].is_evacuated());
+}
+
+#[test]
+fn a_failed_directory_is_given_up_while_serving_only_when_it_is_emptied() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    let id = rig.log.journals[dir].id;
+    assert!(rig.log.forget(id, rig.now).unwrap_err().contains("present and well"));
+    rig.fail(dir);
+    assert!(rig.log.forget(id, rig.now).unwrap_err().contains("bytes"));
+    rest(&mut rig);
+    let version = rig.log.forget(id, rig.now).unwrap();
+    rig.settle();
+    assert!(rig.log.settled_version() >= version);
+    assert_eq!(rig.log.forgotten, [id]);
+    rig.now += 10 * REST;
+    rig.settle();
+    assert!(!rig.log.journals[dir].is_healthy(), "it does not come back");
+}
+
+#[test]
+fn a_draining_directory_is_emptied_while_its_collections_take_entries() {
+    let mut rig = Rig::two();
+    for n in 0..6 {
+        rig.send(&format!("c{n}"), &[b"1", b"2"]);
+    }
+    rig.settle();
+    let dir = rig.home("c0");
+    let in_flight = rig.send("c0", &[b"3"]);
+    rig.frame(dir);
+    rig.log.journals[dir].draining = true;
+    let behind = rig.send("c0", &[b"4"]);
+    rig.log.watch(rig.now);
+    rig.settle();
+    assert_eq!((rig.lsns(in_flight), rig.lsns(behind)), ((3, 3), (4, 4)));
+    rest(&mut rig);
+    for n in 0..6 {
+        let collection = format!("c{n}");
+        assert_eq!(rig.home(&collection), 1 - dir);
+        let wanted: Vec<u64> = (1..=if n == 0 { 4 } else { 2 }).collect();
+        assert_eq!(durable_in(&rig, 1 - dir, &collection), wanted);
+    }
+    let journal = &rig.log.journals[dir];
+    assert!(journal.is_evacuated() && !journal.in_use && journal.is_healthy());
+    assert!(rig.submit(batch("new", &[b"x"])).is_ok());
+    rig.settle();
+    assert_eq!(rig.home("new"), 1 - dir);
+    // It is wanted again after all.
+    rig.log.journals[dir].draining = false;
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].takes_data());
+}
+
+#[test]
+fn the_last_directory_is_not_drained() {
+    let mut rig = Rig::one();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.log.journals[0].draining = true;
+    rest(&mut rig);
+    assert!(rig.log.journals[0].in_use);
+    let token = rig.send("c", &[b"2"]);
+    rig.settle();
+    assert_eq!(rig.lsns(token), (2, 2));
+    assert_eq!(rig.submit(batch("new", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
+}
