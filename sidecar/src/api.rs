@@ -2,6 +2,7 @@
 //! they are.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -74,9 +75,13 @@ pub struct Appended {
 /// The answers of one client's appends: filled by the committer, emptied by the client's task, which is woken once for
 /// all that one commit answered.
 #[derive(Debug, Default)]
-pub struct CompletionQueue {
-    done: Mutex<Vec<Completion>>,
-    wake: tokio::sync::Notify,
+pub struct CompletionQueue(Mutex<Answers>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    done: Vec<Completion>,
+    /// The client's task, while it waits.
+    waiting: Option<Waker>,
 }
 
 /// The answer to the append that was submitted with this token.
@@ -95,31 +100,41 @@ impl CompletionQueue {
         Arc::new(Self::default())
     }
 
-    /// Adds an answer; [`Self::wake`] must follow. Order of calls is order of answers.
-    pub(crate) fn add(&self, completion: Completion) {
-        self.done.lock().push(completion);
-    }
-
-    /// Wakes the client.
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+    /// Adds an answer. Order of calls is order of answers. The client, where it waits, is the caller's to wake: after
+    /// whatever else it adds.
+    #[must_use]
+    pub(crate) fn add(&self, completion: Completion) -> Option<Waker> {
+        let mut answers = self.0.lock();
+        answers.done.push(completion);
+        answers.waiting.take()
     }
 
     /// Takes what is there, without waiting.
     #[must_use]
     pub fn take(&self) -> Vec<Completion> {
-        std::mem::take(&mut *self.done.lock())
+        std::mem::take(&mut self.0.lock().done)
     }
 
     /// Waits until something is there and takes it. One waiter at a time; cancel-safe.
     pub async fn next(&self) -> Vec<Completion> {
-        loop {
-            let done = self.take();
-            if !done.is_empty() {
-                return done;
+        let mut done = Vec::new();
+        std::future::poll_fn(|context| self.poll_next(context, &mut done)).await;
+        done
+    }
+
+    /// Moves what is there into `into`, which is empty and whose memory is used on; else the task is woken when something
+    /// is. One waiter at a time.
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>, into: &mut Vec<Completion>) -> Poll<()> {
+        let mut answers = self.0.lock();
+        if answers.done.is_empty() {
+            match &mut answers.waiting {
+                Some(waiting) => waiting.clone_from(context.waker()),
+                None => answers.waiting = Some(context.waker().clone()),
             }
-            self.wake.notified().await;
+            return Poll::Pending;
         }
+        std::mem::swap(&mut answers.done, into);
+        Poll::Ready(())
     }
 }
 

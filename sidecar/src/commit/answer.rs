@@ -2,6 +2,7 @@
 //! error path, a panic, a shutdown — is told UNKNOWN_OUTCOME.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use tokio::sync::oneshot;
 
@@ -25,8 +26,10 @@ impl AppendWaiter {
 impl Drop for AppendWaiter {
     fn drop(&mut self) {
         if self.open {
-            self.queue.add(Completion { token: self.token, result: Err(unknown("the outcome was never learnt")) });
-            self.queue.wake();
+            let result = Err(unknown("the outcome was never learnt"));
+            if let Some(client) = self.queue.add(Completion { token: self.token, result }) {
+                client.wake();
+            }
         }
     }
 }
@@ -41,6 +44,17 @@ pub(crate) fn unknown(why: &str) -> ApiError {
 
 /// Waits for a change of a collection.
 pub(crate) type ChangeWaiter<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// Clients to be woken, whatever happens before.
+struct Clients(Vec<Waker>);
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        for client in self.0.drain(..) {
+            client.wake();
+        }
+    }
+}
 
 /// Answers that are ready, collected under the lock and delivered outside of it.
 #[derive(Debug, Default)]
@@ -83,17 +97,13 @@ impl Outbox {
 
     /// Hands everything out; each client is woken once.
     pub(crate) fn deliver(self) {
-        let mut wake: Vec<Arc<CompletionQueue>> = Vec::new();
+        // Whoever waits is taken from its queue with the first answer, and woken when all are there.
+        let mut clients = Clients(Vec::with_capacity(self.appends.len()));
         for (mut waiter, result) in self.appends {
             waiter.open = false;
-            waiter.queue.add(Completion { token: waiter.token, result });
-            if !wake.iter().rev().take(64).any(|queue| Arc::ptr_eq(queue, &waiter.queue)) {
-                wake.push(Arc::clone(&waiter.queue));
-            }
+            clients.0.extend(waiter.queue.add(Completion { token: waiter.token, result }));
         }
-        for queue in wake {
-            queue.wake();
-        }
+        drop(clients);
         for change in self.changes {
             // A caller that went away does not care.
             match change {

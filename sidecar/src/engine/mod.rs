@@ -171,11 +171,29 @@ impl Engine {
         deadline: Option<Instant>,
     ) -> Result<(), ApiError> {
         check_request(&request)?;
-        self.wait_for_room(deadline, || {
-            let caller = Caller { answers, token, now: Instant::now(), wall_micros: wall_micros() };
-            self.0.change(|log| log.append(&request, &caller))
+        self.wait_for_room(deadline, || self.admit(&request, token, answers)).await
+    }
+
+    /// [`Self::submit`] without waiting: gives the request back where there is no room for it now.
+    ///
+    /// # Errors
+    /// Whatever refuses a request for good; nothing was written then.
+    pub(crate) fn submit_now(
+        &self,
+        request: Append,
+        token: u64,
+        answers: &Arc<CompletionQueue>,
+    ) -> Result<Option<Append>, ApiError> {
+        check_request(&request)?;
+        Ok(match self.admit(&request, token, answers)? {
+            Admission::Accepted => None,
+            Admission::Wait(_) => Some(request),
         })
-        .await
+    }
+
+    fn admit(&self, request: &Append, token: u64, answers: &Arc<CompletionQueue>) -> Result<Admission, ApiError> {
+        let caller = Caller { answers, token, now: Instant::now(), wall_micros: wall_micros() };
+        self.0.change(|log| log.append(request, &caller))
     }
 
     /// Tries, and tries again whenever something was freed, until it is accepted, refused or too late.

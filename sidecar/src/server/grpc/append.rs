@@ -47,6 +47,7 @@ pub(crate) fn replies(
         received: 0,
         last_id: None,
         answers: CompletionQueue::new(),
+        answered: Vec::new(),
         under_way: Replies::new(),
         requests_under_way: VecDeque::new(),
         first_token: 0,
@@ -88,6 +89,8 @@ struct Call {
     received: u64,
     last_id: Option<u64>,
     answers: Arc<CompletionQueue>,
+    /// Taken from there to be settled; kept for its memory.
+    answered: Vec<Completion>,
     under_way: Replies<AppendReply>,
     /// By token, from `first_token`; `None` once the engine has answered.
     requests_under_way: VecDeque<Option<UnderWay>>,
@@ -99,7 +102,7 @@ struct Call {
 
 /// What happened next.
 enum Event {
-    Answered(Vec<Completion>),
+    Answered,
     Received(Result<Option<AppendRequest>, Status>),
     Submitted(u64, Result<(), ApiError>),
     Stopping,
@@ -123,7 +126,7 @@ impl Call {
                 _ => {}
             }
             match self.wait().await {
-                Event::Answered(completions) => self.settle(completions),
+                Event::Answered => self.settle(),
                 Event::Received(Ok(Some(request))) => self.received(request),
                 Event::Received(Ok(None)) => self.finish(End::Complete),
                 Event::Received(Err(status)) => self.refuse(None, status),
@@ -145,6 +148,8 @@ impl Call {
         let reading = self.end.is_none() && self.submitting.is_none() && self.under_way.len() < MAX_UNDER_WAY;
         let stopping_seen = self.end.is_some();
         let deadline = self.deadline;
+        let (answers, answered) = (&self.answers, &mut self.answered);
+        let answered = std::future::poll_fn(|context| answers.poll_next(context, answered));
         let submitting = async {
             match &mut self.submitting {
                 Some(submitting) => submitting.await,
@@ -159,7 +164,7 @@ impl Call {
         };
         tokio::select! {
             biased;
-            done = self.answers.next() => Event::Answered(done),
+            () = answered => Event::Answered,
             (token, result) = submitting => {
                 self.submitting = None;
                 Event::Submitted(token, result)
@@ -196,11 +201,16 @@ impl Call {
             self.waiting.since(Some(started));
         }
         self.requests_under_way.push_back(Some(UnderWay { id, level, started }));
-        let (engine, answers, deadline) = (self.shared.engine.clone(), self.answers.clone(), self.deadline);
-        self.submitting = Some(Box::pin(async move {
-            drop(permit);
-            (token, engine.submit(append, token, &answers, deadline).await)
-        }));
+        drop(permit);
+        match self.shared.engine.submit_now(append, token, &self.answers) {
+            Ok(None) => {}
+            Ok(Some(append)) => {
+                let (engine, answers, deadline) = (self.shared.engine.clone(), self.answers.clone(), self.deadline);
+                self.submitting =
+                    Some(Box::pin(async move { (token, engine.submit(append, token, &answers, deadline).await) }));
+            }
+            Err(error) => self.refused(token, error),
+        }
     }
 
     fn refused(&mut self, token: u64, error: ApiError) {
@@ -217,8 +227,9 @@ impl Call {
         self.waiting.since(self.requests_under_way.front().and_then(|oldest| oldest.as_ref().map(|r| r.started)));
     }
 
-    fn settle(&mut self, completions: Vec<Completion>) {
-        for Completion { token, result } in completions {
+    fn settle(&mut self) {
+        let mut answered = std::mem::take(&mut self.answered);
+        for Completion { token, result } in answered.drain(..) {
             let slot = token.checked_sub(self.first_token).and_then(|at| self.requests_under_way.get_mut(at as usize));
             let Some(UnderWay { id, level, started }) = slot.and_then(Option::take) else { continue };
             match result {
@@ -233,6 +244,7 @@ impl Call {
                 }
             }
         }
+        self.answered = answered;
         while let Some(None) = self.requests_under_way.front() {
             self.requests_under_way.pop_front();
             self.first_token += 1;
