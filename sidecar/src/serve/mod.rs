@@ -61,9 +61,11 @@ pub fn engine_options(config: &Path) -> Result<Options, Exit> {
     Ok(Options { config: loaded.config, require_mounts, grant, observer: Metrics::new(url_names) })
 }
 
-/// Worker threads by the cgroup's CPU quota (which `available_parallelism` knows), not by the host's cores.
+/// Worker threads by the cgroup's CPU quota (which `available_parallelism` knows), not by the host's cores. One core is
+/// left to the committers and to the clients, which share it: where there are two, a second worker would be woken and
+/// put to sleep for each append that the first one could have taken.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .max_blocking_threads(8)

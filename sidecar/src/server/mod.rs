@@ -12,6 +12,7 @@ pub mod problem;
 mod rest;
 pub mod socket;
 pub mod status;
+mod stream;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -36,6 +37,7 @@ use tonic::codegen::StdError;
 
 use self::problem::{Problem, panicked};
 use self::status::ConfigReport;
+use self::stream::SocketStream;
 use crate::engine::Engine;
 use crate::engine::api::Item;
 use crate::metrics::Metrics;
@@ -107,7 +109,10 @@ impl Server {
                 () = self.shared.closing.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => self.connect(stream, Door::Socket),
+                Ok((stream, _)) => match SocketStream::new(stream) {
+                    Ok(stream) => self.connect(stream, Door::Socket),
+                    Err(e) => pause_after(&e).await,
+                },
                 Err(e) => pause_after(&e).await,
             }
         }
