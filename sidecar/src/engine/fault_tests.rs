@@ -349,6 +349,15 @@ async fn lives(seed: u64) {
         let forgets_pages = random.random_bool(0.5);
         let faults = Faults { forgets_pages, ..faults };
         if one {
+            // It may come back, emptied or not, and another may fail then.
+            engine.0.with_log(|log| log.rest = Duration::from_millis(random.random_range(1..20)));
+            for _ in 0..random.random_range(0..4) {
+                let disk = machine.disk(if random.random_bool(0.5) { "/m/a" } else { "/m/b" });
+                disk.break_with(faults);
+                tokio::time::sleep(Duration::from_millis(random.random_range(1..40))).await;
+                disk.break_with(Faults::default());
+                tokio::time::sleep(Duration::from_millis(random.random_range(1..40))).await;
+            }
             let path = if random.random_bool(0.5) { "/m/a" } else { "/m/b" };
             machine.disk(path).break_with(faults);
         } else {
