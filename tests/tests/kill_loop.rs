@@ -56,7 +56,7 @@ async fn a_power_cut_without_affinity_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_below_ext4_loses_and_doubles_nothing() {
-    run("a_power_cut_below_ext4_loses_and_doubles_nothing", Shape::one_directory().on_ext4().long()).await;
+    run("a_power_cut_below_ext4_loses_and_doubles_nothing", Shape::one_directory().flushing().on_ext4().long()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +67,38 @@ async fn failing_disks_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_disks_without_affinity_lose_and_double_nothing() {
     run("failing_disks_without_affinity_lose_and_double_nothing", Shape::without_affinity().with(Trouble::QUICK)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_segments_are_written_a_kill_loses_and_doubles_nothing() {
+    run("while_segments_are_written_a_kill_loses_and_doubles_nothing", Shape::three_directories().flushing()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_segments_are_written_without_affinity_a_kill_loses_and_doubles_nothing() {
+    run(
+        "while_segments_are_written_without_affinity_a_kill_loses_and_doubles_nothing",
+        Shape::without_affinity().flushing(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_segments_are_written_a_power_cut_loses_and_doubles_nothing() {
+    run(
+        "while_segments_are_written_a_power_cut_loses_and_doubles_nothing",
+        Shape::three_directories().flushing().on_twins(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_segments_are_written_failing_disks_lose_and_double_nothing() {
+    run(
+        "while_segments_are_written_failing_disks_lose_and_double_nothing",
+        Shape::three_directories().flushing().with(Trouble::QUICK),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,14 +44,16 @@ struct Arguments {
 fn shape(kind: Kind, number: u64) -> Shape {
     const SHAPES: [fn() -> Shape; 4] =
         [Shape::one_directory, Shape::three_directories, Shape::without_affinity, Shape::own_journal];
-    // A disk in trouble is of interest where there are others.
+    // A disk in trouble is of interest where there are others, and one is given up for a stall only if others commit.
     let several = SHAPES[1 + number as usize % 3];
+    let committing = SHAPES[1 + number as usize % 2];
     match kind {
         Kind::Kill => SHAPES[number as usize % 4](),
-        Kind::Cut => SHAPES[number as usize % 4]().on_twins(),
+        Kind::Cut if number % 2 == 1 => SHAPES[number as usize / 2 % 4]().on_ext4().long(),
+        Kind::Cut => SHAPES[number as usize / 2 % 4]().on_twins(),
         Kind::Fill => several().with(&[Trouble::Full]),
         Kind::Fail => several().with(Trouble::FAILURES),
-        Kind::Stall => several().with(&[Trouble::Stall, Trouble::Slow]),
+        Kind::Stall => committing().with(&[Trouble::Stall, Trouble::Slow]),
     }
 }
 

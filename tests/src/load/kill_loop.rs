@@ -9,11 +9,12 @@ use super::ledger::Counts;
 use super::shape::Ground;
 use super::trouble::Trouble;
 use super::{Client, Kind, Ledger, Shape, verify};
+use crate::harness::calls::directory;
 use crate::harness::{DEADLINE, grpc};
 use crate::twin::Rig;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use walstorage_sidecar::proto::{GetCollectionRequest, TruncateRequest};
+use walstorage_sidecar::proto::{GetCollectionRequest, Status, TruncateRequest};
 
 const CLIENTS: [(Kind, bool); 8] = [
     (Kind::Stream(32), false),
@@ -309,11 +310,11 @@ impl Writer {
             let number = self.rng.random_range(0..self.rig.disks.len());
             println!("round {round}: {trouble:?} on d{}", number + 1);
             trouble.begin(&self.rig.disks[number], &mut self.rng);
-            disk = Some(number);
+            disk = Some((number, trouble));
         }
         let more = self.rng.random_range(0..self.entries);
         let passed = || self.ledger.counts().acked + self.ledger.counts().refused;
-        let struck = || disk.is_none_or(|number| self.rig.disks[number].struck() > 0);
+        let struck = || disk.is_none_or(|(number, _)| self.rig.disks[number].struck() > 0);
         let ended = || running.iter().all(tokio::task::JoinHandle::is_finished);
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
         let started = Instant::now();
@@ -323,6 +324,15 @@ impl Writer {
             ticks.tick().await;
             assert!(started.elapsed() < DEADLINE, "seed {}, round {round}: no progress", self.seed);
         }
+        if let Some((number, Trouble::Stall)) = disk
+            && struck()
+        {
+            // Its collections move when others have shown for long enough that they are not stalled.
+            let url = self.rig.sidecar.setup.url(&format!("d{}", number + 1));
+            let given_up = |status: &Status| directory(status, &url).state == "failed";
+            self.rig.sidecar.wait_status("a stalled disk is given up", given_up).await;
+        }
+        let passed = || self.ledger.counts().acked + self.ledger.counts().refused;
         let target = passed() + more;
         while passed() < target && !ended() {
             ticks.tick().await;

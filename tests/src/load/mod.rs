@@ -4,6 +4,7 @@ pub mod churn;
 pub mod client;
 pub mod kill_loop;
 pub mod ledger;
+pub mod many;
 pub mod shape;
 mod transport;
 pub mod trouble;

@@ -62,6 +62,12 @@ impl Shape {
         Self::new(setup.set(&format!("journal_url = {journal:?}")), 3, 3)
     }
 
+    /// Writes segments all the time: its thresholds are tiny.
+    #[must_use]
+    pub fn flushing(self) -> Self {
+        self.set("memory_flush_size_bytes = 2048").set("global_flush_threshold = 524288")
+    }
+
     /// Puts the directories on disks whose power is cut, too.
     #[must_use]
     pub fn on_twins(self) -> Self {

@@ -16,6 +16,8 @@ pub(super) type Ino = u64;
 pub(super) const ROOT: Ino = 1;
 
 const SECTOR: u64 = 512;
+/// Space is given out in blocks of so many bytes.
+const BLOCK: u64 = 4096;
 const FOLDER: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 
@@ -38,6 +40,10 @@ struct Content {
 }
 
 impl Content {
+    fn allocated(&self) -> u64 {
+        (self.data.len() as u64).next_multiple_of(BLOCK)
+    }
+
     fn sector(&self, number: u64) -> Vec<u8> {
         let start = ((number * SECTOR) as usize).min(self.data.len());
         let end = (start + SECTOR as usize).min(self.data.len());
@@ -149,7 +155,7 @@ impl Files {
 
     /// Capacity and what is free of it.
     pub(super) fn space(&self) -> (u64, u64) {
-        (self.capacity, self.capacity.saturating_sub(self.used))
+        (self.capacity, self.capacity.saturating_sub(self.used) / BLOCK * BLOCK)
     }
 
     fn node(&self, ino: Ino) -> Done<&Node> {
@@ -301,22 +307,23 @@ impl Files {
     pub(super) fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Done<usize> {
         let free = self.space().1;
         let content = self.content(ino)?;
-        let len = content.data.len() as u64;
-        let fits = (len + free).saturating_sub(offset).min(bytes.len() as u64) as usize;
+        let allocated = content.allocated();
+        let fits = (allocated + free).saturating_sub(offset).min(bytes.len() as u64) as usize;
         if fits == 0 && !bytes.is_empty() {
             return Err(Errno::NOSPC);
         }
         content.write(offset, &bytes[..fits]);
-        let grown = content.data.len() as u64 - len;
+        let grown = content.allocated() - allocated;
         self.used += grown;
         Ok(fits)
     }
 
     pub(super) fn set_len(&mut self, ino: Ino, len: u64) -> Done<()> {
         let content = self.content(ino)?;
-        let old = content.data.len() as u64;
+        let old = content.allocated();
         content.set_len(len);
-        self.used = self.used + len - old;
+        let new = content.allocated();
+        self.used = self.used + new - old;
         Ok(())
     }
 
@@ -356,7 +363,7 @@ impl Files {
         }
         self.nodes.retain(|ino, node| node.opened > 0 || reached.contains(ino));
         let lens = self.nodes.values().map(|node| match &node.body {
-            Body::File(content) => content.data.len() as u64,
+            Body::File(content) => content.allocated(),
             Body::Folder(_) => 0,
         });
         self.used = lens.sum();

@@ -190,7 +190,14 @@ fn named<'a>(files: &'a Files, head: Head, call: &'a Call) -> &'a OsStr {
 
 impl State {
     fn perform(&mut self, head: Head, call: Call) -> Result<Answer, Errno> {
+        let result = self.try_to(head, call);
         self.calls += 1;
+        // A full disk is a fault like those that were ordered.
+        self.faults.struck += u64::from(matches!(result, Err(Errno::NOSPC)));
+        result
+    }
+
+    fn try_to(&mut self, head: Head, call: Call) -> Result<Answer, Errno> {
         let (files, node) = (&mut self.files, head.node);
         let done = |()| Answer::default();
         match call {

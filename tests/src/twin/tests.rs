@@ -186,16 +186,16 @@ fn a_stalled_call_returns_when_the_disk_is_healed_and_others_go_on() {
 #[test]
 fn a_full_disk_takes_what_fits_and_says_no_space() {
     let Some((_folder, disk)) = disk("a_full_disk_takes_what_fits_and_says_no_space") else { return };
-    disk.set_capacity(10_000);
+    disk.set_capacity(12_500);
     let file = File::create_new(disk.path().join("file")).expect("a file");
     file.write_all_at(&[1; 8192], 0).expect("it fits");
-    assert_eq!(file.write_at(&[1; 4096], 8192).expect("a part fits"), 10_000 - 8192);
-    assert_eq!(file.write_at(&[1; 1], 10_000).expect_err("full").kind(), ErrorKind::StorageFull);
+    assert_eq!(file.write_at(&[1; 8192], 8192).expect("a block fits"), 4096);
+    assert_eq!(file.write_at(&[1; 1], 12_288).expect_err("full").kind(), ErrorKind::StorageFull);
     assert_eq!(File::create_new(disk.path().join("other")).expect_err("full").kind(), ErrorKind::StorageFull);
     file.write_all_at(&[2; 8192], 0).expect("what is there can be overwritten");
-    assert_eq!(disk.space(), (10_000, 0));
+    assert_eq!(disk.space(), (12_500, 0));
     file.set_len(5000).expect("shorter");
-    assert_eq!(disk.space(), (10_000, 5000));
+    assert_eq!(disk.space(), (12_500, 4096));
 }
 
 /// One random step; what it shows, errors included.

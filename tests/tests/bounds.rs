@@ -1,0 +1,149 @@
+//! What a sidecar may take, whatever is appended and not truncated: memory, journal, syncs, file descriptors, time to
+//! stop. `WALSTORAGE_FULL_SIZE=1` runs the loads at the size that the design names, on real folders.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use walstorage_tests::harness::memory::mib;
+use walstorage_tests::harness::skip::skipped;
+use walstorage_tests::harness::{Setup, Sidecar};
+use walstorage_tests::load::many::{self, Load, descriptors};
+use walstorage_tests::twin::Rig;
+
+const MIB: u64 = 1 << 20;
+
+/// What a process takes beside its entries: the bound's tenth, and this.
+const BESIDE: f64 = 30.0;
+
+fn full_size() -> bool {
+    std::env::var_os("WALSTORAGE_FULL_SIZE").is_some()
+}
+
+fn bounded(memory: u64, journal: u64) -> Setup {
+    Setup::new(1)
+        .set(&format!("memory_flush_size_bytes = {}", MIB.min(memory / 8)))
+        .set(&format!("global_flush_threshold = {memory}"))
+        .set(&format!("journal_max_bytes = {journal}"))
+}
+
+fn within(cost: &many::Cost, memory: u64, journal: u64) {
+    println!("{cost}");
+    let bound = memory as f64 / MIB as f64 * 1.1 + BESIDE;
+    assert!(cost.resident <= bound, "resident memory of at most {bound:.0} MiB: {cost}");
+    assert!(cost.journal <= journal, "a journal of at most {} MiB: {cost}", journal / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_untruncated_collections_stay_within_memory_journal_and_syncs() {
+    let test = "many_untruncated_collections_stay_within_memory_journal_and_syncs";
+    let (load, memory, journal) = if full_size() {
+        (load(10_000, 32, 16 << 10), 512 * MIB, 640 * MIB)
+    } else {
+        (load(1000, 8, 16 << 10), 32 * MIB, 64 * MIB)
+    };
+    let mut rig = if full_size() {
+        Rig::on_folders(bounded(memory, journal))
+    } else {
+        match Rig::new(bounded(memory, journal), 1, 1 << 30) {
+            Ok(rig) => rig,
+            Err(why) => return skipped(test, &why),
+        }
+    };
+    rig.start().await;
+    let cost = many::run(&rig.sidecar, load).await;
+    within(&cost, memory, journal);
+    assert_eq!(cost.acked as usize, load.collections * load.entries);
+    if let Some(disk) = rig.disks.first() {
+        // Of 128 MiB: a sync for each group of at least what is under way, and a few for each MiB that is flushed. A
+        // segment for each collection would need thousands more.
+        let groups = cost.acked / 16;
+        assert!(disk.counts().1 < groups + 1000, "{} syncs for {} entries", disk.counts().1, cost.acked);
+    }
+    rig.sidecar.kill();
+    rig.start().await;
+    let mut client = rig.sidecar.grpc();
+    for n in (0..load.collections).step_by(load.collections / 50) {
+        many::check(&mut client, n, load.entries, load.payload).await;
+    }
+}
+
+fn load(collections: usize, entries: usize, payload: usize) -> Load {
+    Load { collections, entries, payload, clients: 4, window: 32, at_most: Duration::MAX }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_collection_at_full_speed_stays_within_memory_and_journal() {
+    let seconds = if full_size() { 60 } else { 4 };
+    let (memory, journal) = if full_size() { (512 * MIB, 640 * MIB) } else { (24 * MIB, 64 * MIB) };
+    let sidecar = Sidecar::ready(bounded(memory, journal)).await;
+    let hot = Load {
+        collections: 1,
+        entries: usize::MAX,
+        payload: 4 << 10,
+        clients: 1,
+        window: 256,
+        at_most: Duration::from_secs(seconds),
+    };
+    let cost = many::run(&sidecar, hot).await;
+    within(&cost, memory, journal);
+    many::check(&mut sidecar.grpc(), 0, cost.acked as usize, hot.payload).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_many_segments_at_once_keeps_file_descriptors_bounded() {
+    let memory = 16 * MIB;
+    let sidecar = Sidecar::ready(bounded(memory, 64 * MIB).set("memory_flush_size_bytes = 65536")).await;
+    let load = load(300, 12, 16 << 10);
+    let cost = many::run(&sidecar, load).await;
+    println!("{cost}");
+    let before = descriptors(sidecar.pid());
+    let readers = 60;
+    let running: Vec<_> = (0..readers)
+        .map(|reader| {
+            let mut client = sidecar.grpc();
+            tokio::spawn(async move {
+                for n in (0..load.collections).skip(reader).step_by(75) {
+                    many::check(&mut client, n, load.entries, load.payload).await;
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    while !running.iter().all(tokio::task::JoinHandle::is_finished) {
+        ticks.tick().await;
+        most = descriptors(sidecar.pid()).max(most);
+    }
+    for reader in running {
+        reader.await.expect("it read everything");
+    }
+    assert!(most <= before + readers + 80, "{most} descriptors for {readers} connections and {before} before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_with_ten_thousand_dirty_collections_takes_less_than_ten_seconds_and_loses_nothing() {
+    let mut sidecar = Sidecar::ready(Setup::new(1)).await;
+    let load = Load { clients: 8, window: 256, ..load(10_000, 1, 200) };
+    println!("{}", many::run(&sidecar, load).await);
+    let asked = Instant::now();
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.exit().await.code(), Some(0));
+    // What Kubernetes is told to wait for.
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    sidecar.start();
+    sidecar.wait_ready().await;
+    assert_eq!(sidecar.status().await.collections, 10_000);
+    let mut client = sidecar.grpc();
+    for n in (0..load.collections).step_by(101) {
+        many::check(&mut client, n, load.entries, load.payload).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_sidecar_holds_little_memory_of_its_own() {
+    let sidecar = Sidecar::ready(Setup::new(3)).await;
+    let resident = mib(sidecar.pid(), "VmRSS").expect("memory");
+    println!("idle: {resident:.1} MiB, {:.1} of its own", mib(sidecar.pid(), "RssAnon").expect("memory"));
+    assert!(resident < 15.0, "{resident:.1} MiB");
+}
