@@ -462,6 +462,8 @@ mod failure_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod flush_tests;
+#[cfg(test)]
 mod life_tests;
 #[cfg(test)]
 mod slot_tests;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::released::{Known, Released};
 use crate::commit::buffer::EntryBuffer;
 use crate::commit::collection::Gap;
 use crate::commit::producers::LastRequest;
@@ -61,6 +62,8 @@ pub(crate) struct Found {
     pub(crate) truncated_to: Lsn,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) segments: FoundSegments,
+    /// Entries that are left out.
+    pub(crate) released: Released,
     pub(crate) producers: HashMap<Bytes, LastRequest>,
     pub(crate) deleted: bool,
     /// The last frame that says how far it goes: a gap says only what is lost.
@@ -76,9 +79,15 @@ pub(crate) struct StreamContent {
     pub(crate) epoch: Option<(u64, EpochFact)>,
     /// The highest epoch that anything in it speaks of.
     pub(crate) highest_epoch: u64,
+    known: Known,
 }
 
 impl StreamContent {
+    /// A stream of which nothing is read yet.
+    pub(crate) fn new(known: Known) -> Self {
+        Self { known, ..Self::default() }
+    }
+
     /// Takes one record of the frame `seq`. Every record of a frame that counts must be given, in order.
     ///
     /// # Errors
@@ -101,6 +110,8 @@ impl StreamContent {
             }
         }
         self.highest_epoch = self.highest_epoch.max(record.incarnation.epoch().0).max(record.epoch.0);
+        let flushed = if record.kind == Kind::Flushed { Some(FlushedFact::decode(record)?) } else { None };
+        let is_here = flushed.is_some_and(|fact| self.known.is_here(&fact));
         let found = self.found(record)?;
         // A flush says how far the segments go, not how far the collection goes.
         if !matches!(record.kind, Kind::Gap | Kind::Flushed) {
@@ -124,6 +135,8 @@ impl StreamContent {
             Kind::Truncate => {
                 found.head = found.head.max(TruncateFact::decode(record)?.head).max(record.lsn);
                 found.truncated_to = found.truncated_to.max(record.lsn);
+                found.released.truncate(record.lsn);
+                found.release(Lsn::ZERO, record.lsn);
             }
             Kind::Gap => {
                 let fact = GapFact::decode(record)?;
@@ -132,11 +145,21 @@ impl StreamContent {
             }
             Kind::Flushed => {
                 found.head = found.head.max(record.lsn);
-                found.segments.add(FlushedFact::decode(record)?, record.lsn);
+                if let Some(fact) = flushed {
+                    found.segments.add(fact, record.lsn);
+                    if is_here {
+                        found.released.flush(fact.first_lsn, record.lsn);
+                        found.release(fact.first_lsn, record.lsn);
+                    }
+                }
             }
             _ => {
                 found.head = found.head.max(record.lsn);
-                found.deleted |= record.kind == Kind::Delete;
+                if record.kind == Kind::Delete {
+                    found.deleted = true;
+                    found.released.truncate(Lsn(u64::MAX));
+                    found.release(Lsn::ZERO, Lsn(u64::MAX));
+                }
             }
         }
         Ok(())
@@ -146,7 +169,8 @@ impl StreamContent {
         Ok(match self.found.entry(record.incarnation) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Found::new(CollectionName::new(record.collection_id)?))
+                let released = self.known.of(record.incarnation);
+                entry.insert(Found { released, ..Found::new(CollectionName::new(record.collection_id)?) })
             }
         })
     }
@@ -164,6 +188,7 @@ impl Found {
             truncated_to: Lsn::ZERO,
             gaps: Vec::new(),
             segments: FoundSegments::default(),
+            released: Released::default(),
             producers: HashMap::new(),
             deleted: false,
             last_seen: Moment::default(),
@@ -178,12 +203,24 @@ impl Found {
             let count = record.batch_end.0.saturating_sub(lsn.0) + 1;
             self.request(record.producer_id, LastRequest { seq: record.producer_seq, first: lsn, count });
         }
+        self.head = self.head.max(lsn);
+        if self.released.has(lsn) {
+            return;
+        }
         if self.entries.last().is_none_or(|last| last < lsn) {
             let raw = record.raw();
             self.entries.push(lsn, raw.len(), |out| out.extend_from_slice(raw));
         } else {
             self.stragglers.push((lsn, record.raw().to_vec()));
         }
+    }
+
+    /// Lets go of the entries from `first` to `last`, as far as they are the first ones.
+    fn release(&mut self, first: Lsn, last: Lsn) {
+        if self.entries.first().is_some_and(|lsn| lsn >= first) {
+            self.entries.truncate_to(last);
+        }
+        self.stragglers.retain(|(lsn, _)| *lsn < first || *lsn > last);
     }
 
     /// The highest sequence of a producer wins; of one batch the first entry.

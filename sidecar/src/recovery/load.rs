@@ -3,12 +3,13 @@
 //!
 //! Memory: two files at a time (one is read while the other is looked through), beside the entries that count.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use super::content::{ContentError, StreamContent};
+use super::released::Known;
 use crate::directory::disk::{Disk, DiskFile};
 use crate::directory::identity::JOURNAL;
 use crate::format::facts::{AcceptedDamage, Close, EpochFact, Fact as _};
@@ -166,17 +167,19 @@ impl FileBytes {
     }
 }
 
-/// Reads the journal of the directory `ours`. `progress` is told bytes as they are read.
+/// Reads the journal of the directory `ours`. `progress` is told bytes as they are read. What is in segments of the
+/// directories `here` is left out.
 ///
 /// # Errors
 /// See [`LoadError`]. Ranges that cannot be read are damage, no error.
 pub(crate) fn load(
     disk: &dyn Disk,
     ours: uuid::Uuid,
+    here: &Arc<HashSet<uuid::Uuid>>,
     total: &dyn Fn(u64),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<LoadedJournal, LoadError> {
-    let mut loader = Loader { disk, ours, progress, bytes: FileBytes::default() };
+    let mut loader = Loader { disk, ours, known: Known::new(here), progress, bytes: FileBytes::default() };
     let journal = Path::new(JOURNAL);
     let entries = match disk.list(journal) {
         Ok(entries) => entries,
@@ -207,6 +210,7 @@ pub(crate) fn load(
         let files = files.into_iter().map(|(file, _)| file).collect();
         loaded.garbage.extend(garbage.into_iter().map(|(file, _)| file));
         oldest = oldest.max(verdict.oldest);
+        loader.known.add(&content);
         loaded.highest_epoch = loaded.highest_epoch.max(content.highest_epoch);
         if let Some((_, epoch)) = &content.epoch {
             // Newer streams speak first: what they say of a stream stands.
@@ -326,6 +330,7 @@ fn read_in_order(
 struct Loader<'a> {
     disk: &'a dyn Disk,
     ours: uuid::Uuid,
+    known: Known,
     progress: &'a (dyn Fn(u64) + Sync),
     bytes: FileBytes,
 }
@@ -375,7 +380,7 @@ impl Loader<'_> {
         };
         let id = id.or(close.map(|close| close.stream));
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
-        let mut content = StreamContent::default();
+        let mut content = StreamContent::new(self.known.clone());
         let mut scans: Vec<SlotScan> = Vec::new();
         read_in_order(self.disk, slots, self.progress, |name, bytes| {
             let mut error = None;
@@ -429,7 +434,7 @@ impl Loader<'_> {
         scans: &[SlotScan],
         verdict: &Verdict,
     ) -> Result<StreamContent, LoadError> {
-        let mut content = StreamContent::default();
+        let mut content = StreamContent::new(self.known.clone());
         for (index, (&(name, _), scanned)) in slots.iter().zip(scans).enumerate() {
             let counts = |at: &&FrameAt| at.scan == index;
             let offsets: Vec<_> = verdict.accepted.iter().filter(counts).map(|at| scanned.places[at.place]).collect();

@@ -195,6 +195,7 @@ impl Parts {
                 truncated_to,
                 gaps,
                 segments: _,
+                released: _,
                 producers,
                 deleted: _,
                 last_seen,

@@ -13,10 +13,12 @@ pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
 pub(crate) mod open;
+pub(crate) mod released;
 mod shared;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
@@ -294,6 +296,8 @@ impl Attempt<'_> {
     fn load(&mut self) -> Result<(), Stop> {
         self.check_identities()?;
         let progress = self.progress;
+        let identities = self.opened.iter().filter_map(|dir| dir.opened.identity.as_ref());
+        let here = Arc::new(identities.map(|identity| identity.directory).collect());
         let loaded: Vec<(usize, Result<LoadedJournal, LoadError>)> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .opened
@@ -303,10 +307,12 @@ impl Attempt<'_> {
                 .map(|(index, dir)| {
                     let disk = dir.opened.disk.0.clone();
                     let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
+                    let here = &here;
                     let thread = scope.spawn(move || {
                         load::load(
                             disk.as_ref(),
                             ours,
+                            here,
                             &|bytes| {
                                 progress.total.fetch_add(bytes, Ordering::Relaxed);
                             },

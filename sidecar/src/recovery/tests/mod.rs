@@ -59,7 +59,7 @@ fn lay(root: &Path, directory: Uuid, streams: &[&Stream]) {
 }
 
 fn read(root: &Path, directory: Uuid) -> LoadedJournal {
-    load::load(&RealDisk::new(root.to_owned(), IoMode::Auto), directory, &|_| {}, &|_| {}).unwrap()
+    load::load(&RealDisk::new(root.to_owned(), IoMode::Auto), directory, &Default::default(), &|_| {}, &|_| {}).unwrap()
 }
 
 fn loaded(streams: &[&Stream]) -> LoadedJournal {
