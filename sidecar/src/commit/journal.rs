@@ -203,6 +203,8 @@ pub(crate) struct Journal {
     pub(crate) mixed: bool,
     /// The version of the members that it states durably.
     pub(crate) stated: u64,
+    /// Its folder is not there any more, or is another.
+    pub(crate) not_mounted: bool,
     /// Its committer is in the kernel with a write that was abandoned.
     pub(crate) stalled: bool,
     /// What it holds is being committed elsewhere.
@@ -279,6 +281,7 @@ impl Journal {
             joins: None,
             mixed: false,
             stated: 0,
+            not_mounted: false,
             stalled: false,
             evacuation: None,
             probe_at: now,

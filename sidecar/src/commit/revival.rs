@@ -34,6 +34,7 @@ impl Log {
         match result {
             Ok(()) => {
                 journal.health = Health::Healthy;
+                journal.not_mounted = false;
                 journal.since = SystemTime::now();
                 self.restart_stream(dir, now);
                 self.journals[dir].since_checkpoint = u64::MAX;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::collection::DirIx;
 use super::frames::IDLE;
-use super::journal::{Closing, Opening};
+use super::journal::{Closing, Health, Opening};
 use super::log::{Log, Stage};
 use super::slots::{FillJob, SpareWork, StampJob};
 use crate::directory::disk::Space;
@@ -41,6 +41,25 @@ pub(crate) struct Listing {
     pub(crate) newest: Option<StreamKey>,
     /// `None` where it could not be measured.
     pub(crate) space: Option<Space>,
+    /// The folder that was opened is not there any more.
+    pub(crate) gone: Option<Gone>,
+}
+
+/// What is where a directory was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Nothing,
+    /// Another folder: a volume was taken away, or mounted over it.
+    Another,
+}
+
+impl Gone {
+    const fn why(self) -> &'static str {
+        match self {
+            Self::Nothing => "its folder has vanished while the sidecar runs",
+            Self::Another => "another folder is at its place since the sidecar started",
+        }
+    }
 }
 
 impl Log {
@@ -83,6 +102,18 @@ impl Log {
         Upkeep::Wait(due.into_iter().flatten().min().filter(|_| !stopping))
     }
 
+    /// What is written there now would not be found by the next start.
+    fn gone(&mut self, dir: DirIx, gone: Gone, now: Instant) {
+        let journal = &mut self.journals[dir];
+        if !journal.is_open() {
+            return;
+        }
+        journal.not_mounted = true;
+        journal.stalled = journal.in_flight.is_some() && !journal.holds_a_frame();
+        journal.health = Health::Failed(gone.why().to_owned());
+        self.lose(dir, gone.why(), now);
+    }
+
     /// Files of the journal are gone.
     pub(crate) fn unlinked(&mut self, dir: DirIx) {
         self.journals[dir].unlinking = 0;
@@ -91,6 +122,9 @@ impl Log {
 
     /// The journal was listed: a newer stream than ours is somebody else's.
     pub(crate) fn listed(&mut self, dir: DirIx, listing: Listing, now: Instant) {
+        if let Some(gone) = listing.gone {
+            return self.gone(dir, gone, now);
+        }
         let others =
             self.journals.iter().enumerate().filter(|(other, _)| *other != dir).map(|(_, other)| other.latency_us);
         let best_us = others.filter(|us| *us > 0.0).fold(f64::MAX, f64::min);

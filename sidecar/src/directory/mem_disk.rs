@@ -32,6 +32,8 @@ pub(crate) struct Faults {
     pub(crate) read_only: bool,
     /// This many calls succeed; from then on every call fails.
     pub(crate) calls_left: Option<u64>,
+    /// Another folder is at its place.
+    pub(crate) replaced: bool,
     /// Writes and syncs do not return until this is over.
     pub(crate) hangs: bool,
     /// Every call panics.
@@ -384,7 +386,8 @@ impl Disk for MemDisk {
     }
 
     fn device_inode(&self) -> io::Result<(u64, u64)> {
-        Ok((1, self.inode))
+        let replaced = self.state.lock().faults.replaced;
+        Ok((if replaced { 2 } else { 1 }, self.inode))
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Lock> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::fault_tests::{Machine, batch, contents, name, toml};
+use crate::api::DirectoryState;
 use crate::commit::journal::Health;
 use crate::commit::log::Log;
 use crate::directory::mem_disk::Faults;
@@ -341,4 +342,21 @@ async fn an_emptied_directory_that_is_named_again_shows_nothing_of_what_it_held(
     let names: Vec<String> = engine.list(None, 100).unwrap().into_iter().map(|info| info.name.to_string()).collect();
     assert_eq!(names, ["other"]);
     engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_directory_whose_folder_is_replaced_under_way_takes_nothing_more_until_it_is_back() {
+    let machine = Machine::default();
+    let (engine, disk, other) = one_home(&machine).await;
+    engine.0.with_log(|log| log.rest = Duration::from_millis(1));
+    disk.break_with(Faults { replaced: true, ..Faults::default() });
+    until(&engine, "it to be missed", |log| log.journals[1 - other].not_mounted).await;
+    let shown = &engine.status().directories[1 - other];
+    assert_eq!(shown.state, DirectoryState::NotMounted, "{shown:?}");
+    let moved = engine.append(batch("c", &["two".into()]), None).await.unwrap();
+    assert_eq!(moved.directory.as_str(), BOTH[other]);
+    disk.break_with(Faults::default());
+    until(&engine, "its return", |log| log.journals[1 - other].takes_data()).await;
+    engine.shutdown().await;
+    reads_after_a_cut(&machine, &toml(BOTH, ""), &[("c", &["one", "two"])]).await;
 }

@@ -136,6 +136,10 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectorySt
             let remedy = "free or add space; its collections live on other directories meanwhile";
             (DirectoryState::Full, why.clone(), remedy.to_owned())
         }
+        Health::Failed(why) if journal.not_mounted => {
+            let remedy = "mount it again: it is tried every minute";
+            (DirectoryState::NotMounted, why.clone(), evacuation(journal, segments, remedy))
+        }
         Health::Failed(why) => {
             let remedy = "repair or replace the device; it is tried again every minute";
             (DirectoryState::Failed, why.clone(), evacuation(journal, segments, remedy))

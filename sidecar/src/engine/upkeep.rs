@@ -14,7 +14,7 @@ use crate::commit::collection::DirIx;
 use crate::commit::log::Log;
 use crate::commit::outcome::Failure;
 use crate::commit::slots::{FILL_PIECE, FillJob, NotStamped, StampJob};
-use crate::commit::upkeep::{Listing, Upkeep};
+use crate::commit::upkeep::{Gone, Listing, Upkeep};
 use crate::directory::aligned::Aligned;
 use crate::directory::disk::DiskFile;
 use crate::directory::identity::JOURNAL;
@@ -32,7 +32,11 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
                 Upkeep::End => return,
                 work => keeper.carry_out(&work),
             };
+            let tells = done.tells_of_health();
             inner.with_log(|log| done.report(log, dir, Instant::now()));
+            if tells {
+                inner.turn();
+            }
         }
     };
     while std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -62,6 +66,11 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// Whether others may wait for this.
+    const fn tells_of_health(&self) -> bool {
+        matches!(self, Self::Probed(_) | Self::Listed(Listing { gone: Some(_), .. }))
+    }
+
     /// Tells the log.
     pub(super) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
         match self {
@@ -146,6 +155,10 @@ impl<'a> Keeper<'a> {
         let disk = &self.handle.disk.0;
         let entries = disk.list(Path::new(JOURNAL)).unwrap_or_default();
         let newest = entries.iter().filter_map(|entry| SlotName::parse(&entry.name)).map(|name| name.key).max();
-        Listing { newest, space: disk.space().ok() }
+        let gone = match disk.device_inode() {
+            Ok(place) => (place != self.handle.place).then_some(Gone::Another),
+            Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(Gone::Nothing),
+        };
+        Listing { newest, space: disk.space().ok(), gone }
     }
 }

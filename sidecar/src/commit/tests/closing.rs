@@ -119,7 +119,7 @@ fn a_directory_that_cannot_be_written_at_a_start_does_not_hold_the_others() {
 fn a_newer_stream_in_the_listing_fences() {
     let mut rig = Rig::one();
     let mut newer = rig.key(0);
-    let listing = |newest| Listing { newest: Some(newest), space: None };
+    let listing = |newest| Listing { newest: Some(newest), ..Listing::default() };
     rig.log.listed(0, listing(newer), rig.now);
     assert_eq!(rig.log.stage, Stage::Serving);
     newer.epoch.0 += 1;
