@@ -70,8 +70,11 @@ struct Arguments {
     #[arg(long)]
     second_folder: Option<PathBuf>,
     /// Measure appends only.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_appends")]
     only_appends: bool,
+    /// Measure everything but appends.
+    #[arg(long)]
+    no_appends: bool,
 }
 
 #[derive(Subcommand)]
@@ -107,6 +110,7 @@ fn main() -> anyhow::Result<()> {
         peers: arguments.peers,
         second: arguments.second_folder.filter(|second| machine::on_another_device(folder.path(), second)),
         only_appends: arguments.only_appends,
+        no_appends: arguments.no_appends,
     };
     let figures = runtime.block_on(rounds::run(&plan))?;
     let text = report::markdown(&figures)?;

@@ -28,12 +28,14 @@ pub(crate) fn markdown(figures: &Figures) -> Result<String, fmt::Error> {
     writeln!(out, "\n## What is promised\n")?;
     writeln!(out, "Ratios are of medians of this run. Where Redis is compared, its better client counts.\n")?;
     out.push_str(&targets::table(figures)?);
-    in_process(out, figures)?;
-    over_sockets(out, figures)?;
-    under_way(out, figures)?;
-    collections(out, figures)?;
-    losses(out, figures)?;
-    devices(out, figures)?;
+    if !figures.loads.is_empty() {
+        in_process(out, figures)?;
+        over_sockets(out, figures)?;
+        under_way(out, figures)?;
+        collections(out, figures)?;
+        losses(out, figures)?;
+        devices(out, figures)?;
+    }
     if !figures.only_appends {
         recoveries(out, figures)?;
         starts(out, figures)?;

@@ -43,11 +43,12 @@ pub(crate) struct Plan {
     /// On another device.
     pub(crate) second: Option<PathBuf>,
     pub(crate) only_appends: bool,
+    pub(crate) no_appends: bool,
 }
 
 /// Measures.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Figures> {
-    let Plan { effort, folder, peers, second: _, only_appends } = plan;
+    let Plan { effort, folder, peers, second: _, only_appends, no_appends } = plan;
     let (effort, only_appends) = (*effort, *only_appends);
     let versions: BTreeMap<_, _> =
         server::Kind::ALL.into_iter().filter_map(|kind| Some((kind, kind.version(peers)?))).collect();
@@ -65,7 +66,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Figures> {
         idle: Spread::default(),
         two_devices: Vec::new(),
     };
-    if syncs::possible() {
+    if syncs::possible() && !no_appends {
         eprintln!("bench: looking whether everybody syncs");
         figures.syncs = Some(syncs::of_all(folder, peers, &present).await?);
     }
@@ -83,10 +84,12 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Figures> {
             }
         }
     }
-    let mut running = start(plan, &present).await?;
+    let mut running = if *no_appends { None } else { Some(start(plan, &present).await?) };
     for round in 1..=effort.rounds {
         eprintln!("bench: round {round} of {}", effort.rounds);
-        appends(&mut figures, &mut running, effort.load).await?;
+        if let Some(running) = &mut running {
+            appends(&mut figures, running, effort.load).await?;
+        }
         if only_appends {
             continue;
         }
@@ -118,7 +121,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Figures> {
 }
 
 async fn start(plan: &Plan, present: &[server::Kind]) -> anyhow::Result<Running> {
-    let Plan { effort, folder, peers, second, only_appends: _ } = plan;
+    let Plan { effort, folder, peers, second, only_appends: _, no_appends: _ } = plan;
     eprintln!("bench: warming up");
     let warm_up = Order::Load { clients: 8, time: effort.warm_up };
     let warm = |setting: &Setting| {
