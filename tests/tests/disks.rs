@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use rustix::io::Errno;
+use walstorage_sidecar::proto::Status;
 use walstorage_tests::harness::Setup;
 use walstorage_tests::harness::calls::{append, directory, payloads, request};
 use walstorage_tests::harness::skip::skipped;
@@ -72,8 +73,8 @@ async fn a_failed_sync_is_acknowledged_from_another_disk_and_read_once_after_any
 }
 
 #[tokio::test]
-async fn a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so() {
-    let test = "a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so";
+async fn a_disk_that_dies_under_load_costs_nothing_and_can_be_removed_when_the_status_says_so() {
+    let test = "a_disk_that_dies_under_load_costs_nothing_and_can_be_removed_when_the_status_says_so";
     let Some(mut rig) = two_in_turn(test).await else { return };
     let (dead, alive) = (rig.sidecar.setup.url("d1"), rig.sidecar.setup.url("d2"));
     let mut client = rig.sidecar.grpc();
@@ -94,13 +95,28 @@ async fn a_disk_that_dies_under_load_costs_no_acknowledgement_and_says_so() {
     assert!(shown.reason.contains("os error 5") && !shown.remedy.is_empty(), "{shown:?}");
     assert_eq!((status.phase.as_str(), directory(&status, &alive).state.as_str()), ("ready", "healthy"));
     assert_eq!(payloads(&mut client, "c1").await, entries, "reads go on");
-    rig.disks[0].heal();
-    rig.cut(1);
-    rig.start().await;
-    let mut client = rig.sidecar.grpc();
-    assert_eq!(payloads(&mut client, "c1").await, entries);
-    for n in 0..60 {
-        assert_eq!(payloads(&mut client, &format!("new{n}")).await, [b"x"]);
+    let evacuated = |status: &Status| {
+        let shown = directory(status, &dead);
+        assert_eq!(shown.state, "failed", "{shown:?}");
+        !shown.in_use && shown.evacuation_bytes_left == 0 && shown.remedy.contains("may be removed")
+    };
+    rig.sidecar.wait_status("nothing of it is needed", evacuated).await;
+    assert_eq!(append(&mut client, "c1", &[b"last"]).await.directory, alive);
+    entries.push(b"last".to_vec());
+    rig.sidecar.stop().await;
+    // The dead disk goes, and its URL with it.
+    rig.disks.remove(0);
+    rig.sidecar.setup.urls(&[alive.clone()]);
+    for seed in 0..2 {
+        rig.start().await;
+        let mut client = rig.sidecar.grpc();
+        let status = rig.sidecar.status().await;
+        assert_eq!(status.directories.len(), 1, "{status:#?}");
+        assert_eq!(payloads(&mut client, "c1").await, entries);
+        for n in 0..60 {
+            assert_eq!(payloads(&mut client, &format!("new{n}")).await, [b"x"]);
+        }
+        rig.cut(seed);
     }
 }
 
