@@ -57,3 +57,25 @@ async fn a_volume_that_is_not_mounted_at_the_start_is_waited_for_and_nothing_is_
         assert_eq!(payloads(&mut sidecar.grpc(), name).await, [name.as_bytes()]);
     }
 }
+#[tokio::test]
+async fn a_volume_that_is_unmounted_under_a_running_sidecar_is_missed_and_its_collections_go_on() {
+    let test = "a_volume_that_is_unmounted_under_a_running_sidecar_is_missed_and_its_collections_go_on";
+    let Some((mut sidecar, disks)) = volumes(test, in_turn(2), 2, 64 << 20) else { return };
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let mut client = sidecar.grpc();
+    let (gone, other) = (sidecar.setup.url("d2"), sidecar.setup.url("d1"));
+    assert_eq!(append(&mut client, "a", &[b"before"]).await.directory, gone);
+    disks[1].detach();
+    let status = sidecar.wait_status("missed", |status| directory(status, &gone).state != "healthy").await;
+    let shown = directory(&status, &gone);
+    assert!(["not_mounted", "failed"].contains(&shown.state.as_str()) && !shown.reason.is_empty(), "{shown:?}");
+    assert_eq!(append(&mut client, "a", &[b"after"]).await.directory, other);
+    assert_eq!(payloads(&mut client, "a").await, [b"before".to_vec(), b"after".to_vec()]);
+    assert_eq!(fs::read_dir(disks[1].path()).expect("the folder below").count(), 0, "nothing is written in its place");
+    sidecar.stop().await;
+    disks[1].attach().expect("mounted");
+    sidecar.start();
+    sidecar.wait_ready().await;
+    assert_eq!(payloads(&mut sidecar.grpc(), "a").await, [b"before".to_vec(), b"after".to_vec()]);
+}
