@@ -106,7 +106,7 @@ async fn a_disk_that_dies_under_load_costs_nothing_and_can_be_removed_when_the_s
     rig.sidecar.stop().await;
     // The dead disk goes, and its URL with it.
     rig.disks.remove(0);
-    rig.sidecar.setup.urls(&[alive.clone()]);
+    rig.sidecar.setup.urls(std::slice::from_ref(&alive));
     for seed in 0..2 {
         rig.start().await;
         let mut client = rig.sidecar.grpc();
