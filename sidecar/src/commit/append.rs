@@ -168,7 +168,7 @@ impl Log {
                 format!("the batch has {total} bytes encoded: at most {MAX_BATCH_ENCODED} are allowed; split it"),
             ));
         }
-        if let Some(refused) = self.room_for(known, home, total, request.entries.len()) {
+        if let Some(refused) = self.room_for(known, home, total, request.entries.len(), caller.now) {
             return Ok(Admission::Wait(refused));
         }
         let ix = match known {
@@ -234,7 +234,7 @@ impl Log {
     /// Why nothing can be appended.
     fn no_directory(&self, of: &str) -> ApiError {
         let states: Vec<String> =
-            self.journals.iter().map(|journal| format!("{} is {:?}", journal.url, journal.health)).collect();
+            self.journals.iter().map(|journal| format!("{} {}", journal.url, journal.condition())).collect();
         let message = format!("no directory takes {of} now: {}", states.join(", "));
         ApiError::new(Reason::NoHealthyDirectory, message)
     }
@@ -266,7 +266,14 @@ impl Log {
     }
 
     /// Whether memory and journal have room; if not, what to tell a caller who cannot wait any longer.
-    fn room_for(&mut self, known: Option<ColIx>, home: DirIx, bytes: usize, entries: usize) -> Option<ApiError> {
+    fn room_for(
+        &mut self,
+        known: Option<ColIx>,
+        home: DirIx,
+        bytes: usize,
+        entries: usize,
+        now: Instant,
+    ) -> Option<ApiError> {
         let buffer = match known {
             Some(ix) => self.get(ix).buffer.growth(bytes),
             None => super::buffer::EntryBuffer::default().growth(bytes),
@@ -296,18 +303,22 @@ impl Log {
             journal.flusher.clean |= journal.used_bytes() <= journal.cleaning_mark();
         }
         self.signal_flushers();
-        let journal = &self.journals[dir];
-        let error = ApiError::new(
-            Reason::JournalFull,
+        let journal = &mut self.journals[dir];
+        let message = if journal.disk_has_room(bytes as u64) {
             format!(
                 "the journal of {} uses {} of {} bytes: truncate what is applied, or raise journal_max_bytes",
                 journal.url,
                 journal.journal_bytes(),
                 journal.journal_max
-            ),
-        )
-        .with("usedBytes", journal.journal_bytes())
-        .with("limitBytes", journal.journal_max);
+            )
+        } else {
+            let why = format!("{bytes} bytes more would use its file system above 95 %");
+            journal.is_full(why, false, now);
+            format!("the file system of {} is full: truncate what is applied, or make room", journal.url)
+        };
+        let error = ApiError::new(Reason::JournalFull, message)
+            .with("usedBytes", journal.journal_bytes())
+            .with("limitBytes", journal.journal_max);
         Some(error)
     }
 

@@ -77,6 +77,9 @@ impl Log {
             Opening::Done => {}
         }
         let stopping = self.stage == Stage::Stopping;
+        if !self.journals[dir].queue.is_empty() && self.journals[dir].is_for_facts_only() {
+            self.take_off_entries(dir, now);
+        }
         let journal = &self.journals[dir];
         let work_waits = !journal.queue.is_empty() || !journal.facts.is_empty();
         let due = work_waits && (stopping || journal.commit_at.is_some_and(|at| at <= now));

@@ -11,6 +11,7 @@ use super::flush::Flusher;
 use super::frames::IDLE;
 use super::segments::Segment;
 use super::slots::{Pool, Prepared, Wear};
+use super::space::Full;
 use super::stream::Stream;
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
@@ -227,7 +228,9 @@ pub(crate) struct Journal {
     pub(crate) unlinking: u64,
     pub(crate) pool: Pool,
     /// The file system has no space for entries; why that is known.
-    pub(crate) full: Option<String>,
+    pub(crate) full: Option<Full>,
+    /// Bytes by which files have grown since the space was measured.
+    pub(crate) grown: u64,
     pub(crate) acked_floor: u64,
     pub(crate) acked_oldest: StreamKey,
 
@@ -301,6 +304,7 @@ impl Journal {
             unlinking: 0,
             pool: Pool::default(),
             full: None,
+            grown: 0,
             queue: VecDeque::new(),
             pending_bytes: 0,
             facts: VecDeque::new(),
@@ -342,7 +346,7 @@ impl Journal {
 
     /// Whether entries may be committed here.
     pub(crate) fn takes_data(&self) -> bool {
-        self.takes_facts() && self.in_use
+        self.takes_facts() && self.in_use && self.full.is_none()
     }
 
     /// Whether facts may be committed here.
@@ -368,12 +372,15 @@ impl Journal {
             + self.old.iter().map(OldStream::bytes).sum::<u64>()
             + self.garbage.iter().map(|(_, bytes)| bytes).sum::<u64>()
             + self.unlinking
+            + self.pool.reserve.bytes()
     }
 
-    /// Where a file is full: a small journal has smaller slots, so that some can be freed.
+    /// Where a file is full: a small journal has smaller slots, so that some can be freed; so has one on a small file
+    /// system, so that the current one and the reserve leave room.
     pub(crate) fn slot_limit(&self) -> u64 {
         let page = crate::format::limits::PAGE as u64;
-        (self.journal_max / 4).clamp(16 * page, crate::format::limits::SLOT_NOMINAL) / page * page
+        let volume = if self.space.capacity == 0 { u64::MAX } else { self.space.capacity / 8 };
+        (self.journal_max / 4).min(volume).clamp(16 * page, crate::format::limits::SLOT_NOMINAL) / page * page
     }
 
     /// Above this many bytes what lives in the oldest file is flushed.
@@ -383,7 +390,9 @@ impl Journal {
 
     /// Whether `bytes` more of entries fit below the part that is kept for facts.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.full.is_none() && self.used_bytes() + self.pending_bytes + bytes + self.slot_limit() <= self.journal_max
+        self.full.is_none()
+            && self.used_bytes() + self.pending_bytes + bytes + self.slot_limit() <= self.journal_max
+            && self.disk_has_room(bytes)
     }
 
     /// The earlier of what is due and `at`.

@@ -342,9 +342,14 @@ impl Log {
 
     /// Any healthy directory, `preferred` first: for facts.
     pub(super) fn healthy_for_facts(&self, preferred: DirIx) -> Option<DirIx> {
-        std::iter::once(preferred)
-            .chain(0..self.journals.len())
+        let all = || std::iter::once(preferred).chain(0..self.journals.len());
+        // One that is beginning its next session takes them in a moment.
+        let begins = |journal: &Journal| {
+            journal.is_healthy() && journal.in_use && !journal.stream.over && journal.stream.key.session > 0
+        };
+        all()
             .find(|&ix| self.journals[ix].takes_facts() && self.journals[ix].in_use)
+            .or_else(|| all().find(|&ix| begins(&self.journals[ix]) && self.stage == Stage::Serving))
     }
 
     /// The URL that stands for a directory in answers.

@@ -16,11 +16,13 @@ pub(crate) mod outcome;
 pub mod producers;
 pub(crate) mod read;
 mod reroute;
+pub(crate) mod reserve;
 mod restate;
 pub(crate) mod revival;
 pub(crate) mod segments;
 mod session;
 pub(crate) mod slots;
+pub(crate) mod space;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;

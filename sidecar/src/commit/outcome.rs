@@ -78,9 +78,12 @@ impl Log {
             journal.slots.push_back(SlotUse::begun(place.file, key.session, built, spare));
         }
         if let Some(slot) = journal.slots.back_mut() {
+            let before = if place.new_file && spare.is_none() { 0 } else { slot.len };
             slot.bytes += done.len;
             slot.len = slot.len.max(slot.bytes);
+            let grown = slot.len - before;
             slot.last_frame = journal.stream.durable_frame;
+            journal.grew(grown, now);
         }
         if place.new_file {
             // At each rotation: does somebody else write here?

@@ -23,9 +23,10 @@ impl Log {
             return self.came_back(dir);
         }
         let failure = match failure {
-            Failure::NoFile(why) if self.hold_for_a_free_file(dir, &why) => return,
+            Failure::NoFile(why) if self.hold_for_a_free_file(dir, &why, now) => return,
             failure => failure,
         };
+        self.note_full(dir, &failure, now);
         let (health, why) = match failure {
             Failure::Fenced(why) => return self.fence(why),
             Failure::Full(why) | Failure::NoFile(why) => (Health::Full(why.clone()), why),
@@ -62,6 +63,7 @@ impl Log {
         let facts = std::mem::take(&mut journal.facts);
         let in_flight = journal.in_flight.take();
         journal.note_abandoned(in_flight.as_ref());
+        self.go_on_with_facts(dir, now);
         let mut touched: Vec<ColIx> = Vec::new();
         if let Some(in_flight) = in_flight {
             for group in in_flight.groups {
@@ -115,7 +117,7 @@ impl Log {
     }
 
     /// Queues what a collection has pending wherever it can be written now.
-    fn queue_again(&mut self, ix: ColIx, why: &str, now: Instant) {
+    pub(super) fn queue_again(&mut self, ix: ColIx, why: &str, now: Instant) {
         let Some(collection) = self.collections[ix].as_ref() else { return };
         let Some(due) = collection.pending.iter().map(|batch| batch.due).min() else { return };
         let bytes = collection.pending.iter().map(|batch| batch.bytes as u64).sum();

@@ -9,15 +9,16 @@
 //!    that it had in another session of the same epoch ([`Wear`]).
 //! 3. Only a file that nothing needs is stamped: its frames are below the floor, or beyond the end of a closed stream.
 //! 4. While upkeep works on the next file, no frame goes there: a frame that needs it is held, and goes when it is told.
-//! 5. Spares and free files never bring the journal above its bound.
+//! 5. Spares, free files and the reserve never bring the journal above its bound.
 
 use std::time::{Duration, Instant};
 
 use super::collection::DirIx;
 use super::frames::{FrameJob, Work};
-use super::journal::{Journal, Opening, SlotUse};
+use super::journal::{InFlight, Journal, Opening, SlotUse};
 use super::log::Log;
 use super::outcome::Failure;
+use super::reserve::{Reserve, ReserveJob};
 use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::format::{Marker, StreamId, StreamKey};
@@ -29,11 +30,11 @@ const WORTH_A_SPARE: u64 = 256 << 10;
 /// A spare is filled in pieces of so many bytes, each synced.
 pub(crate) const FILL_PIECE: u64 = 256 << 10;
 /// The time between two pieces: frames go between them.
-const FILL_EVERY: Duration = Duration::from_millis(5);
-/// Free files go when nothing was committed for so long. The spare stays: it is the reserve of a full disk.
+pub(super) const FILL_EVERY: Duration = Duration::from_millis(5);
+/// Free files go when nothing was committed for so long.
 const IDLE_SLOTS: Duration = Duration::from_secs(60);
 /// After a spare could not be made.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 
 /// Which numbers a file had in this epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +122,7 @@ pub(crate) struct Pool {
     pub(crate) in_place: bool,
     pub(crate) free: Vec<FreeSlot>,
     pub(crate) spare: Spare,
+    pub(crate) reserve: Reserve,
     /// Bytes of entries that the stream took.
     pub(crate) taken: u64,
     /// No spare is made before.
@@ -188,14 +190,14 @@ impl Log {
     }
 
     /// The committer could not make the next file for want of space: nothing of its frame is written. Whether the frame
-    /// goes to a free file instead.
-    pub(super) fn hold_for_a_free_file(&mut self, dir: DirIx, why: &str) -> bool {
+    /// goes to a free file instead: where it holds no entries, for which the last one is not.
+    pub(super) fn hold_for_a_free_file(&mut self, dir: DirIx, why: &str, now: Instant) -> bool {
         let journal = &mut self.journals[dir];
-        journal.full = Some(why.to_owned());
         let source = journal.has_source();
-        let Some(in_flight) = journal.in_flight.as_mut().filter(|_| source) else { return false };
+        let facts_only = |in_flight: &&mut InFlight| source && in_flight.groups.is_empty();
+        let Some(in_flight) = journal.in_flight.as_mut().filter(facts_only) else { return false };
         in_flight.held = true;
-        (journal.signalled, journal.upkeep_signalled) = (true, true);
+        journal.is_full(why.to_owned(), true, now);
         true
     }
 
@@ -230,7 +232,7 @@ impl Log {
         let NotStamped { failure, removed } = failed;
         let journal = &mut self.journals[dir];
         if let Failure::Full(why) = &failure {
-            journal.full = Some(why.clone());
+            journal.is_full(why.clone(), true, now);
             if journal.keep_what_is_filled() {
                 return;
             }
@@ -271,13 +273,18 @@ impl Journal {
 
     /// A file that nothing needs any more: kept where it is whole and of use, else removed.
     pub(crate) fn discard(&mut self, name: String, bytes: u64, wear: Wear) {
-        let keep = self.pool.in_place && bytes == self.slot_limit() && self.pool.free.len() < KEEP_FREE;
+        self.upkeep_signalled = true;
+        if self.keep_in_reserve(&name, bytes) {
+            return;
+        }
+        // On a full disk a part of one is better than nothing.
+        let of_use = bytes == self.slot_limit() || (self.full.is_some() && self.pool.free.is_empty());
+        let keep = self.pool.in_place && of_use && self.pool.free.len() < KEEP_FREE;
         if keep && !self.draining {
             self.pool.free.push(FreeSlot { name, bytes, wear });
         } else {
             self.garbage.push((name, bytes));
         }
-        self.upkeep_signalled = true;
     }
 
     /// Bytes of files that are there for frames to come.
@@ -288,7 +295,8 @@ impl Journal {
     /// Whether there is a free file that the next one can be made of.
     fn has_source(&self) -> bool {
         let name = self.next_name();
-        self.pool.in_place && self.pool.free.iter().any(|free| free.wear.allows(name.key.session, name.file))
+        let mut sources = self.pool.reserve.files.iter().chain(&self.pool.free);
+        self.pool.in_place && sources.any(|free| free.wear.allows(name.key.session, name.file))
     }
 
     /// Whether a frame is held until there is a next file.
@@ -315,12 +323,13 @@ impl Journal {
             over = over.saturating_sub(free.bytes);
             self.garbage.push((free.name, free.bytes));
         }
-        let idle = self.is_idle(now) && self.full.is_none();
-        // One stays as the reserve of a full disk, where there is no spare.
-        let mut stay =
-            if !idle { KEEP_FREE } else { usize::from(self.pool.spare == Spare::None && self.pool.taken > 0) };
+        // One stays for a full disk, where there is neither spare nor reserve; of any size, where the disk is full.
+        let full = self.full.is_some();
+        let spend = full || self.is_idle(now);
+        let bare = self.pool.spare == Spare::None && self.pool.reserve.files.is_empty();
+        let mut stay = if spend { usize::from(bare) } else { KEEP_FREE };
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pool.free).into_iter().partition(|free| {
-            let keep = in_place && free.bytes == limit && stay > 0;
+            let keep = in_place && (full || free.bytes == limit) && stay > 0;
             stay -= usize::from(keep);
             keep
         });
@@ -331,11 +340,30 @@ impl Journal {
     /// When free files go if nothing happens.
     pub(super) fn release_at(&self) -> Option<Instant> {
         let at = self.last_commit + IDLE_SLOTS;
-        (self.pool.free.len() > 1 || (!self.pool.free.is_empty() && self.pool.spare != Spare::None)).then_some(at)
+        let bare = self.pool.spare == Spare::None && self.pool.reserve.files.is_empty();
+        (self.pool.free.len() > usize::from(bare)).then_some(at)
     }
 
-    /// The next thing to do for a spare.
-    pub(super) fn spare_work(&mut self, now: Instant) -> Option<SpareWork> {
+    /// Whether what is written ahead will be used.
+    pub(super) fn is_worth_writing_ahead(&self, now: Instant) -> bool {
+        self.pool.in_place
+            && self.pool.taken >= WORTH_A_SPARE.min(self.slot_limit() / 4)
+            && self.pool.retry_at.is_none_or(|at| at <= now)
+            && !self.draining
+            && !self.is_idle(now)
+    }
+
+    /// The next thing to do for the spare and the reserve.
+    pub(super) fn ahead_work(&mut self, now: Instant) -> Option<SpareWork> {
+        if !self.holds_a_frame()
+            && let Some(job) = self.reserve_work(now, !matches!(self.pool.spare, Spare::Ready(_)))
+        {
+            return Some(SpareWork::Reserve(job));
+        }
+        self.spare_work(now)
+    }
+
+    fn spare_work(&mut self, now: Instant) -> Option<SpareWork> {
         let held = self.holds_a_frame();
         let name = self.next_name();
         if let Spare::Filling { file, goal, due, under_way } = &mut self.pool.spare {
@@ -350,18 +378,17 @@ impl Journal {
         if self.pool.spare != Spare::None || self.makes_a_file() || !self.pool.in_place {
             return None;
         }
-        let worth = self.opening == Opening::Done
-            && self.pool.taken >= WORTH_A_SPARE.min(self.slot_limit() / 4)
-            && self.pool.retry_at.is_none_or(|at| at <= now)
-            && !self.draining
-            && !self.is_idle(now);
+        let worth = self.opening == Opening::Done && self.is_worth_writing_ahead(now);
         if !held && !worth {
             return None;
         }
         let (session, limit) = (name.key.session, self.slot_limit());
         let fits = |free: &FreeSlot| free.wear.allows(session, name.file) && (held || free.bytes == limit);
-        let source = self.pool.free.iter().position(fits).map(|at| self.pool.free.swap_remove(at));
-        let room = self.full.is_none() && self.journal_bytes() + limit <= self.journal_max && self.space.spares(limit);
+        let reserve = (held && self.full.is_some()).then(|| self.pool.reserve.files.pop()).flatten();
+        let source = reserve.or_else(|| self.pool.free.iter().position(fits).map(|at| self.pool.free.swap_remove(at)));
+        let room = self.full.is_none()
+            && self.journal_bytes() + limit <= self.journal_max
+            && self.space.spares(self.grown + limit);
         if source.is_none() && (held || !room) {
             return None;
         }
@@ -382,6 +409,9 @@ impl Journal {
     /// The spare is stamped. It is filled where it is not whole.
     pub(super) fn spare_stamped(&mut self, marker: Marker, now: Instant) {
         let Spare::Stamping(source) = std::mem::take(&mut self.pool.spare) else { return };
+        if source.is_none() {
+            self.grew(PAGE as u64, now);
+        }
         self.pool.spare = match source {
             Some(free) => Spare::Ready(Prepared { marker, len: free.bytes, wear: free.wear }),
             None => {
@@ -394,6 +424,7 @@ impl Journal {
 
     /// A piece of the spare is filled.
     pub(super) fn spare_filled(&mut self, job: &FillJob, now: Instant) {
+        self.grew(job.len, now);
         if let Spare::Filling { file, goal, due, under_way } = &mut self.pool.spare {
             file.len = job.offset + job.len;
             (*due, *under_way) = (now + FILL_EVERY, false);
@@ -434,7 +465,8 @@ impl Journal {
         let name = self.next_name().to_string();
         match std::mem::take(&mut self.pool.spare) {
             Spare::Ready(file) => self.discard(name, file.len, file.wear),
-            Spare::Filling { file, .. } => self.garbage.push((name, file.len)),
+            Spare::Filling { file, .. } if file.len <= PAGE as u64 => self.garbage.push((name, file.len)),
+            Spare::Filling { file, .. } => self.discard(name, file.len, file.wear),
             // Its report names the stream that is over.
             Spare::None | Spare::Stamping(_) => {}
         }
@@ -447,6 +479,7 @@ impl Journal {
 pub(super) enum SpareWork {
     Stamp(StampJob),
     Fill(FillJob),
+    Reserve(ReserveJob),
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::collection::DirIx;
 use super::frames::IDLE;
 use super::journal::{Closing, Health, Opening};
 use super::log::{Log, Stage};
+use super::reserve::ReserveJob;
 use super::slots::{FillJob, SpareWork, StampJob};
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
@@ -26,6 +27,8 @@ pub(crate) enum Upkeep {
     Stamp(StampJob),
     /// Write and sync zeros, report to [`Log::filled`].
     Fill(FillJob),
+    /// Write and sync zeros in a file of the reserve, report to [`Log::reserved`].
+    Reserve(ReserveJob),
     /// Find out whether a directory that failed can be written again, report to [`Log::probed`].
     Probe,
     /// Nothing until it is signalled, or until then.
@@ -73,17 +76,20 @@ impl Log {
         if matches!(self.stage, Stage::Fenced(_)) || (stopping && !journal.is_healthy()) {
             return Upkeep::End;
         }
-        if !journal.is_healthy() {
+        let dead = !journal.is_healthy();
+        if dead && !matches!(journal.health, Health::Full(_)) {
             return Upkeep::Wait(None);
         }
-        if !stopping || journal.holds_a_frame() {
-            match journal.spare_work(now) {
+        if !dead && (!stopping || journal.holds_a_frame()) {
+            match journal.ahead_work(now) {
+                Some(SpareWork::Reserve(job)) => return Upkeep::Reserve(job),
                 Some(SpareWork::Stamp(job)) => return Upkeep::Stamp(job),
                 Some(SpareWork::Fill(job)) => return Upkeep::Fill(job),
                 None => {}
             }
         }
-        if journal.opening != Opening::Done {
+        // A directory that could not even begin for want of space is looked at all the same.
+        if !dead && journal.opening != Opening::Done {
             return Upkeep::Wait(None);
         }
         if !stopping && journal.list_at <= now {
@@ -98,7 +104,7 @@ impl Log {
         if journal.closing == Closing::Closed {
             return Upkeep::End;
         }
-        let due = [Some(journal.list_at), journal.spare_due(), journal.release_at()];
+        let due = [Some(journal.list_at), journal.spare_due(), journal.reserve_due(), journal.release_at()];
         Upkeep::Wait(due.into_iter().flatten().min().filter(|_| !stopping))
     }
 
@@ -116,7 +122,11 @@ impl Log {
 
     /// Files of the journal are gone.
     pub(crate) fn unlinked(&mut self, dir: DirIx) {
-        self.journals[dir].unlinking = 0;
+        let journal = &mut self.journals[dir];
+        journal.unlinking = 0;
+        if let Some(full) = &mut journal.full {
+            full.made_room();
+        }
         self.freed = true;
     }
 
@@ -133,16 +143,17 @@ impl Log {
         journal.list_at = now + IDLE;
         journal.look_for_free = true;
         journal.signalled = true;
-        if let Some(space) = listing.space {
-            journal.space = space;
-        }
+        journal.pressed |= journal.full.as_ref().is_some_and(|full| !full.refused);
         let ours = journal.stream.key;
         if let Some(newest) = listing.newest.filter(|newest| *newest > ours) {
             let why = format!(
                 "{} holds a stream of epoch {newest}, ours is {ours}: another process has taken over this writer",
                 journal.url
             );
-            self.fence(why);
+            return self.fence(why);
+        }
+        if let Some(space) = listing.space {
+            self.space_measured(dir, space, now);
         }
     }
 }

@@ -33,15 +33,6 @@ pub struct Space {
     pub free: u64,
 }
 
-impl Space {
-    /// Whether `bytes` more leave the file system below the mark at which it counts as full.
-    #[must_use]
-    pub fn spares(&self, bytes: u64) -> bool {
-        let used = self.capacity.saturating_sub(self.free);
-        self.capacity == 0 || used.saturating_add(bytes) / 95 < self.capacity / 100
-    }
-}
-
 /// How an attempt to lock a directory ended.
 #[derive(Debug)]
 pub enum Lock {

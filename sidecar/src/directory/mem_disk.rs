@@ -24,7 +24,7 @@ pub(crate) struct Faults {
     pub(crate) syncs_left: Option<u64>,
     /// A sync that fails leaves the pages readable and clean: no later one writes them.
     pub(crate) forgets_pages: bool,
-    /// This many bytes can still be written.
+    /// Files can grow by so many bytes still.
     pub(crate) bytes_left: Option<u64>,
     /// This many writes are whole, the next one is cut in the middle.
     pub(crate) whole_writes_left: Option<u64>,
@@ -207,11 +207,14 @@ impl DiskFile for MemFile {
         let faults = &mut state.faults;
         let mut fits = bytes.len();
         if let Some(left) = &mut faults.bytes_left {
-            if *left == 0 {
+            // What is there already can be written over.
+            let there = self.file.lock().now.len().saturating_sub(offset as usize).min(bytes.len());
+            let grows = ((bytes.len() - there) as u64).min(*left);
+            fits = there + grows as usize;
+            if fits == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            fits = fits.min(*left as usize);
-            *left -= fits as u64;
+            *left -= grows;
         }
         match &mut faults.whole_writes_left {
             Some(0) => {
@@ -381,8 +384,8 @@ impl Disk for MemDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        drop(self.enter()?);
-        Ok(Space { capacity: 1 << 40, free: 1 << 39 })
+        let free = self.enter()?.faults.bytes_left.unwrap_or(1 << 39);
+        Ok(Space { capacity: 1 << 40, free })
     }
 
     fn device_inode(&self) -> io::Result<(u64, u64)> {

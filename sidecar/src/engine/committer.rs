@@ -88,8 +88,10 @@ impl<'a> Writer<'a> {
         if written != len {
             // The rest may fit or not: what is on the disk now is torn, and the stream is over. The kernel says why when
             // it is asked again, about bytes that nobody will read.
-            let from = written / PAGE * PAGE;
-            let error = file.write_at(job.place.offset + from as u64, &frame.bytes[from..]).err();
+            let ask = |from: usize| file.write_at(job.place.offset + from as u64, &frame.bytes[from..]).err();
+            let unaligned = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidInput;
+            let error =
+                ask(written).and_then(|error| if unaligned(&error) { ask(written / PAGE * PAGE) } else { Some(error) });
             return Err(match error {
                 Some(error) => failure("write")(error),
                 None => Failure::Failed(format!("a write of {len} bytes ended after {written}")),

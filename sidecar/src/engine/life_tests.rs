@@ -324,7 +324,10 @@ fn lives(seed: u64) -> u64 {
         for step in 0..steps {
             if step == fails_at {
                 let broken = random.random_range(0..count);
-                let faults = Faults { syncs_left: Some(0), ..Faults::default() };
+                let faults = match random.random_range(0..3) {
+                    0 => Faults { bytes_left: Some(random.random_range(0..600_000)), ..Faults::default() },
+                    _ => Faults { syncs_left: Some(0), ..Faults::default() },
+                };
                 disks.disk(&context.config.wal.wal_urls[broken % 2].file_path().unwrap()).break_with(faults);
             }
             if random.random_bool(0.4) {

@@ -3,8 +3,11 @@
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::fault_tests::{Machine, batch, contents, name, toml};
 use super::life_tests::{Disks, Life, Oracle, recover};
 use super::*;
+use crate::api::DirectoryState;
+use crate::commit::slots::Spare;
 use crate::commit::upkeep::Upkeep;
 use crate::directory::mem_disk::{Faults, MemDisk};
 use crate::recovery::{Outcome, Progress, Ready, attempt};
@@ -96,7 +99,7 @@ fn schedule_1_a_cut_at_any_call_of_append_rotate_stamp_fill_and_checkpoint_twice
     let seed: u64 = std::env::var("WALSTORAGE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let tries: u64 = std::env::var("WALSTORAGE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let whole = run(seed);
-    assert!(whole.made >= 2 && whole.again >= 10, "{whole:?}");
+    assert!(whole.made >= 2 && whole.again >= 5, "{whole:?}");
     let mut random = SmallRng::seed_from_u64(seed);
     for n in 0..tries {
         // One cut in every stretch, so that all of the life is covered.
@@ -137,4 +140,95 @@ fn schedule_6_a_cut_inside_re_stamping_leaves_a_spare_or_a_file_that_counts_as_a
             world.check(&format!("seed {seed}, {calls} calls, later"));
         }
     }
+}
+
+/// One directory that is full, with nothing but what is written ahead.
+async fn filled(machine: &Machine, config: &str) -> (Engine, u64) {
+    let engine = machine.ready(config).await;
+    let mut head = 0;
+    for _ in 0..20 {
+        head = engine.append(batch("c", &["x".repeat(20_000)]), None).await.unwrap().last_lsn.0;
+    }
+    let mut waited = 0;
+    let ahead = |log: &Log| {
+        let pool = &log.journals[0].pool;
+        matches!(pool.spare, Spare::Ready(_)) && pool.reserve.is_whole()
+    };
+    while !engine.0.peek(ahead).unwrap() {
+        waited += 1;
+        assert!(waited < 3000, "no spare is made");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    machine.break_all(Faults { bytes_left: Some(0), ..Faults::default() });
+    let refused = loop {
+        match engine.append(batch("c", &["y".repeat(20_000)]), None).await {
+            Ok(done) => head = done.last_lsn.0,
+            Err(error) => break error,
+        }
+    };
+    let reasons = [Reason::UnknownOutcome, Reason::NoHealthyDirectory];
+    assert!(reasons.contains(&refused.reason), "{refused}");
+    (engine, head)
+}
+
+const SMALL: &str = "journal_max_bytes = \"12Mi\"";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn truncation_works_with_zero_bytes_free_and_service_resumes_by_itself() {
+    let machine = Machine::default();
+    let config = toml(&["file:///m/a"], SMALL);
+    let (engine, head) = filled(&machine, &config).await;
+    let truncated = engine.truncate(&name("c"), Lsn(head)).await;
+    assert_eq!(truncated.unwrap(), Lsn(head));
+    let status = engine.status();
+    assert_eq!(status.directories[0].state, DirectoryState::Full, "{status:?}");
+    assert!(!status.directories[0].remedy.contains("restart"), "{status:?}");
+    machine.break_all(Faults::default());
+    resumes(&engine).await;
+    let read = contents(&engine, "c").await;
+    assert!(read.keys().all(|lsn| *lsn > head), "{:?}", read.keys());
+    assert_eq!(engine.shutdown().await, Ended::Clean);
+    let engine = machine.ready(&config).await;
+    assert_eq!(contents(&engine, "c").await, read);
+    assert_eq!(contents(&engine, "d").await.len(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_on_a_full_disk_comes_up_takes_truncations_and_goes_on_by_itself() {
+    let machine = Machine::default();
+    let config = toml(&["file:///m/a"], SMALL);
+    let (engine, head) = filled(&machine, &config).await;
+    engine.shutdown().await;
+    // The stream begins in the reserve of the one before.
+    let engine = machine.ready(&config).await;
+    let read = contents(&engine, "c").await;
+    assert!(read.len() as u64 >= head, "{} of {head}", read.len());
+    assert_eq!(engine.truncate(&name("c"), Lsn(1)).await.unwrap(), Lsn(1), "{:?}", engine.status());
+    engine.shutdown().await;
+    // However often: what is there is read, and when there is room it goes on.
+    let machine = machine.after_cut(3);
+    for _ in 0..3 {
+        machine.break_all(Faults { bytes_left: Some(0), ..Faults::default() });
+        let engine = machine.ready(&config).await;
+        assert_eq!(contents(&engine, "c").await.len(), read.len() - 1);
+        engine.shutdown().await;
+    }
+    let engine = machine.ready(&config).await;
+    assert_eq!(engine.status().directories[0].state, DirectoryState::Full);
+    machine.break_all(Faults::default());
+    resumes(&engine).await;
+    assert_eq!(engine.truncate(&name("c"), Lsn(2)).await.unwrap(), Lsn(2));
+    engine.shutdown().await;
+}
+
+async fn resumes(engine: &Engine) {
+    let mut tries = 0;
+    while let Err(error) = engine.append(batch("d", &["again".into()]), None).await {
+        assert_eq!(error.reason, Reason::NoHealthyDirectory, "{error}");
+        tries += 1;
+        assert!(tries < 3000, "it never resumes: {:?}", engine.status());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(engine.status().directories[0].state, DirectoryState::Healthy);
 }

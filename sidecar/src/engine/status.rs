@@ -133,7 +133,7 @@ fn evacuation(journal: &Journal, segments: usize, otherwise: &str) -> String {
 fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectoryStatus {
     let (state, reason, remedy) = match &journal.health {
         Health::Full(why) => {
-            let remedy = "free or add space; its collections live on other directories meanwhile";
+            let remedy = "make room: it goes on by itself; its collections live on other directories meanwhile";
             (DirectoryState::Full, why.clone(), remedy.to_owned())
         }
         Health::Failed(why) if journal.not_mounted => {
@@ -147,6 +147,10 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectorySt
         Health::Healthy if journal.draining => {
             let remedy = "another directory has to take what it holds";
             (DirectoryState::Draining, String::new(), evacuation(journal, segments, remedy))
+        }
+        Health::Healthy if let Some(full) = &journal.full => {
+            let remedy = "truncate what is applied, or make room: entries are taken again below 85 % by themselves";
+            (DirectoryState::Full, full.why.clone(), remedy.to_owned())
         }
         Health::Healthy if journal.latency_us > SLOW * best_us => {
             let reason = format!("commits take {:.0} us", journal.latency_us);

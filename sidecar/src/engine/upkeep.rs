@@ -13,6 +13,7 @@ use super::stamp;
 use crate::commit::collection::DirIx;
 use crate::commit::log::Log;
 use crate::commit::outcome::Failure;
+use crate::commit::reserve::ReserveJob;
 use crate::commit::slots::{FILL_PIECE, FillJob, NotStamped, StampJob};
 use crate::commit::upkeep::{Gone, Listing, Upkeep};
 use crate::directory::aligned::Aligned;
@@ -61,6 +62,7 @@ pub(super) enum Done {
     Unlinked,
     Stamped(StampJob, Result<Marker, NotStamped>),
     Filled(FillJob, Result<(), NotStamped>),
+    Reserved(ReserveJob, Result<(), Failure>),
     Probed(Result<(), String>),
     Nothing,
 }
@@ -78,6 +80,7 @@ impl Done {
             Self::Unlinked => log.unlinked(dir),
             Self::Stamped(job, outcome) => log.stamped(dir, &job, outcome, now),
             Self::Filled(job, outcome) => log.filled(dir, &job, outcome, now),
+            Self::Reserved(job, outcome) => log.reserved(dir, &job, outcome, now),
             Self::Probed(result) => log.probed(dir, result, now),
             Self::Nothing => {}
         }
@@ -93,6 +96,7 @@ impl<'a> Keeper<'a> {
         match work {
             Upkeep::Stamp(job) => Done::Stamped(job.clone(), self.stamp(job)),
             Upkeep::Fill(job) => Done::Filled(*job, self.fill(job)),
+            Upkeep::Reserve(job) => Done::Reserved(job.clone(), self.reserve(job)),
             Upkeep::List => Done::Listed(self.list()),
             Upkeep::Unlink(files) => {
                 self.unlink(files);
@@ -133,6 +137,25 @@ impl<'a> Keeper<'a> {
             let keeps = matches!(failure, Failure::Full(_)) && job.offset > PAGE as u64;
             let removed = !keeps && stamp::remove(self.handle, &stamp::path(job.name));
             NotStamped { failure, removed }
+        })
+    }
+
+    /// Writes a piece of a file of the reserve; nothing is left of it where that fails.
+    fn reserve(&self, job: &ReserveJob) -> Result<(), Failure> {
+        let disk = &self.handle.disk.0;
+        let path = Path::new(JOURNAL).join(&job.file);
+        let written = (|| {
+            let file = if job.offset == 0 { disk.create_slot(&path)? } else { disk.open_slot(&path)? };
+            let zeros = Aligned::zeros(job.len as usize);
+            let written = file.write_sync_at(job.offset, zeros.as_ref())?;
+            if job.offset == 0 {
+                disk.sync_dir(Path::new(JOURNAL))?;
+            }
+            if written == zeros.as_ref().len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        })();
+        written.map_err(|error| {
+            stamp::remove(self.handle, &path);
+            stamp::failure("write a reserve")(error)
         })
     }
 

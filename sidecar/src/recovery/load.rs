@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 
 use super::content::{ContentError, StreamContent};
 use super::released::Known;
+use crate::commit::reserve::is_reserve;
 use crate::directory::disk::{Disk, DiskFile};
 use crate::directory::identity::JOURNAL;
 use crate::format::facts::{AcceptedDamage, Close, EpochFact, Fact as _};
@@ -186,14 +187,16 @@ pub(crate) fn load(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(LoadedJournal::default()),
         Err(source) => return Err(LoadError::Io { what: "list", path: disk.display(journal), source }),
     };
+    let mut loaded = LoadedJournal::default();
     let mut streams: BTreeMap<StreamKey, Vec<(SlotName, u64)>> = BTreeMap::new();
     for entry in entries {
         if let Some(name) = SlotName::parse(&entry.name) {
             streams.entry(name.key).or_default().push((name, entry.len));
             total(entry.len);
+        } else if is_reserve(&entry.name) {
+            loaded.garbage.push((entry.name, entry.len));
         }
     }
-    let mut loaded = LoadedJournal::default();
     let mut closes: HashMap<StreamId, Close> = HashMap::new();
     let mut accepted: Vec<AcceptedDamage> = Vec::new();
     let mut oldest = (Epoch(0), 0);

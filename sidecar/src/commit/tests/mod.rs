@@ -11,5 +11,6 @@ mod rerouting;
 mod rig;
 mod sessions;
 mod slots;
+mod space;
 mod stalls;
 mod waiting;

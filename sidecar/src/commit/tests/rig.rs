@@ -171,6 +171,9 @@ pub(super) struct Rig {
     /// Files removed in each directory.
     pub(super) unlinked: Vec<Vec<String>>,
     pub(super) listings: u64,
+    /// No file can be made.
+    pub(super) no_new_files: bool,
+    files_refused: u64,
     pub(super) stamped: Vec<Vec<StampJob>>,
     pub(super) filled: Vec<Vec<FillJob>>,
     /// How long a write and its sync take in each directory.
@@ -273,6 +276,8 @@ impl Rig {
             frames: vec![Vec::new(); count],
             unlinked: vec![Vec::new(); count],
             listings: 0,
+            no_new_files: false,
+            files_refused: 0,
             stamped: vec![Vec::new(); count],
             filled: vec![Vec::new(); count],
             took: vec![Duration::from_micros(300); count],
@@ -304,6 +309,15 @@ impl Rig {
     /// Polls a directory; a frame is decoded and stays under way.
     pub(super) fn poll(&mut self, dir: DirIx) -> Work {
         let work = self.log.poll(dir, self.now, &mut self.builders[dir]);
+        if let Work::Frame(FrameJob { key, place, prepared: None, .. }) = &work
+            && place.new_file
+            && self.no_new_files
+        {
+            self.log.failed(dir, *key, Failure::NoFile("no space left".into()), self.now);
+            self.deliver();
+            self.files_refused += 1;
+            return self.poll(dir);
+        }
         if let Work::Frame(FrameJob { header, .. }) = &work {
             let built = self.builders[dir].finish_slot(header, &MARKER).unwrap();
             let expected = Expected { stream: Some(header.stream), epoch: header.epoch, file: header.file };
@@ -377,10 +391,17 @@ impl Rig {
         panic!("the log never comes to rest");
     }
 
+    /// The frame under way came to nothing, and the log knows.
+    pub(super) fn forget_frame(&mut self, dir: DirIx) {
+        self.under_way[dir] = None;
+        self.deliver();
+    }
+
     /// Does one piece of work of each worker; whether there was one.
     pub(super) fn step(&mut self, dir: DirIx) -> bool {
         let flushed = (self.flushes || self.log.stage == Stage::Stopping) && self.flush(dir);
-        self.upkeep(dir) | self.commit(dir) | flushed
+        // The committer may have made work for upkeep.
+        self.upkeep(dir) | self.commit(dir) | self.upkeep(dir) | flushed
     }
 
     /// Does one piece of the flush worker's work; whether there was one.
@@ -422,11 +443,12 @@ impl Rig {
 
     /// Does one piece of the committer's work; whether there was one.
     pub(super) fn commit(&mut self, dir: DirIx) -> bool {
+        let refused = self.files_refused;
         let works = self.under_way[dir].is_some() || matches!(self.poll(dir), Work::Frame(_));
         if works {
             self.durable(dir);
         }
-        works
+        works || self.files_refused > refused
     }
 
     /// Does one piece of upkeep; whether there was one.
@@ -446,6 +468,7 @@ impl Rig {
                 self.log.stamped(dir, &job, Ok(marker), self.now);
                 self.stamped[dir].push(job);
             }
+            Upkeep::Reserve(job) => self.log.reserved(dir, &job, Ok(()), self.now),
             Upkeep::Fill(job) => {
                 self.log.filled(dir, &job, Ok(()), self.now);
                 self.filled[dir].push(job);

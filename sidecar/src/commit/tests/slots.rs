@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::rig::{MARKER, Rig, Setup, batch, name};
 use crate::commit::frames::{IDLE, Work};
-use crate::commit::outcome::{Committed, Failure};
-use crate::commit::slots::{FILL_PIECE, NotStamped, Spare, StampJob, Wear};
+use crate::commit::outcome::Failure;
+use crate::commit::slots::{FILL_PIECE, NotStamped, Spare, StampJob};
 use crate::commit::upkeep::Upkeep;
 use crate::error::Reason;
-use crate::format::frame::{FLAG_CHECKPOINT_END, FrameBuilder};
-use crate::types::Lsn;
+use crate::format::frame::FLAG_CHECKPOINT_END;
 
 const SLOT: u64 = 1 << 20;
 
@@ -36,6 +35,19 @@ fn rotate(rig: &mut Rig) {
     let file = rig.log.journals[0].stream.file;
     while rig.log.journals[0].stream.file == file {
         assert!(append(rig, 30_000));
+    }
+}
+
+/// The next file to be stamped; it is not yet.
+fn next_stamp(rig: &mut Rig) -> StampJob {
+    loop {
+        match rig.log.poll_upkeep(0, rig.now) {
+            Upkeep::Stamp(job) => return job,
+            Upkeep::Reserve(job) => rig.log.reserved(0, &job, Ok(()), rig.now),
+            Upkeep::List => rig.log.listed(0, Default::default(), rig.now),
+            Upkeep::Wait(_) => rig.now += Duration::from_millis(5),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -176,13 +188,7 @@ fn a_frame_that_needs_the_file_being_stamped_waits_for_it_and_for_nothing_else()
         rig.send("c", &[&[1; 30_000]]);
         assert!(rig.commit(0));
     }
-    let job = loop {
-        match rig.log.poll_upkeep(0, rig.now) {
-            Upkeep::Stamp(job) => break job,
-            Upkeep::List => rig.log.listed(0, Default::default(), rig.now),
-            other => panic!("{other:?}"),
-        }
-    };
+    let job = next_stamp(&mut rig);
     let mut sent = Vec::new();
     loop {
         sent.push(rig.send("c", &[&[1; 30_000]]));
@@ -224,7 +230,7 @@ fn a_spare_that_cannot_be_made_leaves_its_place_to_the_next_frame() {
     let mut rig = recycling();
     rig.send("c", &[&[0; 300_000]]);
     assert!(rig.commit(0));
-    let Upkeep::Stamp(job) = rig.log.poll_upkeep(0, rig.now) else { panic!("a file to stamp") };
+    let job = next_stamp(&mut rig);
     let failed = NotStamped { failure: Failure::Failed("test".into()), removed: true };
     rig.log.stamped(0, &job, Err(failed), rig.now);
     assert!(rig.log.journals[0].is_healthy());
@@ -243,7 +249,7 @@ fn a_file_left_at_the_place_of_the_next_one_ends_the_stream() {
     let mut rig = recycling();
     rig.send("c", &[&[0; 300_000]]);
     assert!(rig.commit(0));
-    let Upkeep::Stamp(job) = rig.log.poll_upkeep(0, rig.now) else { panic!("a file to stamp") };
+    let job = next_stamp(&mut rig);
     let failed = NotStamped { failure: Failure::Failed("test".into()), removed: false };
     rig.log.stamped(0, &job, Err(failed), rig.now);
     assert!(!rig.log.journals[0].is_healthy());
@@ -260,7 +266,7 @@ fn a_frame_longer_than_a_slot_makes_the_spare_longer_and_such_a_file_is_removed(
     let long = rig.log.journals[0].slots.iter().find(|slot| slot.len > SLOT).unwrap();
     assert!(long.file == 2 && long.len == long.bytes, "{long:?}");
     let long = crate::format::names::SlotName { key: rig.key(0), file: long.file }.to_string();
-    rotate(&mut rig);
+    truncate_all(&mut rig);
     for _ in 0..3 {
         truncate_all(&mut rig);
         fill(&mut rig);
@@ -349,7 +355,7 @@ fn a_report_about_the_spare_of_a_stream_that_is_over_leaves_nothing_behind() {
     let mut rig = recycling();
     rig.send("c", &[&[0; 300_000]]);
     assert!(rig.commit(0));
-    let Upkeep::Stamp(job) = rig.log.poll_upkeep(0, rig.now) else { panic!("a file to stamp") };
+    let job = next_stamp(&mut rig);
     rig.fail(0);
     rig.log.restart_stream(0, rig.now);
     rig.log.journals[0].health = crate::commit::journal::Health::Healthy;
@@ -357,36 +363,4 @@ fn a_report_about_the_spare_of_a_stream_that_is_over_leaves_nothing_behind() {
     rig.log.stamped(0, &job, Ok(MARKER), rig.now);
     rig.settle();
     assert_eq!(rig.unlinked[0], [crate::format::names::SlotName { key: job.key, file: job.file }.to_string()]);
-}
-
-#[test]
-fn a_disk_without_space_for_a_file_takes_the_frame_in_a_free_one() {
-    let mut rig = recycling();
-    rotate(&mut rig);
-    fill(&mut rig);
-    truncate_all(&mut rig);
-    // The spare is used up, and the next file has to be made.
-    let file = rig.log.journals[0].stream.file;
-    rig.log.journals[0].discard("0000000000004.000-000000000007.avro".into(), SLOT, Wear::default());
-    rig.log.journals[0].pool.spare = Spare::None;
-    rig.log.journals[0].stream.rotate = true;
-    let sent = rig.send("c", &[b"x"]);
-    let mut builder = FrameBuilder::new();
-    let Work::Frame(job) = rig.log.poll(0, rig.now, &mut builder) else { panic!("a frame") };
-    assert_eq!((job.place.file, job.prepared), (file + 1, None));
-    rig.log.failed(0, rig.key(0), Failure::NoFile("no space".into()), rig.now);
-    assert_eq!(rig.log.poll(0, rig.now, &mut builder), Work::Wait(None));
-    let Upkeep::Stamp(stamp) = rig.log.poll_upkeep(0, rig.now) else { panic!("a file to stamp") };
-    assert!(stamp.from.is_some());
-    rig.log.stamped(0, &stamp, Ok(MARKER), rig.now);
-    let Work::Frame(again) = rig.log.poll(0, rig.now, &mut builder) else { panic!("the frame goes") };
-    assert_eq!((again.place, again.header, again.prepared), (job.place, job.header, Some(MARKER)));
-    let (len, crc) = {
-        let frame = builder.finish_slot(&again.header, &MARKER).unwrap();
-        (frame.bytes.len() as u64, frame.crc)
-    };
-    rig.log.committed(0, rig.key(0), Committed { len, crc, took: Duration::from_millis(1) }, rig.now);
-    let last = rig.lsns(sent).1;
-    assert!(rig.log.journals[0].full.is_some());
-    assert_eq!(rig.log.find(&name("c")).unwrap().durable_head, Lsn(last));
 }

@@ -1,0 +1,257 @@
+//! Full disks: entries wait or go elsewhere, facts go on, and it all goes on by itself when there is room.
+
+use std::time::Duration;
+
+use super::rig::{MARKER, Rig, Setup, batch, name};
+use crate::commit::frames::{IDLE, Work};
+use crate::commit::journal::Health;
+use crate::commit::outcome::{Committed, Failure};
+use crate::commit::slots::{NotStamped, Spare, Wear};
+use crate::commit::upkeep::Upkeep;
+use crate::directory::disk::Space;
+use crate::error::Reason;
+use crate::format::frame::FrameBuilder;
+use crate::format::record::Kind;
+use crate::types::Lsn;
+
+const SLOT: u64 = 1 << 20;
+
+fn rig(directories: usize) -> Rig {
+    Rig::new(Setup { directories, in_place: true, journal_max: 4 * SLOT, ..Setup::default() })
+}
+
+/// A file system of 100 MiB used to so many percent.
+fn used(percent: u64) -> Option<Space> {
+    Some(Space { capacity: 100 << 20, free: (100 - percent) << 20 })
+}
+
+fn measure(rig: &mut Rig, dir: usize, percent: u64) {
+    rig.space[dir] = used(percent);
+    rig.pass(IDLE);
+}
+
+/// Appends until a spare is whole, and frames go there.
+fn with_a_whole_spare(rig: &mut Rig) {
+    for _ in 0..2 {
+        while !matches!(rig.log.journals[0].pool.spare, Spare::Ready(_)) {
+            rig.send("c", &[&[7; 30_000]]);
+            rig.pass(Duration::from_millis(5));
+        }
+        rig.send("c", &[b"x"]);
+        rig.settle();
+    }
+    assert!(matches!(rig.log.journals[0].pool.spare, Spare::Ready(_)));
+}
+
+/// The frame under way ends with a device that has no space.
+fn no_space(rig: &mut Rig, dir: usize) {
+    rig.log.failed(dir, rig.key(dir), Failure::Full("no space left".into()), rig.now);
+    rig.forget_frame(dir);
+}
+
+#[test]
+fn at_95_percent_entries_are_refused_and_truncated_and_taken_again_below_85() {
+    let mut rig = rig(1);
+    let first = rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.lsns(first);
+    measure(&mut rig, 0, 94);
+    assert!(rig.submit(batch("c", &[b"2"])).is_ok());
+    rig.settle();
+    measure(&mut rig, 0, 95);
+    let refused = rig.submit(batch("c", &[b"3"])).unwrap_err();
+    assert_eq!(refused.reason, Reason::NoHealthyDirectory);
+    assert!(refused.message.contains("is full: its file system is used to 95.0 %"), "{refused}");
+    let mut truncated = rig.truncate("c", 1);
+    rig.settle();
+    assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(1));
+    measure(&mut rig, 0, 86);
+    assert!(rig.submit(batch("c", &[b"3"])).is_err(), "not every byte that comes free is fought over");
+    measure(&mut rig, 0, 84);
+    let third = rig.send("c", &[b"3"]);
+    rig.settle();
+    assert_eq!(rig.lsns(third), (3, 3));
+    assert_eq!(rig.key(0).session, 0, "the stream never ended");
+}
+
+#[test]
+fn the_mark_is_met_between_two_measurements_too() {
+    let mut rig = rig(1);
+    measure(&mut rig, 0, 92);
+    let mut taken = 0;
+    let refused = loop {
+        match rig.submit(batch("c", &[&[7; 300_000]])) {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+        rig.settle();
+    };
+    assert!(matches!(refused.reason, Reason::JournalFull | Reason::NoHealthyDirectory), "{refused}");
+    assert!((5..12).contains(&taken), "3 MiB were left to the mark: {taken}");
+}
+
+#[test]
+fn what_is_full_leaves_its_collections_to_the_others() {
+    let mut rig = rig(2);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let home = rig.home("c");
+    measure(&mut rig, home, 96);
+    let second = rig.send("c", &[b"2"]);
+    rig.settle();
+    assert_eq!(rig.lsns(second), (2, 2));
+    assert_eq!(rig.home("c"), 1 - home);
+}
+
+#[test]
+fn a_stream_that_ended_for_want_of_space_goes_on_with_facts_in_the_reserve_and_with_entries_when_there_is_room() {
+    let mut rig = rig(1);
+    with_a_whole_spare(&mut rig);
+    let head = rig.log.find(&name("c")).unwrap().durable_head.0;
+    let lost = rig.send("c", &[&[1; 100]]);
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    assert_eq!(rig.reason(lost), Reason::UnknownOutcome, "nobody can say when");
+    assert_eq!(rig.submit(batch("c", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
+    // Not a byte is free; nothing but what is there is written.
+    rig.space[0] = used(100);
+    rig.no_new_files = true;
+    let mut truncated = rig.truncate("c", head);
+    rig.settle();
+    assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(head));
+    assert_eq!(rig.key(0).session, 1);
+    assert_eq!(rig.stamped[0].last().unwrap().key.session, 1);
+    for _ in 0..3 {
+        rig.pass(IDLE);
+    }
+    let of_session = |rig: &Rig, session: u32| {
+        rig.unlinked[0].iter().filter(|file| file.contains(&format!(".{session:03}-"))).count()
+    };
+    assert!(of_session(&rig, 0) >= 2, "what was truncated makes room: {:?}", rig.unlinked[0]);
+    // There is room: what was assigned is committed, under its LSN.
+    rig.no_new_files = false;
+    measure(&mut rig, 0, 60);
+    let next = rig.send("c", &[b"next"]);
+    rig.settle();
+    assert_eq!(rig.lsns(next), (head + 2, head + 2));
+    let lsns: Vec<u64> = rig.frames[0].iter().flat_map(|frame| frame.data("c")).filter(|lsn| *lsn > head).collect();
+    assert_eq!(lsns, [head + 1, head + 2]);
+    assert!(rig.log.journals[0].is_healthy() && rig.log.journals[0].full.is_none());
+}
+
+#[test]
+fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
+    let mut rig = rig(1);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.send("c", &[b"2"]);
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    assert!(matches!(rig.log.journals[0].health, Health::Full(_)));
+    measure(&mut rig, 0, 99);
+    assert!(matches!(rig.log.journals[0].health, Health::Full(_)));
+    measure(&mut rig, 0, 50);
+    assert!(rig.log.journals[0].is_healthy());
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().durable_head, Lsn(2));
+}
+
+#[test]
+fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_minute() {
+    let mut rig = rig(1);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.send("c", &[b"2"]);
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    for _ in 0..58 {
+        measure(&mut rig, 0, 10);
+    }
+    assert!(!rig.log.journals[0].is_healthy(), "a quota is not measured");
+    measure(&mut rig, 0, 10);
+    measure(&mut rig, 0, 10);
+    assert!(rig.log.journals[0].is_healthy());
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().durable_head, Lsn(2));
+}
+
+#[test]
+fn a_spare_that_has_no_space_is_a_reserve_as_far_as_it_came() {
+    let mut rig = rig(1);
+    rig.send("c", &[&[0; 300_000]]);
+    assert!(rig.commit(0));
+    for _ in 0..3 {
+        rig.now += Duration::from_millis(5);
+        rig.upkeep(0);
+    }
+    rig.now += Duration::from_millis(5);
+    let Upkeep::Fill(job) = rig.log.poll_upkeep(0, rig.now) else { panic!("a piece") };
+    let failed = NotStamped { failure: Failure::Full("no space left".into()), removed: false };
+    rig.log.filled(0, &job, Err(failed), rig.now);
+    let Spare::Ready(spare) = &rig.log.journals[0].pool.spare else { panic!("a reserve") };
+    assert_eq!(spare.len, job.offset);
+    assert_eq!(rig.submit(batch("c", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
+    // The file that grows has no space either.
+    drop(rig.truncate("c", 1));
+    rig.frame(0);
+    rig.space[0] = used(100);
+    rig.no_new_files = true;
+    no_space(&mut rig, 0);
+    rig.settle();
+    assert_eq!(rig.key(0).session, 1);
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(1), "in the part that there is");
+}
+
+#[test]
+fn a_frame_of_facts_without_space_for_its_file_waits_for_a_free_one_and_goes_there_unchanged() {
+    let mut rig = rig(1);
+    with_a_whole_spare(&mut rig);
+    let file = rig.log.journals[0].stream.file;
+    rig.log.journals[0].pool.spare = Spare::None;
+    rig.log.journals[0].discard("0000000000004.000-000000000007.avro".into(), SLOT, Wear::default());
+    rig.log.journals[0].stream.rotate = true;
+    let mut truncated = rig.truncate("c", 1);
+    let mut builder = FrameBuilder::new();
+    let Work::Frame(job) = rig.log.poll(0, rig.now, &mut builder) else { panic!("a frame") };
+    assert_eq!((job.place.file, job.prepared), (file + 1, None));
+    rig.log.failed(0, rig.key(0), Failure::NoFile("no space".into()), rig.now);
+    assert_eq!(rig.log.poll(0, rig.now, &mut builder), Work::Wait(None));
+    let Upkeep::Stamp(stamp) = rig.log.poll_upkeep(0, rig.now) else { panic!("a file to stamp") };
+    assert!(stamp.from.is_some());
+    rig.log.stamped(0, &stamp, Ok(MARKER), rig.now);
+    let Work::Frame(again) = rig.log.poll(0, rig.now, &mut builder) else { panic!("the frame goes") };
+    assert_eq!((again.place, again.header, again.prepared), (job.place, job.header, Some(MARKER)));
+    let (len, crc) = {
+        let frame = builder.finish_slot(&again.header, &MARKER).unwrap();
+        (frame.bytes.len() as u64, frame.crc)
+    };
+    rig.log.committed(0, rig.key(0), Committed { len, crc, took: Duration::from_millis(1) }, rig.now);
+    rig.log.take_outbox().deliver();
+    assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(1));
+    assert!(rig.log.journals[0].full.is_some());
+}
+
+#[test]
+fn a_start_on_a_full_disk_begins_its_stream_in_a_free_file_and_serves_truncations() {
+    let mut collection =
+        crate::commit::collection::Collection::new(name("c"), crate::types::Incarnation(3 << 20), 0, 1);
+    (collection.durable_head, collection.assigned_head) = (Lsn(9), Lsn(9));
+    let setup = Setup { in_place: true, journal_max: 4 * SLOT, collections: vec![collection], ..Setup::default() };
+    let mut rig = Rig::closed(setup);
+    rig.log.journals[0].discard("0000000000004.000-000000000007.avro".into(), SLOT, Wear::default());
+    rig.no_new_files = true;
+    rig.space[0] = used(100);
+    rig.settle();
+    assert_eq!(rig.stamped[0].len(), 1);
+    assert_eq!((rig.stamped[0][0].file, rig.key(0).session), (1, 0));
+    assert_eq!(rig.frames[0][0].records[0].kind, Kind::Epoch);
+    assert_eq!(rig.submit(batch("c", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
+    let mut truncated = rig.truncate("c", 9);
+    rig.settle();
+    assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(9));
+    rig.no_new_files = false;
+    measure(&mut rig, 0, 50);
+    let next = rig.send("c", &[b"x"]);
+    rig.settle();
+    assert_eq!(rig.lsns(next), (10, 10));
+}
