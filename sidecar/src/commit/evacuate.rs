@@ -294,10 +294,11 @@ impl Log {
         self.collections.iter().flatten().any(lives)
     }
 
-    /// Segments that lie in `dir` and are needed.
+    /// Segments that lie in `dir` and are needed, those included that are being written there.
     pub(crate) fn segments_in(&self, dir: DirIx) -> usize {
         let needed = self.collections.iter().flatten().filter(|collection| !collection.delete_durable);
-        needed.flat_map(|collection| &collection.segments).filter(|segment| segment.dir == dir).count()
+        let there = needed.flat_map(|collection| &collection.segments).filter(|segment| segment.dir == dir).count();
+        there + self.flushes_into(dir)
     }
 
     /// Copies that the next frame of `to` can hold, within the bound of its journal.

@@ -17,6 +17,7 @@ use super::answer::ChangeWaiter;
 use super::collection::{ColIx, Collection, DirIx};
 use super::journal::{FrameKind, InFlight, Journal, Opening};
 use super::log::{Log, Stage};
+use super::read::SegmentRead;
 use super::segments::{Doomed, Segment, SegmentPath, SharedFile, segment_id};
 use crate::error::{ApiError, Reason};
 use crate::format::StreamKey;
@@ -84,6 +85,8 @@ pub(crate) struct FlushPart {
     pub(crate) name: CollectionName,
     pub(crate) first: Lsn,
     pub(crate) last: Lsn,
+    /// The entries are not in memory but in this segment, which is rewritten.
+    pub(crate) source: Option<Uuid>,
 }
 
 /// Where a flush goes.
@@ -134,10 +137,12 @@ pub(crate) enum FlushWork {
 }
 
 /// A piece of a part to flush.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Piece {
     /// Records, and the LSNs of the first and the last.
     Records(Vec<u8>, Lsn, Lsn),
+    /// To be read from a segment.
+    Read(Box<SegmentRead>),
     /// There is no more of this part.
     End,
     /// Give the flush up.
@@ -172,6 +177,8 @@ pub(crate) struct Flusher {
     pub(crate) plan_again: Option<Instant>,
     /// Somebody was refused for want of journal space, though the journal is not over its mark.
     pub(crate) clean: bool,
+    /// When to look for segments to rewrite, where there may be any.
+    pub(crate) rewrite_at: Option<Instant>,
     /// A stop has nothing more to flush here.
     pub(crate) finished: bool,
 }
@@ -228,14 +235,15 @@ impl Log {
             }
             return FlushWork::Wait(self.flush.until);
         }
-        if let Some(work) = self.next_removal(dir) {
+        if let Some(work) = self.next_removal(dir).or_else(|| self.next_rewrite(dir, now)) {
             return work;
         }
         let flusher = &self.journals[dir].flusher;
+        let rewrite = flusher.rewrite_at;
         let due = flusher.due.first().map(|(at, _)| *at);
         let again = flusher.plan_again.filter(|_| self.flush.goal.is_some() || self.flush.eager);
         let retry = flusher.blocked.as_ref().map(|(at, _)| *at).filter(|at| *at > now);
-        FlushWork::Wait(due.into_iter().chain(again).chain(retry).min())
+        FlushWork::Wait(due.into_iter().chain(again).chain(retry).chain(rewrite).min())
     }
 
     /// A directory is back: what could not be flushed may be now.
@@ -438,7 +446,14 @@ impl Log {
             let collection = self.get(ix);
             match self.flush_dir(collection, now) {
                 Some(there) if there == dir => {
-                    let part = FlushPart { collection: ix, incarnation, name: collection.name.clone(), first, last };
+                    let part = FlushPart {
+                        collection: ix,
+                        incarnation,
+                        name: collection.name.clone(),
+                        first,
+                        last,
+                        source: None,
+                    };
                     return Some(self.own_flush(dir, part));
                 }
                 _ => self.look_whether_due(ix, now),
@@ -467,7 +482,10 @@ impl Log {
             self.plan(there, ix, incarnation, why);
             return None;
         }
-        Some((FlushPart { collection: ix, incarnation, name: collection.name.clone(), first, last }, bytes))
+        Some((
+            FlushPart { collection: ix, incarnation, name: collection.name.clone(), first, last, source: None },
+            bytes,
+        ))
     }
 
     /// A large one alone, small ones together.
@@ -523,7 +541,7 @@ impl Log {
         self.begin_flush(dir, target, vec![part])
     }
 
-    fn begin_flush(&mut self, dir: DirIx, target: Target, parts: Vec<FlushPart>) -> FlushWork {
+    pub(super) fn begin_flush(&mut self, dir: DirIx, target: Target, parts: Vec<FlushPart>) -> FlushWork {
         self.flush.jobs += 1;
         let number = self.flush.jobs;
         let target = match target {
@@ -563,6 +581,9 @@ impl Log {
         let Some(collection) = collection.filter(|c| c.incarnation == part.incarnation && !c.deleted) else {
             return Piece::End;
         };
+        if let Some(source) = part.source {
+            return self.rewrite_piece(collection, source, from, part.last);
+        }
         let mut bytes = Vec::new();
         match collection.buffer.copy_some(from, part.last, PIECE, &mut bytes) {
             Some((first, last)) => Piece::Records(bytes, first, last),

@@ -82,7 +82,8 @@ impl Log {
         let Flushed { length, index_offset, index_crc } = done.flushed;
         if let Target::Shared(id, number) = job.target {
             let users = done.parts.iter().flatten().count() as u64;
-            self.flush.shared.insert(id, SharedFile { dir, number, length, users });
+            let total = done.parts.iter().flatten().map(|part| part.bytes).sum();
+            self.flush.shared.insert(id, SharedFile { dir, number, total, users });
         }
         for (part, written) in job.parts.iter().zip(&done.parts) {
             let Some(written) = written else {
@@ -134,6 +135,9 @@ impl Log {
         if let FlushFailure::Device(why) = &failure {
             self.block_flusher(dir, why, now);
         }
+        if job.parts.iter().any(|part| part.source.is_some()) {
+            self.journals[dir].flusher.rewrite_at = Some(now + super::rewrite::AGAIN);
+        }
         for part in &job.parts {
             let (ix, incarnation) = (part.collection, part.incarnation);
             let refusal = self.no_directory_to_flush_to(now);
@@ -169,6 +173,16 @@ impl Log {
             Some(Job::Seal(job)) => self.sealed(dir, job.number, SealOutcome::Device(why.to_owned()), now),
             None => self.removed(dir, &self.journals[dir].flusher.removing.clone()),
         }
+    }
+
+    /// Segments in `dir` that no durable fact speaks of yet.
+    pub(super) fn flushes_into(&self, dir: DirIx) -> usize {
+        let queued = |fact: &Fact| matches!(fact, Fact::Flushed(note) if note.segment.dir == dir);
+        let facts = self.journals.iter().flat_map(|journal| &journal.facts).chain(&self.parked_facts);
+        let in_flight = self.journals.iter().filter_map(|journal| journal.in_flight.as_ref());
+        usize::from(self.journals[dir].flusher.job.is_some())
+            + facts.filter(|fact| queued(fact)).count()
+            + in_flight.flat_map(|in_flight| &in_flight.flushed).filter(|note| note.segment.dir == dir).count()
     }
 
     fn block_flusher(&mut self, dir: DirIx, why: &str, now: Instant) {
@@ -211,7 +225,7 @@ impl Log {
                 let segment = Segment { sealed: true, ..segment.clone() };
                 let (collection, incarnation) = (job.collection, job.incarnation);
                 let (first, last) = (segment.first, segment.last);
-                let part = FlushPart { collection, incarnation, name, first, last };
+                let part = FlushPart { collection, incarnation, name, first, last, source: None };
                 return self.queue_flushed(&part, segment, now);
             }
             // It is in nobody's way; whoever reads it learns that it is gone.
@@ -246,6 +260,10 @@ impl Log {
         }
         self.memory_used -= freed;
         self.freed = true;
+        self.doom_rewritten(ix, id);
+        for journal in &mut self.journals {
+            journal.flusher.rewrite_at.get_or_insert(now + super::rewrite::LOOK);
+        }
         if full {
             self.journals[dir].flusher.seals.push_back((ix, incarnation, id));
             self.journals[dir].flusher.signalled = true;

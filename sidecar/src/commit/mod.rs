@@ -19,6 +19,7 @@ mod reroute;
 pub(crate) mod reserve;
 mod restate;
 pub(crate) mod revival;
+mod rewrite;
 pub(crate) mod segments;
 mod session;
 pub(crate) mod slots;

@@ -281,6 +281,7 @@ impl Log {
             truncated_to = collection.truncated_to;
             collection.changed.notify_waiters();
             self.doom_dead(ix);
+            self.look_for_rewrites(ix);
             self.memory_used -= freed;
             self.freed = true;
             for journal in &mut self.journals {

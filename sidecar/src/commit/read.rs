@@ -128,17 +128,22 @@ impl Log {
 }
 
 impl Log {
-    /// Where the entries from `from` on are that are not in memory.
-    fn segment_read(&self, collection: &Collection, from: Lsn, end: Lsn) -> Option<SegmentRead> {
-        // Of two that hold an entry the younger one.
-        let segment = collection.segments.iter().filter(|segment| segment.covers(from)).max_by_key(|s| s.id)?;
-        let path = if segment.shared {
+    /// Where a segment's file may be.
+    pub(super) fn segment_path(&self, name: &CollectionName, segment: &Segment) -> SegmentPath {
+        if segment.shared {
             // Not listed at the start: looked for under a number that no file has.
             let number = self.flush.shared.get(&segment.id).map_or(0, |file| file.number);
             SegmentPath::Shared { number }
         } else {
-            SegmentPath::own(&collection.name, segment.first, segment.last)
-        };
+            SegmentPath::own(name, segment.first, segment.last)
+        }
+    }
+
+    /// Where the entries from `from` on are that are not in memory.
+    fn segment_read(&self, collection: &Collection, from: Lsn, end: Lsn) -> Option<SegmentRead> {
+        // Of two that hold an entry the younger one.
+        let segment = collection.segments.iter().filter(|segment| segment.covers(from)).max_by_key(|s| s.id)?;
+        let path = self.segment_path(&collection.name, segment);
         let in_memory = collection.buffer.iter(from).next().map(|(lsn, _)| lsn);
         let in_gap = collection.gaps.iter().map(|gap| gap.first).find(|first| *first > from);
         let before = in_memory.into_iter().chain(in_gap).map(|lsn| Lsn(lsn.0 - 1));

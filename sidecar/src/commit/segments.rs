@@ -147,7 +147,8 @@ pub(crate) struct Doomed {
 pub(crate) struct SharedFile {
     pub(crate) dir: DirIx,
     pub(crate) number: u64,
-    pub(crate) length: u64,
+    /// Encoded bytes when it was made; after a restart what is not more, and 0 for a small one.
+    pub(crate) total: u64,
     /// Collections with live entries in it.
     pub(crate) users: u64,
 }

@@ -12,12 +12,14 @@ use uuid::Uuid;
 
 use super::inner::Inner;
 use super::segment_file::{self, At, OpenSegment};
+use super::segment_read::{self, SegmentIndex};
 use crate::commit::collection::DirIx;
 use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
 use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
 use crate::commit::log::Log;
+use crate::commit::read::SegmentRead;
 use crate::commit::segments::{Segment, SegmentPath, shared_folder};
-use crate::directory::disk::{Disk, DiskFile};
+use crate::directory::disk::{Disk, DiskFile, SharedDisk};
 use crate::format::header::{SegmentHeader, SegmentOf};
 use crate::format::names::{self, CURRENT_SEGMENT};
 use crate::format::record;
@@ -27,7 +29,7 @@ use crate::types::Lsn;
 
 /// Runs until the log has nothing more to flush. A panic is a failure of the directory.
 pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
-    let writer = SegmentWriter::new(handle);
+    let writer = SegmentWriter::new(handle, inner.read_disks.get().cloned().unwrap_or_default());
     let work = || {
         loop {
             let work = inner.next_flush(dir);
@@ -88,6 +90,8 @@ impl Done {
 /// Writes segments in one directory.
 pub(super) struct SegmentWriter<'a> {
     handle: &'a Handle,
+    /// The disks of all directories: what is rewritten may lie elsewhere.
+    disks: Vec<SharedDisk>,
 }
 
 /// Where a flush goes on.
@@ -105,8 +109,18 @@ fn device(what: &'static str) -> impl Fn(io::Error) -> FlushFailure {
 }
 
 impl<'a> SegmentWriter<'a> {
-    pub(super) const fn new(handle: &'a Handle) -> Self {
-        Self { handle }
+    pub(super) const fn new(handle: &'a Handle, disks: Vec<SharedDisk>) -> Self {
+        Self { handle, disks }
+    }
+
+    /// Entries of a segment that is rewritten.
+    fn read(&self, wanted: &SegmentRead, known: &mut Option<SegmentIndex>) -> Result<(Vec<u8>, Lsn), FlushFailure> {
+        let unusable = |why: String| FlushFailure::Unusable(format!("a segment cannot be rewritten: {why}"));
+        let disk = self.disks.get(wanted.segment.dir).ok_or_else(|| unusable("its directory is not here".into()))?;
+        let found = segment_read::read(disk.as_ref(), wanted, known.take(), u64::MAX);
+        let found = found.map_err(|error| unusable(error.to_string()))?;
+        *known = Some(found.index);
+        Ok((found.records, Lsn(found.next.0 - 1)))
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -151,9 +165,14 @@ impl<'a> SegmentWriter<'a> {
         for part in &job.parts {
             let mut done: Option<PartDone> = None;
             let mut from = part.first;
+            let mut known = None;
             loop {
                 let (records, first, last) = match piece(part, from) {
                     Piece::Records(records, first, last) => (records, first, last),
+                    Piece::Read(wanted) => {
+                        let (records, last) = self.read(&wanted, &mut known)?;
+                        (records, wanted.from, last)
+                    }
                     Piece::End => break,
                     Piece::Stop => return Err(FlushFailure::Void),
                 };

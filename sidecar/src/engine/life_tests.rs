@@ -170,12 +170,13 @@ pub(super) struct Life<'a> {
 impl<'a> Life<'a> {
     pub(super) fn begin(start: Start, handles: &'a [Handle]) -> Self {
         let count = handles.len();
+        let disks: Vec<_> = handles.iter().map(|handle| Arc::clone(&handle.disk.0)).collect();
         Self {
             log: Log::new(start),
             now: Instant::now(),
             writers: handles.iter().map(Writer::new).collect(),
             keepers: handles.iter().map(Keeper::new).collect(),
-            flushers: handles.iter().map(SegmentWriter::new).collect(),
+            flushers: handles.iter().map(|handle| SegmentWriter::new(handle, disks.clone())).collect(),
             flushing: vec![None; count],
             builders: (0..count).map(|_| FrameBuilder::new()).collect(),
             under_way: vec![None; count],

@@ -11,6 +11,9 @@ use crate::directory::disk::Disk;
 use crate::format::header::{MAX_HEADER, SegmentHeader};
 use crate::format::names::numbered;
 
+/// In a file below this size header and index count for much: it is not worth to be rewritten.
+const SMALL: u64 = 64 << 10;
+
 /// The shared segments of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
@@ -37,7 +40,8 @@ pub(super) fn list(disk: &dyn Disk, dir: usize, needed: &HashSet<Uuid>) -> Resul
         let number = entry.name.strip_suffix(".avro").and_then(|digits| digits.parse::<u64>().ok());
         let Some(number) = number.filter(|number| numbered(*number) == entry.name) else { continue };
         listed.highest = listed.highest.max(number);
-        let file = SharedFile { dir, number, length: entry.len, users: 0 };
+        let total = if entry.len < SMALL { 0 } else { entry.len };
+        let file = SharedFile { dir, number, total, users: 0 };
         match segment_at(disk, &folder.join(&entry.name)) {
             Some(id) => listed.files.push((id, file)),
             None => unreadable.push((Uuid::new_v4(), file)),

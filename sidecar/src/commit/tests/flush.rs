@@ -469,3 +469,47 @@ fn many_collections_and_a_hot_one_stay_within_memory_and_journal() {
     assert!(rig.flushed < 200, "{}", rig.flushed);
     rig.check();
 }
+
+#[test]
+fn a_shared_segment_of_which_little_is_live_is_rewritten() {
+    let mut rig = flushing(Setup { memory_limit: 768 << 10, ..Setup::default() });
+    for n in 0..80 {
+        append(&mut rig, &format!("c{n}"), 1);
+    }
+    let shared = |rig: &Rig| rig.segments[0].files.values().filter(|file| file.shared).map(|f| f.entries.len()).max();
+    let before = shared(&rig).unwrap();
+    assert!(before > 20, "{before} collections together");
+    for n in 0..80 {
+        if n % 10 > 0 {
+            drop(rig.truncate(&format!("c{n}"), 1));
+            rig.settle();
+        }
+    }
+    for _ in 0..5 {
+        rig.pass(DUE_WAIT);
+        rig.check();
+    }
+    assert!(shared(&rig).unwrap() < 10, "{:?}", shared(&rig));
+    let flushed = rig.flushed;
+    for _ in 0..5 {
+        rig.pass(DUE_WAIT);
+    }
+    assert_eq!(rig.flushed, flushed, "once is enough");
+}
+
+#[test]
+fn segments_of_a_directory_that_is_to_be_emptied_are_rewritten_elsewhere() {
+    let mut rig = flushing(Setup { directories: 2, ..small() });
+    append(&mut rig, "c", 10);
+    rig.pass(DUE_WAIT);
+    let home = rig.home("c");
+    assert_eq!(rig.segments[home].files.len(), 1);
+    rig.log.journals[home].draining = true;
+    rig.log.signal_flushers();
+    for _ in 0..5 {
+        rig.pass(DUE_WAIT);
+        rig.check();
+    }
+    assert_eq!((rig.segments[home].files.len(), rig.segments[1 - home].files.len()), (0, 1));
+    assert_eq!((rig.log.segments_in(home), rig.flushed_to("c")), (0, 10));
+}

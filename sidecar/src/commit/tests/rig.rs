@@ -63,6 +63,8 @@ impl Seen {
     }
 }
 
+type Entries = BTreeMap<(Incarnation, Lsn), Vec<u8>>;
+
 /// Segments of a directory: what flushes wrote, by LSN.
 #[derive(Default)]
 pub(super) struct Files {
@@ -74,7 +76,7 @@ pub(super) struct Files {
 pub(super) struct File {
     pub(super) length: u64,
     pub(super) shared: bool,
-    pub(super) entries: BTreeMap<(Incarnation, Lsn), Vec<u8>>,
+    pub(super) entries: Entries,
 }
 
 impl Files {
@@ -102,6 +104,7 @@ impl Files {
                         so_far.bytes += records.len() as u64;
                         from = last.next();
                     }
+                    Piece::Read(_) => panic!("read before"),
                     Piece::End => break,
                     Piece::Stop => return None,
                 }
@@ -417,7 +420,21 @@ impl Rig {
         let (log, now) = (&mut self.log, self.now);
         match work {
             FlushWork::Flush(job) => {
-                let written = self.segments[dir].write(&job, |part, from| log.flush_piece(dir, part, from, now));
+                let copies: Vec<BTreeMap<Uuid, Entries>> = self
+                    .segments
+                    .iter()
+                    .map(|segments| segments.files.iter().map(|(id, file)| (*id, file.entries.clone())).collect())
+                    .collect();
+                let written =
+                    self.segments[dir].write(&job, |part, from| match log.flush_piece(dir, part, from, now) {
+                        Piece::Read(wanted) => {
+                            let entries = &copies[wanted.segment.dir][&wanted.segment.id];
+                            let all =
+                                entries.range((wanted.incarnation, wanted.from)..=(wanted.incarnation, wanted.to));
+                            Piece::Records(all.flat_map(|(_, raw)| raw.clone()).collect(), wanted.from, wanted.to)
+                        }
+                        other => other,
+                    });
                 match written {
                     Some(done) => {
                         self.flushed += 1;
