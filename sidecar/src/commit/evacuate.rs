@@ -234,7 +234,8 @@ impl Log {
                 let known = self.collections[collection].as_ref()?;
                 let first = first.max(done(incarnation).next()).max(known.buffer.first()?);
                 let last = last.min(known.durable_head);
-                let needed = first <= last && !known.deleted && known.truncated_to < last;
+                // Until its deletion is durable a crash brings it back.
+                let needed = first <= last && !known.delete_durable && known.truncated_to < last;
                 needed.then_some(Stretch { collection, incarnation, first, last })
             })
             .collect();
@@ -339,7 +340,7 @@ impl Log {
 
     fn next_copy(&mut self, from: DirIx, to: DirIx, stretch: Stretch, room: usize, alone: bool) -> Next {
         let Stretch { collection: ix, incarnation, first, last } = stretch;
-        let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.deleted) else {
+        let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.delete_durable) else {
             return Next::Gone;
         };
         let home = collection.home;

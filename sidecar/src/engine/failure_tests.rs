@@ -360,3 +360,44 @@ async fn a_directory_whose_folder_is_replaced_under_way_takes_nothing_more_until
     engine.shutdown().await;
     reads_after_a_cut(&machine, &toml(BOTH, ""), &[("c", &["one", "two"])]).await;
 }
+
+#[tokio::test]
+async fn schedule_24_a_journal_for_all_that_was_changed_or_removed_is_emptied_into_the_homes() {
+    for now in ["", "journal_url = \"file:///m/k\""] {
+        let machine = Machine::default();
+        let with = |journal: &str| toml(BOTH, &format!("distribution_strategy = \"RoundRobin\"\n{journal}"));
+        let engine = machine.ready(&with("journal_url = \"file:///m/j\"")).await;
+        let wanted = filled(&engine).await;
+        kill(&machine, engine).await;
+        let engine = machine.ready(&with(now)).await;
+        has(&engine, &wanted, "while the old journal is emptied").await;
+        let emptied = |log: &Log| {
+            log.journals.iter().any(|journal| journal.url.as_str() == "file:///m/j" && journal.is_evacuated())
+        };
+        until(&engine, "it to be emptied", emptied).await;
+        kill(&machine, engine).await;
+        machine.disks().remove(std::path::Path::new("/m/j"));
+        let engine = machine.ready(&with(now)).await;
+        has(&engine, &wanted, "without it").await;
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_journal_for_all_that_fails_leaves_its_entries_and_its_work_to_the_homes() {
+    let machine = Machine::default();
+    let config = toml(BOTH, "journal_url = \"file:///m/j\"\ndistribution_strategy = \"RoundRobin\"");
+    let engine = machine.ready(&config).await;
+    let mut wanted = filled(&engine).await;
+    machine.disk("/m/j").break_with(Faults { dead: true, ..Faults::default() });
+    let moved = engine.append(batch("c0", &["more".into()]), None).await.unwrap();
+    wanted[0].1.push("more".into());
+    assert!(BOTH.contains(&moved.directory.as_str()));
+    let emptied = |log: &Log| log.journals.iter().any(|journal| journal.takes_all_commits && journal.is_evacuated());
+    until(&engine, "its evacuation", emptied).await;
+    kill(&machine, engine).await;
+    machine.disks().remove(std::path::Path::new("/m/j"));
+    let engine = machine.ready(&config).await;
+    has(&engine, &wanted, "without the journal").await;
+    engine.shutdown().await;
+}

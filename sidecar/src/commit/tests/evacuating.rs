@@ -227,3 +227,18 @@ fn the_last_directory_is_not_drained() {
     assert_eq!(rig.lsns(token), (2, 2));
     assert_eq!(rig.submit(batch("new", &[b"x"])).unwrap_err().reason, Reason::NoHealthyDirectory);
 }
+
+#[test]
+fn a_collection_whose_deletion_is_not_durable_yet_is_copied_like_any_other() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    let mut deleted = rig.delete("c");
+    rig.fail(dir);
+    assert!(deleted.try_recv().is_err() && rig.log.journals[dir].evacuation_bytes_left() > 0);
+    rest(&mut rig);
+    assert!(deleted.try_recv().unwrap().is_ok());
+    assert!(rig.log.journals[dir].is_evacuated());
+    assert!(rig.log.collections.iter().flatten().next().is_none());
+}
