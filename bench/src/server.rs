@@ -75,6 +75,8 @@ pub(crate) struct Server {
     kind: Kind,
     child: Child,
     address: Address,
+    /// Another program runs it.
+    under: bool,
     /// Of our sidecar.
     setup: Option<Setup>,
 }
@@ -126,9 +128,21 @@ impl Server {
         let log = File::create(folder.join("log"))?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.with_context(|| format!("{} does not start", kind.name()))?;
-        let mut server = Self { kind, child, address, setup };
+        let mut server = Self { kind, child, address, under: !prefix.is_empty(), setup };
         server.wait().await.with_context(|| format!("{}: see {}", kind.name(), folder.join("log").display()))?;
         Ok(server)
+    }
+
+    /// The server itself. Under another program, which ends with it, it is that one's child.
+    fn process(&self) -> Pid {
+        let runner = self.child.id();
+        let child = if self.under {
+            let children = std::fs::read_to_string(format!("/proc/{runner}/task/{runner}/children"));
+            children.ok().and_then(|pids| Pid::from_raw(pids.split_whitespace().next()?.parse().ok()?))
+        } else {
+            None
+        };
+        child.unwrap_or_else(|| Pid::from_child(&self.child))
     }
 
     async fn wait(&mut self) -> anyhow::Result<()> {
@@ -230,11 +244,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Under another program it is not our child: that one passes the signal on.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = kill_process(self.process(), Signal::TERM);
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if begun.elapsed() > Duration::from_secs(10) {
+                let _ = kill_process(self.process(), Signal::KILL);
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;
