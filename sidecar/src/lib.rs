@@ -2,6 +2,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[macro_use]
+mod planted;
+
+mod ambient;
 pub mod api;
 pub mod commit;
 pub mod directory;
@@ -15,4 +19,6 @@ pub mod proto;
 pub mod recovery;
 pub mod serve;
 pub mod server;
+#[cfg(test)]
+mod sim;
 pub mod types;

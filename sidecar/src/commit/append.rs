@@ -202,7 +202,7 @@ impl Log {
         let waiter = AppendWaiter::new(caller.answers, caller.token);
         let duplicate = DuplicateWaiter { until, first, last, ack, waiter };
         let collection = self.get(ix);
-        if ack == Ack::Buffered || collection.durable_head >= until {
+        if ack == Ack::Buffered || collection.durable_head >= until || mutant!(DuplicateAnsweredEarly) {
             self.answer_one_duplicate(ix, duplicate);
         } else if collection.is_parked() {
             let why = unknown("the original has its LSNs, and no directory can be written now");
@@ -373,7 +373,7 @@ impl Log {
             self.wake_at(dir, due);
             return;
         }
-        if let Some(dir) = collection.in_flight {
+        if let Some(dir) = collection.in_flight.filter(|_| !mutant!(TwoGroupsInFlight)) {
             // Queued again when its group is done; until then its bytes wait where the group is.
             self.journals[dir].pending_bytes += added;
             return;

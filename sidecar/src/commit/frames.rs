@@ -178,7 +178,7 @@ impl Log {
     fn opening_frame(&mut self, dir: DirIx, builder: &mut FrameBuilder) -> Work {
         let mut draft = self.draft(dir, FrameKind::Opening);
         self.draft_members(dir, &mut draft);
-        if self.journals[dir].opening == Opening::First {
+        if self.journals[dir].opening == Opening::First && !mutant!(DecisionsNotWritten) {
             draft.bytes.extend_from_slice(&self.opening_records);
             draft.records += self.opening_record_count;
         }
@@ -216,7 +216,7 @@ impl Log {
                 })
                 .collect(),
             forgotten: self.forgotten.iter().map(|id| id.0).collect(),
-            closes: journal.closes.clone(),
+            closes: if mutant!(NoCloses) { Vec::new() } else { journal.closes.clone() },
             accepted: journal.accepted_damage.clone(),
             version: self.version,
             mixed: self.journals.iter().filter(|other| other.mixed).map(|other| other.id.0).collect(),
@@ -253,7 +253,8 @@ impl Log {
                     let Some(collection) = self.live(ix, incarnation) else { continue };
                     collection.truncate_queued = false;
                     let head = collection.durable_head;
-                    let ready = |wish: &super::collection::TruncateWish| wish.up_to <= head;
+                    let ready =
+                        |wish: &super::collection::TruncateWish| wish.up_to <= head || mutant!(TruncateNotAwaited);
                     let (wishes, later): (Vec<_>, Vec<_>) =
                         std::mem::take(&mut collection.truncates).into_iter().partition(ready);
                     collection.truncates = later;
@@ -356,7 +357,7 @@ impl Log {
             collection.in_flight = Some(dir);
             group.creates = !std::mem::replace(&mut collection.announced, true);
             group.announces = std::mem::take(&mut collection.moved) || group.creates;
-            if group.announces {
+            if group.announces && !mutant!(NoAnnouncement) {
                 let before = draft.bytes.len();
                 self.draft_announcement(ix, draft);
                 room = room.saturating_sub(draft.bytes.len() - before);
@@ -400,11 +401,11 @@ impl Log {
                 self.draft_announcement(ix, &mut draft);
                 let collection = self.get(ix);
                 let subject = |lsn| Subject { collection_id: collection.name.as_str(), incarnation, lsn };
-                if collection.truncated_to > Lsn::ZERO {
+                if collection.truncated_to > Lsn::ZERO && !mutant!(CheckpointWithoutTruncates) {
                     let fact = facts::TruncateFact { head: collection.durable_head };
                     draft.add(|out| fact.encode(out, subject(collection.truncated_to), epoch));
                 }
-                for gap in &collection.gaps {
+                for gap in collection.gaps.iter().filter(|_| !mutant!(CheckpointWithoutGaps)) {
                     let fact = facts::GapFact { last: gap.last, reason: gap.cause };
                     draft.add(|out| fact.encode(out, subject(gap.first), epoch));
                 }
@@ -486,6 +487,9 @@ impl Log {
             self.tombstones.iter().map(|(name, tombstone)| (name.clone(), tombstone.incarnation)).collect();
         let doomed = self.doomed_facts().collect();
         let journal = &mut self.journals[dir];
+        if mutant!(FloorBeforeCheckpoint) {
+            (journal.stream.floor, journal.stream.oldest) = (floor, oldest);
+        }
         journal.pressed = false;
         journal.stream.rotate |= rotate;
         journal.checkpoint = Some(Checkpoint {
@@ -546,6 +550,8 @@ impl Log {
             .min()
             .unwrap_or(0);
         let doomed = self.doomed_names();
-        self.tombstones.retain(|name, tombstone| tombstone.tick >= oldest_file || doomed.contains(name));
+        self.tombstones.retain(|name, tombstone| {
+            (tombstone.tick >= oldest_file || doomed.contains(name)) && !mutant!(TombstonesDropped)
+        });
     }
 }

@@ -398,7 +398,7 @@ impl Journal {
     /// The earlier of what is due and `at`.
     pub(crate) fn due(&mut self, at: Instant) {
         self.commit_at = Some(self.commit_at.map_or(at, |due| due.min(at)));
-        self.signalled = true;
+        self.signalled |= !mutant!(NoWakeUp);
     }
 
     /// A new commit took this long and answered this many.

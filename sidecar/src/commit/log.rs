@@ -458,5 +458,6 @@ impl Log {
             .get(&incarnation)
             .and_then(|&ix| self.collections[ix].as_ref())
             .is_none_or(|collection| collection.truncated_to.max(collection.flushed_to) >= head && !collection.deleted)
+            || mutant!(AliveIsFreed)
     }
 }

@@ -131,6 +131,9 @@ impl Log {
                     journal.checkpointed = checkpoint.since;
                     journal.checkpoint_size = checkpoint.bytes;
                     journal.since_checkpoint = 0;
+                    if mutant!(FreedBeforeFloor) {
+                        self.free_files(dir, checkpoint.floor, checkpoint.oldest);
+                    }
                 }
             }
             FrameKind::Clean => journal.closing = Closing::CleanWritten,
@@ -282,7 +285,7 @@ impl Log {
             collection.changed.notify_waiters();
             self.doom_dead(ix);
             self.look_for_rewrites(ix);
-            self.memory_used -= freed;
+            self.memory_used -= if mutant!(MemoryNotFreed) { 0 } else { freed };
             self.freed = true;
             for journal in &mut self.journals {
                 journal.look_for_free |= journal.pressed;
@@ -347,9 +350,11 @@ impl Log {
             if let Some(collection) = self.collections[ix].as_mut() {
                 // The senders go away: their callers learn UNKNOWN_OUTCOME.
                 collection.truncates.clear();
+                collection.flush.wishes.clear();
                 collection.changed.notify_waiters();
             }
         }
+        self.parked_facts.clear();
         self.freed = true;
         for journal in &mut self.journals {
             (journal.signalled, journal.upkeep_signalled, journal.flusher.signalled) = (true, true, true);

@@ -63,6 +63,7 @@ impl Producers {
     pub(crate) fn judge(&self, id: &[u8], seq: u64) -> Stamp {
         match self.by_id.get(id) {
             None => Stamp::New,
+            Some(_) if mutant!(RetryStoredTwice) => Stamp::New,
             Some(producer) => match producer.assigned {
                 last if seq == last.seq => Stamp::Last(last),
                 last if seq < last.seq => Stamp::Older(last.first),
@@ -111,7 +112,10 @@ impl Producers {
 
     /// What is durable, oldest first.
     pub(crate) fn durable_table(&self) -> impl Iterator<Item = (&Bytes, LastRequest)> {
-        self.by_age.values().filter_map(|id| Some((id, self.by_id.get(id)?.durable?)))
+        self.by_age.values().filter_map(|id| {
+            let producer = self.by_id.get(id).filter(|_| !mutant!(ProducersNotStated))?;
+            Some((id, if mutant!(ProducersStatedEarly) { producer.assigned } else { producer.durable? }))
+        })
     }
 
     /// An estimate of the memory held, bytes.

@@ -118,7 +118,8 @@ impl Log {
         if next <= collection.truncated_to {
             return Err(out_of_range(collection, next));
         }
-        let end = head.unwrap_or(collection.durable_head).min(collection.durable_head);
+        let durable = if mutant!(ReadsUndurable) { collection.assigned_head } else { collection.durable_head };
+        let end = head.unwrap_or(durable).min(durable);
         let mut part = collection.part(next, end, limit);
         if part.pieces.is_empty() && part.next <= end {
             part.segment = self.segment_read(collection, part.next, end);

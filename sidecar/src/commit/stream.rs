@@ -76,7 +76,7 @@ impl Stream {
             file: place.file,
             offset: place.offset,
             frame_seq: self.durable_frame + 1,
-            durable_frame: self.durable_frame,
+            durable_frame: self.durable_frame + u64::from(mutant!(FrameProvesItself)),
             prev_crc: self.prev_crc,
             epoch: self.key.epoch,
             floor: self.floor,

@@ -3,9 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use uuid::Uuid;
-
 use super::disk::Disk;
+use crate::ambient;
 pub use crate::format::identity::Identity;
 use crate::format::identity::IdentityError as Refused;
 
@@ -74,7 +73,7 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
 /// # Errors
 /// `AlreadyExists` when somebody was first; any error of the device.
 pub fn publish(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
-    let temporary = PathBuf::from(format!("_wal/identity.{}.tmp", Uuid::new_v4()));
+    let temporary = PathBuf::from(format!("_wal/identity.{}.tmp", ambient::uuid()));
     let bytes = identity.to_json();
     let bytes = bytes.as_bytes();
     let file = disk.create_excl(&temporary)?;

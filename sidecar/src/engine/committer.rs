@@ -3,10 +3,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::inner::Inner;
 use super::stamp::{self, failure};
+use crate::ambient;
 use crate::commit::collection::DirIx;
 use crate::commit::frames::{FrameJob, Work};
 use crate::commit::outcome::{Committed, Failure};
@@ -36,14 +37,14 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
     }
 }
 
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     handle: &'a Handle,
     file: Option<Box<dyn DiskFile>>,
     marker: Marker,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(handle: &'a Handle) -> Self {
+    pub(crate) fn new(handle: &'a Handle) -> Self {
         Self { handle, file: None, marker: [0; 16] }
     }
 
@@ -76,14 +77,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes the file where the job needs one, writes the frame and syncs it: durable on `Ok`.
-    pub(super) fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
+    pub(crate) fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
         if job.place.new_file {
             self.begin_file(job)?;
         }
         let Some(file) = &self.file else { return Err(Failure::Failed("no file is open".into())) };
         let frame = builder.finish_slot(&job.header, &self.marker).map_err(|e| Failure::Failed(e.to_string()))?;
         let (len, crc) = (frame.bytes.len(), frame.crc);
-        let started = Instant::now();
+        let started = ambient::now();
         let written = file.write_sync_at(job.place.offset, frame.bytes).map_err(failure("write"))?;
         if written != len {
             // The rest may fit or not: what is on the disk now is torn, and the stream is over. The kernel says why when
@@ -97,7 +98,7 @@ impl<'a> Writer<'a> {
                 None => Failure::Failed(format!("a write of {len} bytes ended after {written}")),
             });
         }
-        Ok(Committed { len: len as u64, crc, took: started.elapsed() })
+        Ok(Committed { len: len as u64, crc, took: ambient::now().duration_since(started) })
     }
 
     /// Opens the spare, or makes the next file of the stream: header written and synced, the name durable.

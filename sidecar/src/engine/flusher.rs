@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::inner::Inner;
 use super::segment_file::{self, At, OpenSegment};
 use super::segment_read::{self, SegmentIndex};
+use crate::ambient;
 use crate::commit::collection::DirIx;
 use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
 use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
@@ -55,7 +56,7 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
 }
 
 /// How a piece of work ended.
-pub(super) enum Done {
+pub(crate) enum Done {
     Flushed(FlushDone),
     FlushFailed(u64, FlushFailure),
     Sealed(u64, SealOutcome),
@@ -66,7 +67,7 @@ pub(super) enum Done {
 
 impl Done {
     /// Tells the log.
-    pub(super) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
+    pub(crate) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
         match self {
             Self::Flushed(done) => log.flushed(dir, &done, now),
             Self::FlushFailed(number, failure) => log.flush_failed(dir, number, failure, now),
@@ -88,7 +89,7 @@ impl Done {
 }
 
 /// Writes segments in one directory.
-pub(super) struct SegmentWriter<'a> {
+pub(crate) struct SegmentWriter<'a> {
     handle: &'a Handle,
     /// The disks of all directories: what is rewritten may lie elsewhere.
     disks: Vec<SharedDisk>,
@@ -109,7 +110,7 @@ fn device(what: &'static str) -> impl Fn(io::Error) -> FlushFailure {
 }
 
 impl<'a> SegmentWriter<'a> {
-    pub(super) const fn new(handle: &'a Handle, disks: Vec<SharedDisk>) -> Self {
+    pub(crate) const fn new(handle: &'a Handle, disks: Vec<SharedDisk>) -> Self {
         Self { handle, disks }
     }
 
@@ -128,7 +129,7 @@ impl<'a> SegmentWriter<'a> {
     }
 
     /// Does one piece of work; `piece` answers the entries to flush, from an LSN on.
-    pub(super) fn carry_out(&self, work: &FlushWork, piece: impl FnMut(&FlushPart, Lsn) -> Piece) -> Done {
+    pub(crate) fn carry_out(&self, work: &FlushWork, piece: impl FnMut(&FlushPart, Lsn) -> Piece) -> Done {
         match work {
             FlushWork::Flush(job) => match self.flush(job, piece) {
                 Ok(done) => Done::Flushed(done),
@@ -264,7 +265,7 @@ impl<'a> SegmentWriter<'a> {
             created => created,
         };
         let shared = number > 0;
-        let marker = *Uuid::new_v4().as_bytes();
+        let marker = *ambient::uuid().as_bytes();
         let header = SegmentHeader {
             writer: self.handle.identity.writer,
             directory: self.handle.identity.directory,

@@ -1,18 +1,18 @@
 //! The engine: collections in, durable entries out.
 
 pub(crate) mod bounds;
-mod committer;
+pub(crate) mod committer;
 mod crew;
-mod flusher;
+pub(crate) mod flusher;
 mod inner;
 mod probe;
 mod reader;
 mod segment_file;
-mod segment_read;
+pub(crate) mod segment_read;
 mod stamp;
 mod status;
 mod supervisor;
-mod upkeep;
+pub(crate) mod upkeep;
 
 use std::future::Future;
 use std::sync::Arc;

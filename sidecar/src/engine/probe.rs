@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::ambient;
 use crate::directory::identity;
 use crate::format::limits::PAGE;
 use crate::recovery::Handle;
@@ -23,10 +24,10 @@ pub(super) fn probe(handle: &Handle) -> Result<(), String> {
         Ok(None) => return Err("its identity is gone".to_owned()),
         Err(error) => return Err(error.to_string()),
     }
-    let path = PathBuf::from(format!("{}/probe.{}.tmp", identity::WAL_DIR, uuid::Uuid::new_v4()));
+    let path = PathBuf::from(format!("{}/probe.{}.tmp", identity::WAL_DIR, ambient::uuid()));
     let probed = (|| {
         let file = disk.create_excl(&path)?;
-        let wrote: Vec<u8> = uuid::Uuid::new_v4().as_bytes().repeat(PAGE / 16);
+        let wrote: Vec<u8> = ambient::uuid().as_bytes().repeat(PAGE / 16);
         if file.write_at(0, &wrote)? != wrote.len() {
             return Err(std::io::ErrorKind::WriteZero.into());
         }

@@ -17,7 +17,7 @@ use crate::types::Lsn;
 
 /// Where the entries of one collection are in a segment.
 #[derive(Clone, Debug)]
-pub(super) struct SegmentIndex {
+pub(crate) struct SegmentIndex {
     id: Uuid,
     length: u64,
     codec: Codec,
@@ -28,7 +28,7 @@ pub(super) struct SegmentIndex {
 
 /// Why a segment does not give an entry.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// It lies under none of its names.
     #[error("{0}")]
     Gone(String),
@@ -41,10 +41,10 @@ pub(super) enum ReadError {
 }
 
 /// Entries of a segment: their records, where to go on, and what is known of the segment now.
-pub(super) struct Found {
-    pub(super) records: Vec<u8>,
-    pub(super) next: Lsn,
-    pub(super) index: SegmentIndex,
+pub(crate) struct Found {
+    pub(crate) records: Vec<u8>,
+    pub(crate) next: Lsn,
+    pub(crate) index: SegmentIndex,
 }
 
 struct Reading<'a> {
@@ -58,7 +58,7 @@ struct Reading<'a> {
 ///
 /// # Errors
 /// See [`ReadError`].
-pub(super) fn read(
+pub(crate) fn read(
     disk: &dyn Disk,
     wanted: &SegmentRead,
     known: Option<SegmentIndex>,

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::ambient;
 use crate::commit::outcome::Failure;
 use crate::commit::slots::{NotStamped, StampJob};
 use crate::directory::disk::{self, DiskFile};
@@ -27,7 +28,7 @@ pub(super) type Stamped = (Box<dyn DiskFile>, Marker);
 pub(super) fn stamp(handle: &Handle, job: &StampJob) -> Result<Stamped, NotStamped> {
     let disk = &handle.disk.0;
     let path = path(SlotName { key: job.key, file: job.file });
-    let marker = *uuid::Uuid::new_v4().as_bytes();
+    let marker = *ambient::uuid().as_bytes();
     let header = SlotHeader {
         writer: handle.identity.writer,
         directory: handle.identity.directory,

@@ -49,7 +49,7 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
 }
 
 /// Carries upkeep out on one directory.
-pub(super) struct Keeper<'a> {
+pub(crate) struct Keeper<'a> {
     handle: &'a Handle,
     /// The spare being filled.
     spare: Option<(SlotName, Box<dyn DiskFile>)>,
@@ -57,7 +57,7 @@ pub(super) struct Keeper<'a> {
 }
 
 /// How a piece of upkeep ended.
-pub(super) enum Done {
+pub(crate) enum Done {
     Listed(Listing),
     Unlinked,
     Stamped(StampJob, Result<Marker, NotStamped>),
@@ -74,7 +74,7 @@ impl Done {
     }
 
     /// Tells the log.
-    pub(super) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
+    pub(crate) fn report(self, log: &mut Log, dir: DirIx, now: Instant) {
         match self {
             Self::Listed(listing) => log.listed(dir, listing, now),
             Self::Unlinked => log.unlinked(dir),
@@ -88,11 +88,11 @@ impl Done {
 }
 
 impl<'a> Keeper<'a> {
-    pub(super) fn new(handle: &'a Handle) -> Self {
+    pub(crate) fn new(handle: &'a Handle) -> Self {
         Self { handle, spare: None, zeros: Aligned::default() }
     }
 
-    pub(super) fn carry_out(&mut self, work: &Upkeep) -> Done {
+    pub(crate) fn carry_out(&mut self, work: &Upkeep) -> Done {
         match work {
             Upkeep::Stamp(job) => Done::Stamped(job.clone(), self.stamp(job)),
             Upkeep::Fill(job) => Done::Filled(*job, self.fill(job)),

@@ -235,8 +235,11 @@ where
     put_number(buf, fields.producer_seq);
     put_number(buf, fields.batch_end.0);
     put_bytes(buf, fields.ext);
-    let covered = buf.len();
+    let mut covered = buf.len();
     put_number(buf, fields.epoch.0);
+    if mutant!(EpochInsideCrc) {
+        covered = buf.len();
+    }
     let crc_at = buf.len();
     buf.extend_from_slice(&[0; 4]);
     put_bytes(buf, fields.payload);
@@ -358,8 +361,11 @@ pub fn decode(bytes: &[u8]) -> Result<(RecordRef<'_>, usize), DecodeError> {
     let producer_seq = at.number("producer_seq")?;
     let batch_end = Lsn(at.number("batch_end")?);
     let ext = at.bytes("ext")?;
-    let covered = at.at();
+    let mut covered = at.at();
     let epoch = Epoch(at.number("epoch")?);
+    if mutant!(EpochInsideCrc) {
+        covered = at.at();
+    }
     let crc = u32::from_le_bytes(at.fixed("crc")?);
     let payload_at = at.at();
     let payload = at.bytes("payload")?;
@@ -402,4 +408,4 @@ fn headers<'a>(at: &mut Cursor<'a>) -> Result<Headers<'a>, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

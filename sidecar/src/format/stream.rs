@@ -256,7 +256,7 @@ impl<'a> Judge<'a> {
             let proven = self.close.is_some()
                 || self.proves.get(index).is_some_and(|proven| *proven >= expected)
                 || unreadable.is_some();
-            if !proven {
+            if !proven || mutant!(DamageTakenForTail) {
                 break End::Tail(self.tail(expected, here.map(|(_, place)| place)));
             }
             self.prev_crc = None;
@@ -309,7 +309,7 @@ impl<'a> Judge<'a> {
         let close = self.close.filter(|close| close.frame_seq == header.frame_seq);
         match place.fault {
             Some(fault) => Some(What::Frame(fault)),
-            None if self.prev_crc.is_some_and(|crc| crc != header.prev_crc) => Some(What::Chain),
+            None if self.prev_crc.is_some_and(|crc| crc != header.prev_crc) && !mutant!(NoPrevCrc) => Some(What::Chain),
             None if close.is_some_and(|close| close.crc != place.head.crc) => Some(What::CloseCrc),
             None => None,
         }
@@ -385,4 +385,4 @@ impl<'a> Judge<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -11,6 +10,7 @@ use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
 use super::{Context, Handle, Waiting, shared};
+use crate::ambient;
 use crate::api::{DamageReport, LostRange};
 use crate::commit::collection::Collection;
 use crate::commit::flush::Flusher;
@@ -114,7 +114,7 @@ pub(super) fn decide(
     let mut merged = merge::merge(inputs, keep);
     let mut warnings = merged.contradictions.clone();
     let mut records = Records::default();
-    let mut seed = rand::random::<u64>();
+    let mut seed = ambient::seed();
     let new_epoch = Epoch(
         places
             .iter()
@@ -126,7 +126,10 @@ pub(super) fn decide(
     );
     forget(context, forgotten_now, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
     let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
-    let losses = merged.losses(only_homes);
+    let mut losses = merged.losses(only_homes);
+    if mutant!(LossesNotReported) {
+        losses.clear();
+    }
     let damage = reports(&places, &merged, &losses);
     if !keep && !damage.is_empty() {
         let reasons = damage.iter().map(sentence).collect();
@@ -216,7 +219,7 @@ pub(super) fn decide(
         writer: places.first().map(|place| place.identity.writer).unwrap_or_default(),
         writer_id: wal.writer_id.clone().unwrap_or_default(),
         epoch: new_epoch,
-        run: Uuid::new_v4(),
+        run: ambient::uuid(),
         grant,
         holder,
     };
@@ -457,7 +460,7 @@ impl Place {
         let key = StreamKey { epoch, session: 0 };
         let kept = closes.iter().map(|close| close.key).chain(old.iter().map(|stream| stream.key));
         let oldest = kept.chain([key]).min().unwrap_or(key);
-        let stream = Stream::new(StreamId(*Uuid::new_v4().as_bytes()), key, oldest);
+        let stream = Stream::new(StreamId(*ambient::uuid().as_bytes()), key, oldest);
         let mut journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,
@@ -471,7 +474,7 @@ impl Place {
             old,
             pool: Pool { in_place: opened.disk.0.io().in_place, ..Pool::default() },
             flusher: Flusher { last_shared, ..Flusher::default() },
-            ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, Instant::now())
+            ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, ambient::now())
         };
         journal.watch_space(Instant::now());
         for (name, bytes) in garbage {

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 
 use super::content::{ContentError, StreamContent};
 use super::released::Known;
+use crate::ambient;
 use crate::commit::reserve::is_reserve;
 use crate::directory::disk::{Disk, DiskFile};
 use crate::directory::identity::JOURNAL;
@@ -307,6 +308,13 @@ fn read_in_order(
     progress: &(dyn Fn(u64) + Sync),
     mut look: impl FnMut(SlotName, &mut FileBytes) -> Result<(), LoadError>,
 ) -> Result<(), LoadError> {
+    if ambient::on_one_thread() {
+        let mut bytes = FileBytes::default();
+        return slots.iter().try_for_each(|&(name, _)| {
+            read_file(disk, name, &mut bytes, progress)?;
+            look(name, &mut bytes)
+        });
+    }
     std::thread::scope(|scope| {
         let (filled, to_look_at) = mpsc::sync_channel(0);
         let (emptied, to_fill) = mpsc::channel();
@@ -382,6 +390,7 @@ impl Loader<'_> {
             None => closes.values().find(|close| close.key == key),
         };
         let id = id.or(close.map(|close| close.stream));
+        let close = close.filter(|_| !mutant!(ClosesIgnored));
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
         let mut content = StreamContent::new(self.known.clone());
         let mut scans: Vec<SlotScan> = Vec::new();

@@ -8,6 +8,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::open::{self, Unusable, Wanted};
 use super::{Attempt, Stop, Waiting};
+use crate::ambient;
 use crate::api::DirectoryState;
 use crate::directory::identity::{self, Identity};
 use crate::engine::Ended;
@@ -173,11 +174,11 @@ impl Attempt<'_> {
             self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Forgotten, reason, remedy));
         }
         let known = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref()).map(|identity| identity.writer);
-        let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(Uuid::new_v4);
+        let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(ambient::uuid);
         let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();
         let mut failed = Vec::new();
         for (index, dir) in self.opened.iter_mut().enumerate().filter(|(_, dir)| dir.opened.identity.is_none()) {
-            let identity = Identity::new(Uuid::new_v4(), writer, writer_id.clone());
+            let identity = Identity::new(ambient::uuid(), writer, writer_id.clone());
             match identity::publish(dir.opened.disk.0.as_ref(), &identity) {
                 Ok(()) => dir.opened.identity = Some(identity),
                 Err(error) => failed.push((index, error)),

@@ -28,6 +28,7 @@ use walstorage_crds::url::WalUrl;
 use self::load::{LoadError, LoadedJournal};
 use self::merge::Input;
 use self::open::{DiskFactory, DiskHandle, Opened, Rules, Unusable, Wanted};
+use crate::ambient;
 use crate::api::{DamageReport, DirectoryState};
 use crate::commit::log::Start;
 use crate::directory::disk::LockGuard;
@@ -298,36 +299,23 @@ impl Attempt<'_> {
         let progress = self.progress;
         let identities = self.opened.iter().filter_map(|dir| dir.opened.identity.as_ref());
         let here = Arc::new(identities.map(|identity| identity.directory).collect());
-        let loaded: Vec<(usize, Result<LoadedJournal, LoadError>)> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .opened
-                .iter()
-                .enumerate()
-                .filter(|(_, dir)| dir.journal.is_none())
-                .map(|(index, dir)| {
-                    let disk = dir.opened.disk.0.clone();
-                    let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
-                    let here = &here;
-                    let thread = scope.spawn(move || {
-                        load::load(
-                            disk.as_ref(),
-                            ours,
-                            here,
-                            &|bytes| {
-                                progress.total.fetch_add(bytes, Ordering::Relaxed);
-                            },
-                            &|bytes| {
-                                progress.done.fetch_add(bytes, Ordering::Relaxed);
-                            },
-                        )
-                    });
-                    (index, thread)
-                })
-                .collect();
-            threads.into_iter().filter_map(|(index, thread)| Some((index, thread.join().ok()?))).collect()
+        let jobs = self.opened.iter().enumerate().filter(|(_, dir)| dir.journal.is_none()).map(|(index, dir)| {
+            let disk = dir.opened.disk.0.clone();
+            let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
+            let here = &here;
+            move || {
+                let total = |bytes| {
+                    progress.total.fetch_add(bytes, Ordering::Relaxed);
+                };
+                let done = |bytes| {
+                    progress.done.fetch_add(bytes, Ordering::Relaxed);
+                };
+                (index, load::load(disk.as_ref(), ours, here, &total, &done))
+            }
         });
+        let loaded = ambient::in_parallel(jobs.collect());
         let mut broken = Vec::new();
-        for (index, result) in loaded {
+        for (index, result) in loaded.into_iter().flatten() {
             match result {
                 Ok(journal) => {
                     if self.opened[index].opened.identity.is_none() && !journal.streams.is_empty() {

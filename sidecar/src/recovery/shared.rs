@@ -6,6 +6,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use crate::ambient;
 use crate::commit::segments::{SharedFile, shared_folder};
 use crate::directory::disk::Disk;
 use crate::format::header::{MAX_HEADER, SegmentHeader};
@@ -44,7 +45,7 @@ pub(super) fn list(disk: &dyn Disk, dir: usize, needed: &HashSet<Uuid>) -> Resul
         let file = SharedFile { dir, number, total, users: 0 };
         match segment_at(disk, &folder.join(&entry.name)) {
             Some(id) => listed.files.push((id, file)),
-            None => unreadable.push((Uuid::new_v4(), file)),
+            None => unreadable.push((ambient::uuid(), file)),
         }
     }
     if needed.iter().all(|id| listed.files.iter().any(|(there, _)| there == id)) {

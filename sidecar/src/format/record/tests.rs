@@ -136,7 +136,7 @@ proptest! {
 }
 
 #[test]
-fn the_epoch_is_outside_the_crc_and_all_else_inside() {
+pub(crate) fn the_epoch_is_outside_the_crc_and_all_else_inside() {
     let crc = |fields: Fields<'_>| {
         let mut buf = Vec::new();
         encode(&mut buf, &fields, []);

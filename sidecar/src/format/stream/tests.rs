@@ -268,7 +268,7 @@ fn another_frame_than_the_one_closed_is_damage() {
 }
 
 #[test]
-fn a_frame_that_does_not_follow_is_not_accepted() {
+pub(crate) fn a_frame_that_does_not_follow_is_not_accepted() {
     let mut stream = two_files();
     stream.next.prev_crc ^= 1;
     stream.frame(&data(6, 10));

@@ -1,0 +1,17 @@
+//! Bugs that the suite plants to see itself catch them. Outside of tests the macro is `false` and nothing is left of it.
+
+/// Whether the bug of this name is planted on this thread.
+#[cfg(test)]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::sim::mutant::is_planted($crate::sim::mutant::Mutant::$name)
+    };
+}
+
+/// Whether the bug of this name is planted: never.
+#[cfg(not(test))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}

@@ -1,0 +1,158 @@
+//! Syncs that fail, writes that land all the same, devices that do not answer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::api::Ack;
+use crate::sim::disk::Faults;
+use crate::sim::life::Life;
+use crate::sim::shape::Shape;
+use crate::sim::world::{World, collection};
+use crate::types::Lsn;
+
+/// An entry whose write is made to end in `begin`; then SIGKILL, a start that reads, a power cut, another start.
+fn seen_then_cut(seed: u64, trouble: impl FnOnce(&World), power_goes: bool) {
+    let mut world = World::new(seed, Shape::default());
+    world
+        .life(|life| {
+            life.open();
+            life.append(&collection(0), 1, 3000, Ack::Durable);
+            life.settle();
+            trouble(life.world);
+            life.append(&collection(0), 1, 3000, Ack::Durable);
+            life.settle();
+            assert_eq!(life.is_off(), power_goes);
+        })
+        .unwrap();
+    world.machine.kill();
+    world.machine.heal();
+    world.life(|life| life.open()).unwrap();
+    world.machine.cut();
+    // Whatever was read is known to the oracle by now.
+    world.life(|life| life.open()).unwrap();
+}
+
+#[test]
+fn schedule_05_a_failed_sync_whose_pages_stay_readable_is_not_read_and_then_gone() {
+    for seed in 1..30 {
+        let fails = |world: &World| {
+            world.machine.break_with(Path::new("/m/a"), Faults { syncs_left: Some(0), ..Faults::default() });
+        };
+        seen_then_cut(seed, fails, false);
+    }
+}
+
+#[test]
+pub(in crate::sim) fn schedule_05_a_write_that_was_killed_before_its_sync_is_not_read_and_then_gone() {
+    for seed in 1..30 {
+        let killed = |world: &World| world.machine.cut_at(Some(world.machine.effects() + 1));
+        seen_then_cut(seed, killed, true);
+    }
+}
+
+fn two() -> World {
+    World::new(7, Shape { directories: 2, ..Shape::default() })
+}
+
+/// Where a collection's entries go, by index.
+fn home(life: &Life<'_>) -> usize {
+    life.log.find(&collection(0)).unwrap().home
+}
+
+#[test]
+fn schedule_11_a_failed_write_that_landed_is_there_once() {
+    let mut world = two();
+    world
+        .life(|life| {
+            life.open();
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            let (before, root) = (home(life), life.root(home(life)).to_owned());
+            life.world.machine.break_with(&root, Faults { syncs_until_landed: Some(0), ..Faults::default() });
+            life.append(&collection(0), 3, 100, Ack::Durable);
+            life.produce(0, 2, 100);
+            life.settle();
+            assert!(!life.owes(), "acknowledged by the other directory");
+            assert_ne!(home(life), before);
+            life.check();
+        })
+        .unwrap();
+    world.machine.cut();
+    world
+        .life(|life| {
+            life.open();
+            assert_eq!(life.log.find(&collection(0)).unwrap().durable_head, Lsn(6));
+        })
+        .unwrap();
+}
+
+#[test]
+fn schedule_10_a_stall_of_one_directory_moves_what_it_was_given_and_its_late_answer_changes_nothing() {
+    let mut world = two();
+    world
+        .life(|life| {
+            life.open();
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.append(&collection(1), 1, 100, Ack::Durable);
+            life.settle();
+            let stalled = home(life);
+            life.stall(stalled, Duration::from_secs(90));
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            assert!(life.owes(), "its device does not answer");
+            for _ in 0..15 {
+                // The other one shows that it is not the process that stands still.
+                life.append(&collection(1), 1, 100, Ack::Durable);
+                life.pass(Duration::from_secs(1));
+            }
+            assert!(!life.owes(), "it went elsewhere");
+            assert_ne!(home(life), stalled);
+            life.pass(Duration::from_secs(200));
+            life.check();
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            assert!(!life.owes());
+            assert!(life.log.journals[stalled].is_healthy(), "it is back");
+        })
+        .unwrap();
+    world.machine.cut();
+    world.life(|life| life.open()).unwrap();
+}
+
+#[test]
+fn schedule_10_a_stall_of_all_directories_is_waited_for() {
+    let mut world = two();
+    world
+        .life(|life| {
+            life.open();
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            (0..2).for_each(|dir| life.stall(dir, Duration::from_secs(40)));
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.pass(Duration::from_secs(35));
+            assert!(life.owes(), "nobody can say that it is durable");
+            assert!(life.log.journals.iter().all(|journal| journal.is_healthy()), "none is to blame");
+            life.pass(Duration::from_secs(10));
+            assert!(!life.owes());
+        })
+        .unwrap();
+    world.machine.cut();
+    world.life(|life| life.open()).unwrap();
+}
+
+#[test]
+fn a_stop_answers_whoever_waits_for_a_flush_that_cannot_be() {
+    let mut world = World::new(8, Shape::default());
+    world
+        .life(|life| {
+            life.open();
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            life.flush(&collection(0));
+            life.world.machine.break_with(Path::new("/m/a"), Faults { dead: true, ..Faults::default() });
+            life.append(&collection(0), 1, 100, Ack::Durable);
+            life.settle();
+            life.stop();
+        })
+        .unwrap();
+}

@@ -1,0 +1,219 @@
+//! A machine, the clients of one writer on it, and starts of the writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use walstorage_crds::url::WalUrl;
+
+use super::count::Event;
+use super::disk::Machine;
+use super::life::{Directory, Life};
+use super::oracle::{Found, Oracle, Sent};
+use super::shape::Shape;
+use crate::ambient::simulated::Simulated;
+use crate::api::CompletionQueue;
+use crate::commit::log::Log;
+use crate::commit::read::{Piece, decode};
+use crate::directory::disk::SharedDisk;
+use crate::engine::segment_read::{self, ReadError};
+use crate::recovery::{Context, Handle, Outcome, Progress, Ready, attempt};
+use crate::types::{CollectionName, Incarnation, Lsn};
+
+/// A machine, the clients of one writer on it, and what they were promised.
+pub(super) struct World {
+    pub(super) random: SmallRng,
+    pub(super) machine: Machine,
+    pub(super) shape: Shape,
+    pub(super) oracle: Oracle,
+    pub(super) now: Instant,
+    pub(super) steps: u64,
+    around: Simulated,
+    tokens: u64,
+    /// Where collections were when the last process stopped in order.
+    pub(super) homes: BTreeMap<Incarnation, WalUrl>,
+    pub(super) producers: Vec<Producer>,
+}
+
+/// A client that stamps what it sends, one request at a time, and repeats it until it is answered.
+pub(super) struct Producer {
+    pub(super) id: Bytes,
+    pub(super) collection: CollectionName,
+    pub(super) seq: u64,
+    pub(super) unanswered: Option<Sent>,
+    pub(super) under_way: bool,
+}
+
+/// Why a start did not end in a log.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The power went.
+    Off,
+    Waiting(Vec<String>),
+}
+
+impl World {
+    pub(super) fn new(seed: u64, shape: Shape) -> Self {
+        let now = Instant::now();
+        let mut random = SmallRng::seed_from_u64(seed);
+        let around = Simulated::begin(random.random(), now);
+        let machine = Machine::new(random.random());
+        let producers = (0..shape.collections.min(3)).map(|n| Producer {
+            id: Bytes::from(format!("p{n}")),
+            collection: collection(n),
+            seq: 1,
+            unanswered: None,
+            under_way: false,
+        });
+        let producers = producers.collect();
+        Self {
+            random,
+            machine,
+            shape,
+            oracle: Oracle::default(),
+            now,
+            steps: 0,
+            around,
+            tokens: 0,
+            homes: BTreeMap::new(),
+            producers,
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.around.set_time(self.now);
+    }
+
+    fn context(&self, machine: &Machine, forget: BTreeSet<uuid::Uuid>) -> Context {
+        let machine = machine.clone();
+        Context {
+            config: self.shape.to_config(),
+            require_mounts: false,
+            grant: None,
+            disks: Arc::new(move |root| machine.disk(root)),
+            forget,
+            memory_limit: self.shape.memory_limit,
+        }
+    }
+
+    /// Recovers what is on the machine.
+    pub(super) fn recover(&self, machine: &Machine) -> Result<Ready, Stopped> {
+        self.recover_without(machine, BTreeSet::new())
+    }
+
+    /// Recovers, giving up directories.
+    pub(super) fn recover_without(&self, machine: &Machine, forget: BTreeSet<uuid::Uuid>) -> Result<Ready, Stopped> {
+        let outcome = attempt(&self.context(machine, forget), &Progress::default());
+        if machine.is_off() {
+            return Err(Stopped::Off);
+        }
+        match outcome {
+            Outcome::Ready(ready) => Ok(*ready),
+            Outcome::Waiting(waiting) => Err(Stopped::Waiting(waiting.reasons)),
+            Outcome::Ended(ended) => panic!("the start was refused: {ended:?}"),
+        }
+    }
+
+    /// What a start would find if the power went now. The machine itself goes on.
+    pub(super) fn look_aside(&mut self) {
+        let aside = self.machine.fork();
+        self.machine.note(Event::ShadowCut);
+        aside.cut();
+        aside.heal();
+        let ready = match self.recover(&aside) {
+            Ok(ready) => ready,
+            // Damage that waits for somebody to accept it.
+            Err(Stopped::Waiting(_)) if self.oracle.may_lose => return,
+            Err(stopped) => panic!("a start after a cut: {stopped:?}"),
+        };
+        let disks = disks_of(&ready.handles);
+        let log = Log::new(ready.start);
+        self.oracle.clone().check(&all_found(&log, &disks), true);
+    }
+
+    /// A number that no other request has.
+    pub(super) fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+
+    /// Starts a process and hands it to `live`; what it leaves undone stays undone.
+    pub(super) fn life<T>(&mut self, live: impl FnOnce(&mut Life<'_>) -> T) -> Result<T, Stopped> {
+        let ready = self.recover(&self.machine)?;
+        Ok(self.live(ready, live))
+    }
+
+    pub(super) fn live<T>(&mut self, ready: Ready, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
+        let Ready { start, handles, .. } = ready;
+        for producer in &mut self.producers {
+            producer.under_way = false;
+        }
+        let dirs = handles.iter().map(Directory::new).collect();
+        let (tick_at, disks) = (self.now, disks_of(&handles));
+        let mut life = Life {
+            world: self,
+            log: Log::new(start),
+            dirs,
+            answers: CompletionQueue::new(),
+            sent: BTreeMap::new(),
+            waiting: Vec::new(),
+            asked: Vec::new(),
+            checked: false,
+            tick_at,
+            disks,
+        };
+        live(&mut life)
+    }
+}
+
+fn disks_of(handles: &[Handle]) -> Vec<SharedDisk> {
+    handles.iter().map(|handle| handle.disk.0.clone()).collect()
+}
+
+/// The n-th collection of the clients.
+pub(super) fn collection(n: u64) -> CollectionName {
+    CollectionName::new(&format!("c{n}")).unwrap()
+}
+
+/// Every collection of a log, read as a client reads it.
+pub(super) fn all_found(log: &Log, disks: &[SharedDisk]) -> Vec<Found> {
+    let names: Vec<CollectionName> = log.iter().map(|collection| collection.name.clone()).collect();
+    names.iter().map(|name| found(log, disks, name)).collect()
+}
+
+pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName) -> Found {
+    let cursor = log.read_from(name, Lsn::ZERO).unwrap();
+    let info = log.describe(name).unwrap();
+    let (mut next, mut items, mut whole, mut index) = (cursor.next, Vec::new(), true, None);
+    while next <= cursor.head {
+        // As a follower reads: whatever is durable.
+        let mut part = log.read_part(name, cursor.incarnation, next, None, u64::MAX).unwrap();
+        if let Some(wanted) = part.segment.take() {
+            let disk = disks[wanted.segment.dir].as_ref();
+            match segment_read::read(disk, &wanted, index.take(), u64::MAX) {
+                Ok(found) => {
+                    (part.pieces, part.next) = (vec![Piece::Records(found.records)], found.next);
+                    index = Some(found.index);
+                }
+                Err(error) => {
+                    let device = matches!(error, ReadError::Io(_)) || !disk.exists() || disk.space().is_err();
+                    assert!(device, "{name}: LSN {next} cannot be read: {error}");
+                    whole = false;
+                }
+            }
+        }
+        if part.pieces.is_empty() {
+            break;
+        }
+        next = part.next;
+        items.extend(decode(part.pieces).unwrap());
+    }
+    let incarnation = cursor.incarnation;
+    let (truncated_to, durable_head) = (info.truncated_to, info.durable_head);
+    Found { name: name.clone(), incarnation, truncated_to, durable_head, items, whole }
+}
