@@ -108,7 +108,7 @@ impl DiskState {
             // A journalling file system keeps the order of what happened to names.
             let kept = match leaves {
                 Leaves::Nothing => 0,
-                Leaves::Everything => self.changes.len(),
+                Leaves::Everything | Leaves::Heads => self.changes.len(),
                 Leaves::Some(_) => random.random_range(0..=self.changes.len()),
             };
             self.changes.drain(..).take(kept).for_each(|change| change.apply(&mut self.durable));

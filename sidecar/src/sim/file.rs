@@ -31,17 +31,20 @@ pub(super) struct Content {
 pub(super) enum Leaves {
     Nothing,
     Everything,
+    /// The first sector of each write: heads without what they announce.
+    Heads,
     /// Each part with this chance.
     Some(f64),
 }
 
 impl Leaves {
     pub(super) fn draw(random: &mut SmallRng) -> Self {
-        match random.random_range(0..10) {
+        match random.random_range(0..12) {
             0 | 1 => Self::Nothing,
             2 | 3 => Self::Everything,
             4 => Self::Some(0.1),
             5 => Self::Some(0.9),
+            6 | 7 => Self::Heads,
             _ => Self::Some(0.5),
         }
     }
@@ -49,7 +52,7 @@ impl Leaves {
     pub(super) fn keeps(self, random: &mut SmallRng) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Everything => true,
+            Self::Everything | Self::Heads => true,
             Self::Some(chance) => random.random_bool(chance),
         }
     }
@@ -139,7 +142,7 @@ impl Content {
                     let mut at = 0;
                     while at < bytes.len() {
                         let end = ((offset + at) / SECTOR * SECTOR + SECTOR - offset).min(bytes.len());
-                        if leaves.keeps(random) {
+                        if leaves.keeps(random) && (at == 0 || leaves != Leaves::Heads) {
                             put(&mut self.device, offset + at, &bytes[at..end]);
                         }
                         at = end;
