@@ -3,6 +3,8 @@
 .PHONY: help quickstart test lint fmt generate bench soak advisories
 
 BENCH_ARGS = --report docs/benchmarks.md
+# So long the simulator runs in a soak.
+SIM_SECONDS = 300
 
 # One profile for quickstart, tests and lints: nothing compiles twice.
 CI_BUILD = cargo build --locked --profile ci --workspace
@@ -36,7 +38,9 @@ bench: ## measure beside peers on this machine and write docs/benchmarks.md (12 
 	peers=$$(scripts/setup-peers.sh) && WALSTORAGE_BIN_DIR=$(CURDIR)/target/release \
 	    target/release/walstorage-bench --peers "$$peers" $(BENCH_ARGS)
 
-soak: ## kill, cut, fill, fail and stall over and over (SOAK_ARGS=...)
+soak: ## simulate (SIM_SECONDS=...), then kill, cut, fill, fail and stall over and over (SOAK_ARGS=...)
+	@WALSTORAGE_SIM_SECONDS=$(SIM_SECONDS) cargo test --locked --profile ci --workspace --lib -- \
+	    --exact --nocapture sim::explore::no_promise_is_broken_whatever_fails_in_whatever_order
 	@$(CI_BUILD) --bins
 	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/soak $(SOAK_ARGS)
 

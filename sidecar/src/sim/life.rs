@@ -65,18 +65,24 @@ pub(super) struct Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
-    pub(super) fn new(handle: &'a Handle) -> Self {
+    pub(super) fn new(handle: &'a Handle, disks: &[SharedDisk]) -> Self {
         Self {
             root: handle.disk.0.display(Path::new("")),
             writer: Writer::new(handle),
             keeper: Keeper::new(handle),
-            segments: SegmentWriter::new(handle),
+            segments: SegmentWriter::new(handle, disks.to_vec()),
             builder: FrameBuilder::new(),
             commit: Hand::new(),
             upkeep: Hand::new(),
             flush: Hand::new(),
             stalled: None,
         }
+    }
+
+    /// Whether the device gives no answer now. Who asked it waits.
+    fn stalls(&mut self, now: Instant) -> bool {
+        self.stalled = self.stalled.filter(|until| now < *until);
+        self.stalled.is_some()
     }
 
     fn wake(&mut self, worker: Worker) {
@@ -156,11 +162,6 @@ impl Life<'_> {
             self.log.watch(self.world.now);
             self.hear();
         }
-        let here = &mut self.dirs[dir];
-        if here.stalled.is_some_and(|until| self.world.now < until) {
-            return Step::Waits;
-        }
-        here.stalled = None;
         let step = match worker {
             Worker::Commit => self.commit(dir),
             Worker::Upkeep => self.keep(dir),
@@ -175,6 +176,9 @@ impl Life<'_> {
     fn commit(&mut self, dir: usize) -> Step {
         let now = self.world.now;
         let here = &mut self.dirs[dir];
+        if here.commit.job.is_some() && here.stalls(now) {
+            return Step::Waits;
+        }
         if let Some(job) = here.commit.job.take() {
             let opening = self.log.stage == Stage::Opening;
             let outcome = here.writer.write(&job, &mut here.builder);
@@ -208,6 +212,9 @@ impl Life<'_> {
     fn keep(&mut self, dir: usize) -> Step {
         let now = self.world.now;
         let here = &mut self.dirs[dir];
+        if here.upkeep.job.is_some() && here.stalls(now) {
+            return Step::Waits;
+        }
         if let Some(job) = here.upkeep.job.take() {
             let done = here.keeper.carry_out(&job);
             if self.world.machine.is_off() {
@@ -233,6 +240,9 @@ impl Life<'_> {
     fn write_segments(&mut self, dir: usize) -> Step {
         let now = self.world.now;
         let here = &mut self.dirs[dir];
+        if here.flush.job.is_some() && here.stalls(now) {
+            return Step::Waits;
+        }
         if let Some(job) = here.flush.job.take() {
             let log = &self.log;
             let done = here.segments.carry_out(&job, |part, from| log.flush_piece(dir, part, from, now));

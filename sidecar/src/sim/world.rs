@@ -153,8 +153,8 @@ impl World {
         for producer in &mut self.producers {
             producer.under_way = false;
         }
-        let dirs = handles.iter().map(Directory::new).collect();
         let (tick_at, disks) = (self.now, disks_of(&handles));
+        let dirs = handles.iter().map(|handle| Directory::new(handle, &disks)).collect();
         let mut life = Life {
             world: self,
             log: Log::new(start),

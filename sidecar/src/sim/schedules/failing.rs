@@ -141,16 +141,18 @@ fn schedule_10_a_stall_of_all_directories_is_waited_for() {
 }
 
 #[test]
-fn a_stop_answers_whoever_waits_for_a_flush_that_cannot_be() {
+fn a_stop_answers_whoever_waits_for_a_flush_or_a_change_that_cannot_be() {
     let mut world = World::new(8, Shape::default());
     world
         .life(|life| {
             life.open();
-            life.append(&collection(0), 1, 100, Ack::Durable);
+            (0..2).for_each(|n| {
+                life.append(&collection(n), 1, 100, Ack::Durable);
+            });
             life.settle();
             life.flush(&collection(0));
+            life.delete(&collection(1));
             life.world.machine.break_with(Path::new("/m/a"), Faults { dead: true, ..Faults::default() });
-            life.append(&collection(0), 1, 100, Ack::Durable);
             life.settle();
             life.stop();
         })
