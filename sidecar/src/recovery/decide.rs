@@ -476,7 +476,7 @@ impl Place {
             flusher: Flusher { last_shared, ..Flusher::default() },
             ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, ambient::now())
         };
-        journal.watch_space(Instant::now());
+        journal.watch_space(ambient::now());
         for (name, bytes) in garbage {
             journal.discard(name, bytes, Wear::default());
         }
