@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use walstorage_tests::harness::calls::{append, directory, payloads, refused, request};
+use walstorage_tests::harness::calls::{append, directory, payloads, refused, request, truncate};
+use walstorage_tests::harness::grpc::typed;
 use walstorage_tests::harness::skip::skipped;
-use walstorage_tests::harness::{Namespace, Setup, Sidecar};
+use walstorage_tests::harness::{Namespace, Setup, Sidecar, eventually};
 use walstorage_tests::twin::LoopDisk;
 
 /// A sidecar that is not started yet, its directories `d1` to `d<count>` on volumes of `size` bytes.
@@ -57,6 +58,70 @@ async fn a_volume_that_is_not_mounted_at_the_start_is_waited_for_and_nothing_is_
         assert_eq!(payloads(&mut sidecar.grpc(), name).await, [name.as_bytes()]);
     }
 }
+/// Fills whatever room a volume has left with a file of the name `ballast`.
+fn fill(disk: &LoopDisk) {
+    let mut ballast =
+        fs::OpenOptions::new().create(true).append(true).open(disk.path().join("ballast")).expect("a file");
+    for size in [1 << 20, 4096, 1] {
+        while std::io::Write::write_all(&mut ballast, &vec![1; size]).is_ok() {}
+    }
+    let _ = ballast.sync_all();
+}
+
+#[tokio::test]
+async fn with_zero_bytes_free_truncation_works_and_a_restart_comes_up_with_everything() {
+    let test = "with_zero_bytes_free_truncation_works_and_a_restart_comes_up_with_everything";
+    let Some((mut sidecar, disks)) = volumes(test, in_turn(1), 1, 96 << 20) else { return };
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let mut client = sidecar.grpc();
+    let mut entries = Vec::new();
+    for n in 0..40u8 {
+        let payload = vec![n; 100_000];
+        append(&mut client, "c", &[&payload]).await;
+        entries.push(payload);
+    }
+    // Facts go on in two files that are written ahead, which takes a moment after the first data.
+    let journal = disks[0].path().join("_wal/journal");
+    let reserved = || {
+        let files = fs::read_dir(&journal).expect("a journal").flatten();
+        let reserve = files.filter(|file| file.file_name().to_string_lossy().starts_with("reserve-"));
+        let sizes: Vec<u64> = reserve.filter_map(|file| Some(file.metadata().ok()?.len())).collect();
+        sizes.len() == 2 && sizes[0] == sizes[1] && sizes[0] > 1 << 20
+    };
+    eventually("room for facts", || async { reserved().then_some(()) }).await;
+    fill(&disks[0]);
+    let mut unknown = 0;
+    for _ in 0..400 {
+        match client.append_batch(request("c", &[&[0xff; 100_000]])).await {
+            Ok(_) => entries.push(vec![0xff; 100_000]),
+            Err(status) => match typed(&status).reason.as_str() {
+                "NO_HEALTHY_DIRECTORY" => break,
+                "UNKNOWN_OUTCOME" => unknown += 1,
+                other => panic!("{other}: {status}"),
+            },
+        }
+    }
+    assert_eq!(refused(&mut client, request("c", &[b"x"])).await.reason, "NO_HEALTHY_DIRECTORY");
+    let url = sidecar.setup.url("d1");
+    sidecar.wait_status("full", |status| directory(status, &url).state == "full").await;
+    assert_eq!(payloads(&mut client, "c").await, entries, "reads go on");
+    assert_eq!(truncate(&mut client, "c", 10).await, 10, "with zero bytes free");
+    sidecar.kill();
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let mut client = sidecar.grpc();
+    let read = payloads(&mut client, "c").await;
+    assert!(read.starts_with(&entries[10..]), "on a disk that is still full: {} of {}", read.len(), entries.len());
+    assert!(read[entries.len() - 10..].iter().all(|unsure| unsure == &[0xff; 100_000]));
+    assert!(read.len() + 10 - entries.len() <= unknown, "of unknown outcome were {unknown}");
+    assert_eq!(truncate(&mut client, "c", 20).await, 20);
+    fs::remove_file(disks[0].path().join("ballast")).expect("room");
+    sidecar.wait_status("healthy by itself", |status| directory(status, &url).state == "healthy").await;
+    append(&mut client, "c", &[b"again"]).await;
+    assert_eq!(payloads(&mut client, "c").await, [&read[10..], &[b"again".to_vec()]].concat());
+}
+
 #[tokio::test]
 async fn a_volume_that_is_unmounted_under_a_running_sidecar_is_missed_and_its_collections_go_on() {
     let test = "a_volume_that_is_unmounted_under_a_running_sidecar_is_missed_and_its_collections_go_on";
