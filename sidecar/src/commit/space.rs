@@ -136,7 +136,8 @@ impl Log {
             return;
         }
         journal.retire_spare();
-        if journal.has_reserve() {
+        // Where that is refused too, the next one waits until space is measured.
+        if journal.has_reserve() && !std::mem::replace(&mut journal.began_in_vain, true) {
             journal.health = Health::Healthy;
             self.begin_again(dir, now);
         }

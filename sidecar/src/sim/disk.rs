@@ -96,9 +96,12 @@ impl DiskState {
         self.files.values().map(Content::len).sum()
     }
 
-    /// Files that no name leads to any more.
+    /// Drops files that no name leads to any more, nor can again after a cut.
     fn forget_nameless(&mut self) {
-        let named: BTreeSet<Node> = self.names.values().copied().collect();
+        let changed = self.changes.iter().map(|change| match change {
+            Naming::Made(_, node) | Naming::Removed(_, node) | Naming::Renamed(_, _, node) => node,
+        });
+        let named: BTreeSet<Node> = self.names.values().chain(self.durable.values()).chain(changed).copied().collect();
         self.files.retain(|node, _| named.contains(node));
     }
 

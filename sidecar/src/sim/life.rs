@@ -133,6 +133,8 @@ pub(super) struct Life<'a> {
     pub(super) checked: bool,
     /// When the watchdog ticks next.
     pub(super) tick_at: Instant,
+    /// What workers are given, when that is looked at.
+    pub(super) trace: Option<Vec<String>>,
     /// To read segments from.
     pub(super) disks: Vec<SharedDisk>,
 }
@@ -199,7 +201,11 @@ impl Life<'_> {
             return Step::Waits;
         }
         match self.log.poll(dir, now, &mut here.builder) {
-            Work::Frame(job) => here.commit.job = Some(job),
+            Work::Frame(job) => {
+                let frame = self.log.journals[dir].in_flight.as_ref();
+                self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {frame:?}")));
+                here.commit.job = Some(job);
+            }
             Work::Wait(until) => {
                 here.commit.asleep = Some(until);
                 return Step::Waits;
@@ -232,7 +238,10 @@ impl Life<'_> {
                 return Step::Waits;
             }
             Upkeep::End => return Step::Ended,
-            job => here.upkeep.job = Some(job),
+            job => {
+                self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {job:?}")));
+                here.upkeep.job = Some(job);
+            }
         }
         Step::Worked
     }
@@ -261,7 +270,10 @@ impl Life<'_> {
                 return Step::Waits;
             }
             FlushWork::End => return Step::Ended,
-            job => here.flush.job = Some(job),
+            job => {
+                self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {job:?}")));
+                here.flush.job = Some(job);
+            }
         }
         Step::Worked
     }
@@ -330,12 +342,15 @@ impl Life<'_> {
 
     /// Every worker steps until all wait.
     pub(super) fn settle(&mut self) {
-        for _ in 0..20_000 {
+        for round in 0..20_000 {
+            if round == 19_990 {
+                self.trace = Some(Vec::new());
+            }
             if !self.round() {
                 return;
             }
         }
-        panic!("the log never comes to rest: {:#?}", self.log.journals);
+        panic!("the log never comes to rest, but goes on with {:#?}", self.trace);
     }
 
     /// Every worker steps once; whether one did something.

@@ -165,6 +165,7 @@ impl World {
             asked: Vec::new(),
             checked: false,
             tick_at,
+            trace: None,
             disks,
         };
         live(&mut life)
