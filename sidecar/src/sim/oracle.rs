@@ -174,7 +174,7 @@ impl Oracle {
         for found in found {
             self.check_one(found);
         }
-        if at_start {
+        if at_start && found.iter().all(|found| found.whole) {
             // It has reported all that it ever will.
             (self.may_lose, self.may_vanish) = (false, false);
         }
