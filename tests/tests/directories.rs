@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use walstorage_sidecar::proto::{ForgetDirectoryRequest, Reason};
+use walstorage_sidecar::proto::{ForgetDirectoryRequest, Reason, Status};
 use walstorage_tests::harness::calls::{
     Line, append, describe, directory, lines, payloads, refused, request, truncate,
 };
@@ -327,6 +327,42 @@ async fn a_removed_url_is_drained_its_collections_move_and_it_takes_no_new_one()
     let draining = directory(&status, &url);
     assert_eq!((draining.state.as_str(), draining.draining), ("draining", true), "{draining:?}");
     goes_on(&mut sidecar, "c2", b"two", &url).await;
+}
+
+#[tokio::test]
+async fn a_drained_directory_with_segments_may_be_removed_when_the_status_says_so() {
+    let mut sidecar = two_in_turn().await;
+    let mut client = sidecar.grpc();
+    let mut entries = vec![b"two".to_vec()];
+    for n in 0..50_u8 {
+        append(&mut client, "c2", &[&[n; 2000]]).await;
+        entries.push(vec![n; 2000]);
+    }
+    truncate(&mut client, "c2", 7).await;
+    entries.drain(..7);
+    let removed = home(&sidecar, "c2").await;
+    // A clean stop flushes: what is drained lies in segments and in the journal.
+    sidecar.stop().await;
+    let left = sidecar.setup.path(&format!("d{removed}"));
+    assert!(left.join("c2").join("wal_current.avro").exists(), "there is a segment to move");
+    let url = sidecar.setup.url(&format!("d{removed}"));
+    sidecar.setup.urls(&[sidecar.setup.url(&format!("d{}", 3 - removed))]);
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let emptied =
+        |status: &Status| {
+            status.directories.iter().filter(|shown| shown.url == url).all(|shown| {
+                !shown.in_use && shown.evacuation_bytes_left == 0 && shown.remedy.contains("may be removed")
+            })
+        };
+    sidecar.wait_status("the drained directory may be removed", emptied).await;
+    assert_eq!(payloads(&mut sidecar.grpc(), "c2").await, entries);
+    sidecar.kill();
+    fs::remove_dir_all(&left).expect("removed");
+    sidecar.start();
+    sidecar.wait_ready().await;
+    assert_eq!(payloads(&mut sidecar.grpc(), "c2").await, entries);
+    assert_eq!(payloads(&mut sidecar.grpc(), "c1").await, [b"one"]);
 }
 
 #[tokio::test]
