@@ -52,6 +52,8 @@ impl Crew {
         let thread = std::thread::Builder::new().name(format!("{name}-{dir}"));
         let spawned = thread.spawn(move || {
             let _shift = shift;
+            // Let go of before the shift ends: whoever waits for that may lock the directory next.
+            let handle = handle;
             run(&inner_of_thread, dir, &handle);
         });
         if let Err(error) = spawned {

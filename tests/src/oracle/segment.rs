@@ -3,9 +3,10 @@
 //! 1. A file is known by the uuid in its header. Of the facts about one segment the one with the greatest length counts.
 //! 2. Its last INDEX block has the crc that the fact says; each INDEX leads to the one before. Between the header and the
 //!    valid length there is nothing but blocks, each where an INDEX says.
-//! 3. A block counts when its crc is right, it can be unpacked, and it holds the entries that its INDEX says.
+//! 3. A segment that is not there was rewritten, if others hold all of it that is not truncated.
+//! 4. A block counts when its crc is right, it can be unpacked, and it holds the entries that its INDEX says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::avro::{Cursor, crc};
 use super::journal::Place;
@@ -138,6 +139,7 @@ pub fn stored(
         }
     }
     let (mut entries, mut broken) = (Vec::new(), Vec::new());
+    let mut missing = Vec::new();
     for (fact, to) in facts.into_values() {
         if to <= truncated_to {
             continue;
@@ -148,7 +150,7 @@ pub fn stored(
             header(file.bytes).is_some_and(|h| (h.segment, h.directory) == (fact.segment, fact.directory))
         };
         let Some(file) = files.iter().find(is) else {
-            wrong("", 0);
+            missing.push((fact.first_lsn.max(truncated_to + 1), to));
             continue;
         };
         let Some(header) = header(file.bytes) else { continue };
@@ -165,6 +167,9 @@ pub fn stored(
             }
         }
     }
+    let held: BTreeSet<u64> = entries.iter().map(|entry: &Record| entry.lsn).collect();
+    let lost = missing.iter().filter(|&&(first, last)| held.range(first..=last).count() as u64 != last + 1 - first);
+    broken.extend(lost.map(|_| Place { file: String::new(), offset: 0 }));
     (entries, broken)
 }
 
