@@ -357,7 +357,8 @@ fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> V
         let damage = &lost.loss.damage;
         let name = SlotName { key: lost.key, file: damage.file };
         let file = place.opened.disk.0.display(&Path::new(JOURNAL).join(name.to_string()));
-        let mut named = kept(&lost.loss.salvage.records);
+        let mut named = named_in(&lost.loss.salvage.records);
+        named.extend(named_in(&lost.loss.salvage.partial));
         if damage.most_entries() > lost.loss.salvage.entries {
             named.push((None, None));
         }
@@ -392,8 +393,8 @@ fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> V
     reports
 }
 
-/// Collections and LSNs of the records that were kept of a damaged frame.
-fn kept(records: &[Vec<u8>]) -> Vec<LostRange> {
+/// Collections and LSNs of records that are readable in a damaged frame.
+fn named_in(records: &[Vec<u8>]) -> Vec<LostRange> {
     let mut named: Vec<LostRange> = Vec::new();
     for raw in records {
         let Ok((record, _)) = record::decode(raw) else { continue };

@@ -74,6 +74,8 @@ pub(crate) struct Salvage {
     pub(crate) records: Vec<Vec<u8>>,
     /// DATA among them.
     pub(crate) entries: u64,
+    /// DATA of batches that are not whole: nobody gets them, but they say what is damaged.
+    pub(crate) partial: Vec<Vec<u8>>,
 }
 
 /// A place where the stream is damaged, and what could be saved there.
@@ -514,7 +516,12 @@ fn keep_whole_batches(records: &[RecordRef<'_>]) -> Salvage {
                 kept.entries += if is_data { wanted } else { 0 };
                 index += batch.len();
             }
-            _ => index += 1,
+            _ => {
+                if is_data && good(record) {
+                    kept.partial.push(record.raw().to_vec());
+                }
+                index += 1;
+            }
         }
     }
     kept
