@@ -301,7 +301,8 @@ impl Life<'_> {
         for (journal, dir) in self.log.journals.iter().zip(&self.dirs) {
             let mut add = |name: String, end| {
                 let name = Path::new(JOURNAL).join(name);
-                proven.push(Proven { root: dir.root.clone(), name, end });
+                // A file may have been made and never written.
+                proven.extend((end > 0).then(|| Proven { root: dir.root.clone(), name, end }));
             };
             for (name, bytes) in journal.old.iter().flat_map(|old| &old.files) {
                 add(name.clone(), *bytes);
