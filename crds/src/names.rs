@@ -61,6 +61,8 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "walstorage.dev/accept-loss";
 
 /// Annotation of claims, by us: the writer's uid.
 pub const ANNOTATION_WRITER_UID: &str = "walstorage.dev/writer-uid";
+/// Annotation of claims, by us: the storage URL, so that a ledger can be made anew from claims alone.
+pub const ANNOTATION_URL: &str = "walstorage.dev/url";
 /// Annotation of claims, by us: the directory on it was initialised.
 pub const ANNOTATION_INITIALIZED: &str = "walstorage.dev/initialized";
 /// Annotation of the webhook's Secret, by users: another value rotates the certificates.
@@ -106,7 +108,8 @@ pub fn short(name: &str) -> String {
 #[must_use]
 pub fn pooled(workload: &str, suffix: &str) -> String {
     let cut = &workload[..workload.floor_char_boundary(LABEL_MAX - 1 - POOLED_SUFFIX)];
-    format!("{}-{suffix}", short(cut))
+    // A dot before the dash would make no name of a claim.
+    format!("{}-{suffix}", short(cut.trim_end_matches(['-', '.'])))
 }
 
 /// Name of the ConfigMap with a storage's `config.toml`.
@@ -200,6 +203,7 @@ mod tests {
         assert!(claim(&storage, &url, &"w".repeat(63)).len() <= 253);
         assert!(wal_writer(&storage, &"w".repeat(63)).len() <= 253);
         assert_eq!(pooled(&"w".repeat(200), "bcdfg").len(), LABEL_MAX);
+        assert_eq!(pooled(&format!("{}.b", "w".repeat(56)), "bcdfg"), format!("{}-bcdfg", "w".repeat(56)));
     }
 
     proptest! {

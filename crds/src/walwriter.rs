@@ -72,6 +72,9 @@ pub struct WalWriterStatus {
     /// Where it is in its life.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// Since when it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase_since: Option<Time>,
     /// The phase before Pending or Lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Phase>,
@@ -94,6 +97,28 @@ pub struct WalWriterStatus {
     pub conditions: Option<Vec<Condition>>,
 }
 
+impl WalWriterStatus {
+    /// A condition, one of those that [`condition`] names.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+    }
+}
+
+/// The types of a writer's conditions.
+pub mod condition {
+    /// A pod holds it, and was let go.
+    pub const GRANTED: &str = "Granted";
+    /// Its claims are there and as large as asked for.
+    pub const CLAIMS_READY: &str = "ClaimsReady";
+    /// It has no entries that an application has not applied.
+    pub const DRAINED: &str = "Drained";
+    /// Its holder does not end, long after it should have.
+    pub const STUCK: &str = "Stuck";
+    /// No node can have both its claims and its pod.
+    pub const UNPLACEABLE: &str = "Unplaceable";
+}
+
 /// Where a writer is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
@@ -113,6 +138,23 @@ pub enum Phase {
     Reclaiming,
     /// A claim is missing or another one.
     Lost,
+}
+
+impl Phase {
+    /// The name in the status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Active => "Active",
+            Self::Releasing => "Releasing",
+            Self::Released => "Released",
+            Self::Orphaned => "Orphaned",
+            Self::Drained => "Drained",
+            Self::Reclaiming => "Reclaiming",
+            Self::Lost => "Lost",
+        }
+    }
 }
 
 /// The pod that was granted.
@@ -159,6 +201,9 @@ pub struct WriterVolume {
     /// The directory was initialised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initialized: Option<bool>,
+    /// What the directory of this name held before is given up with the next grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forget: Option<bool>,
     /// As the sidecar reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod identity;
 pub mod manifests;
 pub mod render;
 pub mod resource;
