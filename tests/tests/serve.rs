@@ -1,4 +1,4 @@
-//! `serve` and its neighbours on the command line: grants, buckets, signals, a file that comes and goes, help.
+//! `serve` and its neighbours on the command line: buckets, signals, a file that comes and goes, help.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -61,41 +61,6 @@ fn a_bucket_is_accepted_by_config_check_and_the_effective_configuration_is_print
     let strict = sidecar(&["config", "check", "--strict", text(&file)]);
     assert_eq!(strict.code, 2);
     assert!(strict.stdout.is_empty() && strict.stderr.contains("error: "), "{}", strict.stderr);
-}
-
-#[tokio::test]
-async fn a_grant_that_is_required_and_missing_ends_with_exit_code_4() {
-    for grant in ["", "nonsense", "{\"v\":2}"] {
-        let mut setup = Setup::new(1);
-        setup.environment = vec![
-            ("WALSTORAGE_REQUIRE_GRANT".into(), "true".into()),
-            ("WALSTORAGE_POD_UID".into(), "pod".into()),
-            ("WALSTORAGE_GRANT".into(), grant.into()),
-        ];
-        let mut sidecar = Sidecar::new(setup);
-        sidecar.start();
-        assert_eq!(sidecar.exit().await.code(), Some(4), "{grant:?}");
-        assert!(sidecar.log().contains("WALSTORAGE_GRANT"), "{}", sidecar.log());
-        assert!(!sidecar.setup.path("d1").exists(), "nothing is written without a grant");
-    }
-}
-
-#[tokio::test]
-async fn a_granted_writer_has_the_uid_of_its_grant() {
-    let uid = "6f2c6d0e-5c55-4f5e-9d5a-0f6f6e3f8a11";
-    let mut setup = Setup::new(1);
-    let grant = format!(r#"{{"v":1,"writerUid":"{uid}","epoch":7,"urls":[],"init":["d1"],"forget":[]}}"#);
-    setup.environment = vec![
-        ("WALSTORAGE_REQUIRE_GRANT".into(), "true".into()),
-        ("WALSTORAGE_POD_UID".into(), "pod".into()),
-        ("WALSTORAGE_GRANT".into(), grant),
-        ("WALSTORAGE_WRITER_ID".into(), "shop/orders.orders-0".into()),
-    ];
-    let sidecar = Sidecar::ready(setup).await;
-    let writer = sidecar.status().await.writer.unwrap();
-    assert_eq!((writer.uid.as_str(), writer.grant, writer.holder.as_str()), (uid, 7, "pod"));
-    assert_eq!(writer.id, "shop/orders.orders-0");
-    assert!(sidecar.setup.path("d1/shop/orders.orders-0/_wal").is_dir());
 }
 
 #[tokio::test]

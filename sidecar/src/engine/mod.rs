@@ -4,7 +4,9 @@ pub(crate) mod bounds;
 pub(crate) mod committer;
 mod crew;
 pub(crate) mod flusher;
+mod grant;
 mod inner;
+mod leftover;
 mod probe;
 mod reader;
 mod segment_file;
@@ -23,7 +25,9 @@ use tokio::sync::oneshot;
 use walstorage_crds::config::Config;
 use walstorage_crds::url::{Scheme, WalUrl};
 
+pub use self::grant::{Grant, GrantedUrl};
 use self::inner::Inner;
+pub use self::leftover::Leftover;
 pub use self::reader::Reader;
 pub use crate::api;
 use crate::api::{Append, Appended, CollectionInfo, CompletionQueue, EngineStatus};
@@ -49,17 +53,6 @@ pub struct Options {
     pub grant: Option<Grant>,
     /// Told of every commit.
     pub observer: Arc<dyn Observer>,
-}
-
-/// The operator's permission for one pod to be the holder of a writer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The writer's uid.
-    pub writer_uid: uuid::Uuid,
-    /// The granted epoch.
-    pub epoch: u64,
-    /// The pod's uid.
-    pub holder: String,
 }
 
 /// Told what the engine does, for metrics. Calls are made outside of the engine's locks and must not block.

@@ -192,7 +192,7 @@ impl Attempt<'_> {
             let reason = format!("cannot write its identity: {error}");
             self.unusable.push(Unusable::of(&dir.opened, state, reason, remedy));
         }
-        let journal_wanted = self.context.config.wal.journal_url.is_some();
+        let journal_wanted = self.context.config.wal.journal_url.as_ref().is_some_and(|url| self.is_granted(url));
         let journal_here = self.opened.iter().any(|dir| dir.opened.wanted.takes_all_commits);
         let any_home = self.opened.iter().any(|dir| dir.opened.wanted.position.is_some());
         if !any_home || (journal_wanted && !journal_here) {

@@ -4,11 +4,12 @@
 //!
 //! 1. Every member that was in use is present, or given up by name; else the attempt answers *waiting*.
 //! 2. Nothing is served while damage is unaccounted for: it becomes gaps (`on_damage = "gap"`), or the attempt waits.
-//! 3. A directory known to have been in use that comes up empty is lost, never new.
+//! 3. A directory known to have been in use that comes up empty is lost, never new. With a grant only what it names is new.
 //! 4. Nothing written before is written over.
 
 pub(crate) mod content;
 mod decide;
+mod granted;
 pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
@@ -141,7 +142,9 @@ pub(crate) fn unchanged(context: &Context, before: &[Unusable]) -> bool {
         allow_ephemeral: context.config.wal.allow_ephemeral,
         mounts: mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
     };
-    before.iter().all(|unusable| {
+    // What this pod does not have was not looked at.
+    let looked_at = |unusable: &&Unusable| unusable.opens || !unusable.found.is_empty();
+    before.iter().filter(looked_at).all(|unusable| {
         let wanted = Wanted {
             url: unusable.wanted_url.clone(),
             root: unusable.root.clone(),
@@ -195,15 +198,19 @@ impl Attempt<'_> {
         for wanted in self.wanted() {
             self.open(wanted);
         }
+        self.open_granted_only();
+        self.name_what_is_not_granted();
         self.open_legacy();
         self.refuse_locked()?;
         self.load()?;
         self.open_removed_members()?;
-        let readable = |uuid: &Uuid| self.find(*uuid).is_some_and(|index| self.has_streams(index));
-        self.forget = self.context.forget.iter().copied().filter(|uuid| !readable(uuid)).collect();
         let epoch = self.newest_epoch();
+        let readable = |uuid: &Uuid| self.find(*uuid).is_some_and(|index| self.has_streams(index));
+        let given_up = self.context.forget.iter().copied().chain(self.given_up(epoch.as_ref()));
+        self.forget = given_up.filter(|uuid| !readable(uuid)).collect();
         self.check_grant(epoch.as_ref())?;
         self.await_members(epoch.as_ref())?;
+        self.keep_to_the_grant(epoch.as_ref())?;
         self.make_new_directories(epoch.as_ref())?;
         self.decide(epoch.as_ref())
     }
@@ -216,11 +223,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the configuration names.
+    /// What the configuration names, as far as it is granted.
     fn wanted(&self) -> Vec<Wanted> {
         let wal = &self.context.config.wal;
         let urls = wal.wal_urls.iter().enumerate().map(|(position, url)| (url, Some(position)));
         urls.chain(wal.journal_url.iter().map(|url| (url, None)))
+            .filter(|(url, _)| self.is_granted(url))
             .map(|(url, position)| Wanted {
                 url: url.clone(),
                 root: self.root(&url.file_path().unwrap_or_default()),

@@ -142,7 +142,8 @@ pub(crate) fn open(
     let holds_a_log = exists && disk.list(Path::new(identity::JOURNAL)).is_ok();
     let may_create = wanted.may_create && (!rules.require_mounts || path.is_dir());
     if !holds_a_log && !may_create {
-        let (state, reason) = if exists {
+        // A volume that is there, without the writer's folder, was emptied as much as the folder.
+        let (state, reason) = if exists || path.is_dir() {
             (DirectoryState::Lost, format!("{} holds no write-ahead log", wanted.root.display()))
         } else {
             (DirectoryState::Missing, format!("{} does not exist", wanted.root.display()))

@@ -1,10 +1,9 @@
 //! The operator's grant as the pod's environment carries it (operator-reference.md, section 3). Pure.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
+use walstorage_crds::url::WalUrl;
 
-use crate::engine::Grant;
+use crate::engine::{Grant, GrantedUrl};
 
 /// What the environment says about the grant.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +22,11 @@ pub(crate) struct Environment {
 struct Document {
     writer_uid: uuid::Uuid,
     epoch: u64,
-    #[serde(default)]
     urls: Vec<NamedUrl>,
+    #[serde(default)]
+    init: Vec<String>,
+    #[serde(default)]
+    forget: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -41,9 +43,9 @@ struct NamedUrl {
 /// Epochs are below this.
 const EPOCH_END: u64 = 1 << 43;
 
-/// The grant, where there is one, and the names of its URLs. One that is there and cannot be read is an error, required
-/// or not: ignoring it could start a second holder.
-pub(crate) fn parse(environment: &Environment) -> Result<(Option<Grant>, BTreeMap<String, String>), String> {
+/// The grant, where there is one. One that is there and cannot be read is an error, required or not: ignoring it could
+/// start a second holder.
+pub(crate) fn parse(environment: &Environment) -> Result<Option<Grant>, String> {
     let text = environment.grant.as_deref().map(str::trim).unwrap_or_default();
     if text.is_empty() {
         if environment.required {
@@ -51,14 +53,14 @@ pub(crate) fn parse(environment: &Environment) -> Result<(Option<Grant>, BTreeMa
                         this pod its writer yet"
                 .into());
         }
-        return Ok((None, BTreeMap::new()));
+        return Ok(None);
     }
     let unreadable = |e: serde_json::Error| format!("WALSTORAGE_GRANT cannot be read: {e}");
     let Version { v } = serde_json::from_str(text).map_err(unreadable)?;
     if v != 1 {
         return Err(format!("WALSTORAGE_GRANT has version {v}; this build knows version 1"));
     }
-    let Document { writer_uid, epoch, urls } = serde_json::from_str(text).map_err(unreadable)?;
+    let Document { writer_uid, epoch, urls, init, forget } = serde_json::from_str(text).map_err(unreadable)?;
     if epoch == 0 || epoch >= EPOCH_END {
         return Err(format!("WALSTORAGE_GRANT has epoch {epoch}; epochs are from 1 to {}", EPOCH_END - 1));
     }
@@ -66,8 +68,22 @@ pub(crate) fn parse(environment: &Environment) -> Result<(Option<Grant>, BTreeMa
     if holder.is_empty() {
         return Err("WALSTORAGE_GRANT is set and WALSTORAGE_POD_UID is not: a grant is for one pod".into());
     }
-    let names = urls.into_iter().map(|NamedUrl { name, url }| (url, name)).collect();
-    Ok((Some(Grant { writer_uid, epoch, holder }), names))
+    let urls = granted(urls)?;
+    let (init, forget) = (init.into_iter().collect(), forget.into_iter().collect());
+    Ok(Some(Grant { writer_uid, epoch, holder, urls, init, forget }))
+}
+
+/// The URLs, each name and each place once: a directory that two names share could be begun anew by either.
+fn granted(urls: Vec<NamedUrl>) -> Result<Vec<GrantedUrl>, String> {
+    let mut granted: Vec<GrantedUrl> = Vec::with_capacity(urls.len());
+    for NamedUrl { name, url } in urls {
+        let parsed = WalUrl::parse(&url).map_err(|e| format!("WALSTORAGE_GRANT has URL {url:?}: {e}"))?;
+        if granted.iter().any(|other| other.name == name || other.url == parsed) {
+            return Err(format!("WALSTORAGE_GRANT has URL {name} ({url}) twice"));
+        }
+        granted.push(GrantedUrl { name, url: parsed });
+    }
+    Ok(granted)
 }
 
 #[cfg(test)]
@@ -82,16 +98,15 @@ mod tests {
 
     #[test]
     fn a_grant_names_writer_epoch_and_holder() {
-        let (grant, names) = parse(&environment(GRANT)).unwrap();
-        let grant = grant.unwrap();
+        let grant = parse(&environment(GRANT)).unwrap().unwrap();
         assert_eq!((grant.epoch, grant.holder.as_str()), (1_763_857_930_123, "pod"));
-        assert_eq!(names["file:///wal/nvme1"], "nvme1");
+        let url = WalUrl::parse("file:///wal/nvme1").unwrap();
+        assert_eq!((grant.name_of(&url), grant.lets_init(&url), grant.gives_up(&url)), (Some("nvme1"), true, false));
     }
 
     #[test]
     fn no_grant_is_fine_where_none_is_required() {
-        let (grant, names) = parse(&Environment::default()).unwrap();
-        assert!(grant.is_none() && names.is_empty());
+        assert_eq!(parse(&Environment::default()), Ok(None));
     }
 
     #[test]
@@ -105,6 +120,12 @@ mod tests {
             (environment(r#"{"v":2}"#), "version 2"),
             (environment(r#"{"writerUid":"x"}"#), "missing field `v`"),
             (environment(r#"{"v":1,"epoch":3}"#), "missing field `writerUid`"),
+            (environment(&GRANT.replace("\"urls\"", "\"others\"")), "missing field `urls`"),
+            (environment(&GRANT.replace("file:///wal", "file://wal")), "file://wal/nvme1"),
+            (
+                environment(&GRANT.replace("\"urls\":[", "\"urls\":[{\"name\":\"x\",\"url\":\"file:///wal/nvme1/\"},")),
+                "twice",
+            ),
             (environment(&GRANT.replace("1763857930123", "0")), "epoch 0"),
             (environment(&GRANT.replace("1763857930123", "8796093022208")), "epoch 8796093022208"),
             (without_pod, "WALSTORAGE_POD_UID"),

@@ -11,6 +11,7 @@ mod grant;
 pub mod logs;
 mod options;
 mod reload;
+mod termination;
 mod watch;
 
 use std::path::Path;
@@ -26,7 +27,8 @@ pub use self::exit::Exit;
 use self::options::Resolved;
 pub use self::options::ServeArgs;
 use self::reload::Reload;
-use crate::engine::{Ended, Engine, Options, StartError};
+use self::termination::Termination;
+use crate::engine::{Ended, Engine, Leftover, Options, StartError};
 use crate::metrics::Metrics;
 use crate::server::status::ConfigReport;
 use crate::server::{Server, socket};
@@ -37,17 +39,25 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Serves until a signal, or until the engine ends by itself.
 #[must_use]
 pub fn run(args: &ServeArgs) -> Exit {
+    let termination = Termination::open(args.termination_log.as_ref());
     let resolved = match options::resolve(args) {
         Ok(resolved) => resolved,
-        Err(exit) => return exit,
+        Err(exit) => {
+            termination.write(&exit, None, None);
+            return exit;
+        }
     };
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(e) => return Exit::other(format!("cannot start threads: {e}")),
+    let grant = resolved.grant.clone();
+    let (exit, leftover) = match runtime() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(serve(resolved));
+            // Whatever still runs holds no answer that anybody waits for.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(e) => (Exit::other(format!("cannot start threads: {e}")), None),
     };
-    let exit = runtime.block_on(serve(resolved));
-    // Whatever still runs holds no answer that anybody waits for.
-    runtime.shutdown_background();
+    termination.write(&exit, grant.as_ref(), leftover.as_ref());
     exit
 }
 
@@ -57,8 +67,10 @@ pub fn run(args: &ServeArgs) -> Exit {
 /// Whatever would end `serve` at once.
 pub fn engine_options(config: &Path) -> Result<Options, Exit> {
     let args = ServeArgs { config: Some(config.to_owned()), ..ServeArgs::from_environment() };
-    let Resolved { file: _, loaded, require_mounts, grant, url_names } = options::resolve(&args)?;
-    Ok(Options { config: loaded.config, require_mounts, grant, observer: Metrics::new(url_names) })
+    let resolved = options::resolve(&args)?;
+    let observer = Metrics::new(resolved.url_names());
+    let Resolved { file: _, loaded, require_mounts, grant } = resolved;
+    Ok(Options { config: loaded.config, require_mounts, grant, observer })
 }
 
 /// Worker threads by the cgroup's CPU quota (which `available_parallelism` knows), not by the host's cores. One core is
@@ -74,33 +86,35 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn serve(resolved: Resolved) -> Exit {
-    let Resolved { file, loaded, require_mounts, grant, url_names } = resolved;
+async fn serve(resolved: Resolved) -> (Exit, Option<Leftover>) {
+    match serve_until_the_end(resolved).await {
+        Ok((ended, leftover)) => (ended.into(), leftover),
+        Err(exit) => (exit, None),
+    }
+}
+
+/// Serves; `Err` where the engine did not start.
+async fn serve_until_the_end(resolved: Resolved) -> Result<(Ended, Option<Leftover>), Exit> {
+    let metrics = Metrics::new(resolved.url_names());
+    let Resolved { file, loaded, require_mounts, grant } = resolved;
     let config = loaded.config;
     let socket_path = config.sidecar.socket.clone();
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(e) => return Exit::other(format!("cannot wait for signals: {e}")),
-    };
-    let listener = match socket::listen(&socket_path).await {
-        Ok(listener) => listener,
-        Err(e) => return Exit::other(e.to_string()),
-    };
+    let mut signals = Signals::new().map_err(|e| Exit::other(format!("cannot wait for signals: {e}")))?;
+    let listener = socket::listen(&socket_path).await.map_err(|e| Exit::other(e.to_string()))?;
     let _socket_file = SocketFile(&socket_path);
     let admin = match config.sidecar.admin_address {
         None => None,
-        Some(address) => match TcpListener::bind(address).await {
-            Ok(listener) => Some(listener),
-            Err(e) => return Exit::other(format!("cannot listen at sidecar.admin_address {address}: {e}")),
-        },
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .map_err(|e| Exit::other(format!("cannot listen at sidecar.admin_address {address}: {e}")))?,
+        ),
     };
-    let metrics = Metrics::new(url_names);
     let options = Options { config: config.clone(), require_mounts, grant, observer: metrics.clone() };
-    let engine = match Engine::start(options) {
-        Ok(engine) => engine,
-        Err(StartError::Configuration(message)) => return Exit::configuration(vec![message]),
-        Err(StartError::Other(message)) => return Exit::other(message),
-    };
+    let engine = Engine::start(options).map_err(|e| match e {
+        StartError::Configuration(message) => Exit::configuration(vec![message]),
+        StartError::Other(message) => Exit::other(message),
+    })?;
     let report = Arc::new(Mutex::new(ConfigReport {
         hash: loaded.hash,
         error: String::new(),
@@ -123,9 +137,8 @@ async fn serve(resolved: Resolved) -> Exit {
     reload.abort();
     server.close(LAST_ANSWERS).await;
     tasks.join_all().await;
-    let exit = Exit::from(ended);
-    tracing::info!(code = exit.code(), "stopped");
-    exit
+    tracing::info!(?ended, "stopped");
+    Ok((ended, engine.leftover()))
 }
 
 fn started(config: &Config, admin: Option<&TcpListener>) {

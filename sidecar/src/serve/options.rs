@@ -1,6 +1,5 @@
 //! What a start is told: flags, the `WALSTORAGE_*` variables that mirror them, and the file.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -31,6 +30,9 @@ pub struct ServeArgs {
     /// Make an error of every unknown key in the sections that are ours
     #[arg(long, env = "WALSTORAGE_STRICT", value_parser = FalseyValueParser::new())]
     pub strict: bool,
+    /// Where to leave a last message, as JSON; without this /dev/termination-log, if it exists
+    #[arg(long, value_name = "FILE", env = "WALSTORAGE_TERMINATION_LOG")]
+    pub termination_log: Option<PathBuf>,
 }
 
 impl ServeArgs {
@@ -102,7 +104,14 @@ pub(crate) struct Resolved {
     pub(crate) loaded: Loaded,
     pub(crate) require_mounts: bool,
     pub(crate) grant: Option<Grant>,
-    pub(crate) url_names: BTreeMap<String, String>,
+}
+
+impl Resolved {
+    /// The names of URLs, where a grant names them.
+    pub(crate) fn url_names(&self) -> std::collections::BTreeMap<String, String> {
+        let urls = self.grant.iter().flat_map(|grant| &grant.urls);
+        urls.map(|granted| (granted.url.as_str().to_owned(), granted.name.clone())).collect()
+    }
 }
 
 /// Reads everything; what is wrong ends the start.
@@ -131,8 +140,8 @@ pub(crate) fn resolve(args: &ServeArgs) -> Result<Resolved, Exit> {
         grant: std::env::var("WALSTORAGE_GRANT").ok(),
         pod_uid: std::env::var("WALSTORAGE_POD_UID").ok(),
     };
-    let (grant, url_names) = grant::parse(&environment).map_err(Exit::no_grant)?;
-    Ok(Resolved { file, loaded, require_mounts, grant, url_names })
+    let grant = grant::parse(&environment).map_err(Exit::no_grant)?;
+    Ok(Resolved { file, loaded, require_mounts, grant })
 }
 
 fn lines(file: &ConfigFile, errors: &ConfigErrors) -> Vec<String> {
