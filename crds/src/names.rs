@@ -84,6 +84,17 @@ pub const CONFIG_DIR: &str = "/etc/walstorage";
 /// The configuration's file in it, and its key in the ConfigMap.
 pub const CONFIG_FILE: &str = "config.toml";
 
+/// Where the socket's volume is mounted: the folder of [`crate::config::DEFAULT_SOCKET`].
+pub const SOCKET_DIR: &str = "/run/walstorage";
+/// Volume of pods, by us: the one that the socket is in.
+pub const VOLUME_SOCKET: &str = "walstorage-socket";
+/// Volume of pods, by us: what is mounted at [`CONFIG_DIR`].
+pub const VOLUME_CONFIG: &str = "walstorage-config";
+/// Volume of pods, by us: the empty one over the service account's token.
+pub const VOLUME_NO_TOKEN: &str = "walstorage-no-token";
+/// Value of [`ANNOTATION_RENDERED`].
+pub const RENDERED: &str = "v1";
+
 /// Longest name of a WalStorage.
 pub const STORAGE_NAME_MAX: usize = 40;
 /// The letters of the random part of a pooled writer's name: none that makes words or is misread.
@@ -194,6 +205,7 @@ mod tests {
         assert_eq!(credentials_dir("b1"), "/etc/walstorage/credentials/b1");
         assert_eq!(ca_file("b1"), "/etc/walstorage/ca/b1.crt");
         assert_eq!(token_file("b1"), "/etc/walstorage/tokens/b1");
+        assert_eq!(crate::config::DEFAULT_SOCKET, format!("{SOCKET_DIR}/wal.sock"));
     }
 
     #[test]

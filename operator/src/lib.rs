@@ -8,4 +8,5 @@ pub mod identity;
 pub mod manifests;
 pub mod render;
 pub mod resource;
+pub mod webhook;
 mod yaml;
