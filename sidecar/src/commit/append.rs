@@ -248,10 +248,10 @@ impl Log {
     /// Where a group without affinity may go: nowhere else where one directory takes all commits.
     fn placeable(&self) -> impl Iterator<Item = DirIx> {
         let one_takes_all = self.journals.iter().any(|journal| journal.takes_all_commits && journal.takes_data());
-        self.journals.iter().enumerate().filter_map(move |(ix, journal)| {
-            let may = journal.position.is_some() && journal.takes_data() && !journal.draining;
-            (may && !one_takes_all).then_some(ix)
-        })
+        self.journals
+            .iter()
+            .enumerate()
+            .filter_map(move |(ix, journal)| (journal.takes_collections() && !one_takes_all).then_some(ix))
     }
 
     /// Chooses the home of a new collection.
@@ -261,7 +261,7 @@ impl Log {
         let home = self
             .place(&request.collection, turn, None, GROUP_CUT as u64)
             .or_else(|| self.place(&request.collection, turn, None, 0))
-            .or_else(|| self.journals.iter().position(|j| j.position.is_some() && j.takes_data() && !j.draining));
+            .or_else(|| self.journals.iter().position(Journal::takes_collections));
         home.ok_or_else(|| self.no_directory("new collections"))
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::answer::{AppendWaiter, ChangeWaiter};
 use super::buffer::EntryBuffer;
-use super::flush::FlushState;
+use super::flush_jobs::FlushState;
 use super::producers::{LastRequest, Producers};
 use super::segments::Segment;
 use crate::api::{Ack, GapReason};

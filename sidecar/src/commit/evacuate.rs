@@ -152,9 +152,7 @@ impl Log {
 
     /// Whether another directory takes what `dir` holds.
     fn has_refuge(&self, dir: DirIx) -> bool {
-        let refuge = |(other, journal): (DirIx, &Journal)| {
-            other != dir && journal.position.is_some() && journal.takes_data() && !journal.draining
-        };
+        let refuge = |(other, journal): (DirIx, &Journal)| other != dir && journal.takes_collections();
         self.journals.iter().enumerate().any(refuge)
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::collection::{ColIx, DirIx};
-use super::flush::{FlushJob, FlushPart, Job, Target, Why};
+use super::flush_jobs::{FlushJob, FlushPart, Job, Target, Why};
 use super::journal::{Fact, FlushedNote};
 use super::log::{Log, Stage};
 use super::segments::{Doomed, Segment, SegmentPath, SharedFile};
@@ -107,7 +107,7 @@ impl Log {
                 Target::Behind(before) => Segment { first: before.first, bytes: before.bytes + written.bytes, ..fresh },
                 Target::New(_) | Target::Shared(..) => fresh,
             };
-            let capped = written.bytes >= super::flush::FLUSH_MOST;
+            let capped = written.bytes >= super::flush_plan::FLUSH_MOST;
             if let Some(collection) = self.live(part.collection, part.incarnation) {
                 collection.flush.capped = capped;
             }

@@ -7,12 +7,13 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::ChangeWaiter;
 use super::collection::{ColIx, PendingBatch, TruncateWish};
-use super::flush::Flusher;
+use super::flush_jobs::Flusher;
 use super::frames::IDLE;
 use super::segments::Segment;
-use super::slots::{Pool, Prepared, Wear};
+use super::slots::{Pool, Prepared};
 use super::space::Full;
 use super::stream::Stream;
+use super::wear::Wear;
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
 use crate::types::{CollectionName, DirectoryId, Incarnation, Lsn};
@@ -350,6 +351,11 @@ impl Journal {
     /// Whether entries may be committed here.
     pub(crate) fn takes_data(&self) -> bool {
         self.takes_facts() && self.in_use && self.full.is_none()
+    }
+
+    /// Whether new collections may live here.
+    pub(super) fn takes_collections(&self) -> bool {
+        self.position.is_some() && self.takes_data() && !self.draining
     }
 
     /// Whether facts may be committed here.

@@ -22,7 +22,8 @@ use walstorage_crds::url::WalUrl;
 
 use super::answer::Outbox;
 use super::collection::{ColIx, Collection, DirIx};
-use super::flush::{Flushing, STOP_FLUSH};
+use super::flush::STOP_FLUSH;
+use super::flush_jobs::Flushing;
 use super::journal::{Fact, Journal};
 use super::revival::REST;
 use super::segments::{Segment, SharedFile};
@@ -322,7 +323,7 @@ impl Log {
                 Some(Candidate {
                     id: journal.id,
                     position,
-                    healthy: journal.takes_data() && !journal.draining && journal.has_room(bytes),
+                    healthy: journal.takes_collections() && journal.has_room(bytes),
                     tier: 0,
                     device: journal.device.0,
                     queued_bytes: journal.pending_bytes,
@@ -350,6 +351,12 @@ impl Log {
         all()
             .find(|&ix| self.journals[ix].takes_facts() && self.journals[ix].in_use)
             .or_else(|| all().find(|&ix| begins(&self.journals[ix]) && self.stage == Stage::Serving))
+    }
+
+    /// The lowest latency of any directory but `except`, microseconds; the greatest number where none is measured.
+    pub(crate) fn best_latency_us(&self, except: Option<DirIx>) -> f64 {
+        let others = self.journals.iter().enumerate().filter(|(dir, _)| Some(*dir) != except);
+        others.map(|(_, journal)| journal.latency_us).filter(|us| *us > 0.0).fold(f64::MAX, f64::min)
     }
 
     /// The URL that stands for a directory in answers.

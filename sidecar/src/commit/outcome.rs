@@ -7,7 +7,7 @@ use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
 use super::journal::{Closing, Fact, FrameKind, Group, InFlight, Journal, Opening, SlotUse};
 use super::log::{Log, Stage, Tombstone};
-use super::slots::Wear;
+use super::wear::Wear;
 use crate::api::{Ack, Appended};
 use crate::format::StreamKey;
 use crate::types::{Incarnation, Lsn};

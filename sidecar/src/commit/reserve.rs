@@ -7,7 +7,8 @@ use super::collection::DirIx;
 use super::journal::{Journal, Opening};
 use super::log::Log;
 use super::outcome::Failure;
-use super::slots::{FILL_EVERY, FILL_PIECE, FreeSlot, RETRY, Wear};
+use super::slots::{FILL_EVERY, FILL_PIECE, FreeSlot, RETRY};
+use super::wear::Wear;
 use crate::format::limits::PAGE;
 
 /// Files in a reserve.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::collection::{ColIx, Collection, DirIx};
-use super::flush::{FLUSH_MOST, FlushPart, FlushWork, Piece, Target};
+use super::flush_jobs::{FlushPart, FlushWork, Piece, Target};
+use super::flush_plan::FLUSH_MOST;
 use super::log::Log;
 use super::read::SegmentRead;
 use crate::types::Lsn;

@@ -135,9 +135,7 @@ impl Log {
         if let Some(gone) = listing.gone {
             return self.gone(dir, gone, now);
         }
-        let others =
-            self.journals.iter().enumerate().filter(|(other, _)| *other != dir).map(|(_, other)| other.latency_us);
-        let best_us = others.filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
+        let best_us = self.best_latency_us(Some(dir));
         let journal = &mut self.journals[dir];
         journal.age(best_us, now);
         journal.list_at = now + IDLE;

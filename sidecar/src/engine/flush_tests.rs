@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use super::flusher::Done;
 use super::life_tests::{Disks, Life, Oracle, recover};
 use super::*;
-use crate::commit::flush::{FlushWork, Target};
+use crate::commit::flush_jobs::{FlushWork, Target};
 use crate::directory::disk::Disk;
 use crate::directory::mem_disk::{Faults, MemDisk};
 use crate::recovery::{Ready, load};

@@ -15,7 +15,7 @@ use super::segment_file::{self, At, OpenSegment};
 use super::segment_read::{self, SegmentIndex};
 use crate::ambient;
 use crate::commit::collection::DirIx;
-use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
+use crate::commit::flush_jobs::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
 use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
 use crate::commit::log::Log;
 use crate::commit::read::SegmentRead;

@@ -14,7 +14,7 @@ use walstorage_crds::url::WalUrl;
 use super::{Ended, Observer, Options, bounds};
 use crate::api::DamageReport;
 use crate::commit::collection::DirIx;
-use crate::commit::flush::{FlushPart, FlushWork, Piece};
+use crate::commit::flush_jobs::{FlushPart, FlushWork, Piece};
 use crate::commit::frames::Work;
 use crate::commit::log::{Log, Settings, Stage, Worker};
 use crate::commit::outcome::{Committed, Failure};

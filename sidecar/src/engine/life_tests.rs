@@ -16,7 +16,7 @@ use super::segment_read;
 use super::upkeep::Keeper;
 use super::*;
 use crate::api::{Ack, NewEntry};
-use crate::commit::flush::FlushWork;
+use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::Work;
 use crate::commit::log::Start;
 use crate::commit::read::{Piece, decode};

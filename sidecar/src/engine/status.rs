@@ -115,7 +115,7 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
         status.unapplied_entries += collection.entries();
         status.unapplied_bytes += collection.bytes();
     }
-    let best = log.journals.iter().map(|journal| journal.latency_us).filter(|us| *us > 0.0).fold(f64::MAX, f64::min);
+    let best = log.best_latency_us(None);
     let shown = log.journals.iter().enumerate().map(|(dir, journal)| show_journal(journal, best, log.segments_in(dir)));
     status.directories.extend(shown);
 }

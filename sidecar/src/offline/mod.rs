@@ -18,6 +18,7 @@ mod pieces;
 mod ranges;
 pub mod report;
 mod segment;
+mod segment_files;
 mod segments;
 mod source;
 mod survey;
@@ -142,6 +143,10 @@ pub struct ReadOptions {
     pub live: bool,
 }
 
+#[cfg(test)]
+mod dump_tests;
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod segment_tests;
 #[cfg(test)]

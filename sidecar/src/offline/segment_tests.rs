@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use uuid::Uuid;
 use walstorage_crds::url::WalUrl;
 
-use super::dump::{DumpOptions, dump};
 use super::export::{ExportOptions, export};
 use super::fixture::{Made, Segment};
 use super::report::{Lost, Problem, SegmentContent};
@@ -19,23 +18,23 @@ use crate::format::header::{Codec, SegmentOf};
 use crate::types::{Epoch, Incarnation, Lsn};
 
 const E1: Epoch = Epoch(1);
-const INC: Incarnation = Incarnation(1 << 20);
-const ALL: [Codec; 3] = [Codec::Null, Codec::Snappy, Codec::Zstandard];
-const CURRENT: &str = "orders/wal_current.avro";
-const SEALED: &str = "orders/wal_00000000000000000001-00000000000000000006.avro";
-const SHARED: &str = "_wal/shared/000000000001.avro";
+pub(super) const INC: Incarnation = Incarnation(1 << 20);
+pub(super) const ALL: [Codec; 3] = [Codec::Null, Codec::Snappy, Codec::Zstandard];
+pub(super) const CURRENT: &str = "orders/wal_current.avro";
+pub(super) const SEALED: &str = "orders/wal_00000000000000000001-00000000000000000006.avro";
+pub(super) const SHARED: &str = "_wal/shared/000000000001.avro";
 
 /// Orders 1..6 in a sealed segment of two flushes, 7..9 in the current one, 9..12 in the journal; events 1..3 and lines
 /// 1..2 in a shared one.
-struct Parts {
-    stream: Stream,
-    sealed: Segment,
+pub(super) struct Parts {
+    pub(super) stream: Stream,
+    pub(super) sealed: Segment,
     current: Segment,
     shared: Segment,
 }
 
 impl Parts {
-    fn new(codec: Codec) -> Self {
+    pub(super) fn new(codec: Codec) -> Self {
         let mut sealed = Segment::own(0xA, codec, "orders", 1);
         sealed.flush(&entries("orders", 1..=3));
         sealed.flush(&entries("orders", 4..=6));
@@ -57,7 +56,7 @@ impl Parts {
         Self { stream, sealed, current, shared }
     }
 
-    fn made(&self) -> Made {
+    pub(super) fn made(&self) -> Made {
         let made = Made::new(&[&self.stream]);
         made.put(&self.sealed, SEALED);
         made.put(&self.current, CURRENT);
@@ -452,76 +451,4 @@ proptest! {
     ) {
         flipped(name, bit, codec)?;
     }
-}
-
-#[test]
-fn a_dump_shows_every_record_of_a_segment_and_each_block_that_is_not_whole() {
-    let dumped = |bytes: &[u8]| {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        let mut out = Vec::new();
-        let report = dump(file.path(), DumpOptions::default(), &mut out).unwrap();
-        let lines = std::str::from_utf8(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
-        (lines.collect::<Vec<serde_json::Value>>(), report)
-    };
-    for codec in ALL {
-        let parts = Parts::new(codec);
-        let (lines, report) = dumped(&parts.sealed.bytes);
-        let shown: Vec<_> =
-            lines.iter().map(|line| (line["block"].as_u64(), line["kind"].as_str(), line["lsn"].as_u64())).collect();
-        let data = |block, lsn| (Some(block), Some("DATA"), Some(lsn));
-        let index = |block, lsn| (Some(block), Some("INDEX"), Some(lsn));
-        let expected =
-            [data(1, 1), data(1, 2), data(1, 3), index(2, 3), data(3, 4), data(3, 5), data(3, 6), index(4, 6)];
-        assert_eq!(shown, expected);
-        assert_eq!((report.blocks, report.records, report.frames, report.whole), (4, 8, 0, true));
-        let fact = &lines[7]["fact"];
-        assert_eq!(fact["names"], serde_json::json!([{ "name": "orders", "incarnation": INC.0 }]));
-        assert_eq!((fact["blocks"][0]["first"].as_u64(), fact["blocks"][0]["count"].as_u64()), (Some(4), Some(3)));
-        assert_eq!(fact["previous"], lines[3]["offset"]);
-
-        let mut bytes = parts.sealed.bytes.clone();
-        let at = lines[4]["offset"].as_u64().unwrap() as usize;
-        bytes[at + 30] ^= 1;
-        bytes.extend(b"half a block");
-        let (lines, report) = dumped(&bytes);
-        assert!(!report.whole && lines.len() < 8, "{lines:?}");
-        assert!(report.notes[0].starts_with(&format!("offset {at}: ")), "{:?}", report.notes);
-        assert!(report.notes.last().unwrap().ends_with("12 bytes follow that are no block of this segment"));
-    }
-}
-
-#[test]
-fn a_segment_that_is_sealed_while_it_is_verified_or_exported_is_found_under_its_new_name() {
-    let parts = Parts::new(Codec::Null);
-    let (current, sealed) = (CURRENT, "orders/wal_00000000000000000007-00000000000000000009.avro");
-    let seal = |made: &Made| {
-        let [from, to] = [current, sealed].map(|name| made.path().join(name));
-        if from.exists() {
-            std::fs::rename(from, to).unwrap();
-        }
-    };
-    let made = parts.made();
-    let mut times = 0;
-    let report = verify(&[made.url()], ReadOptions::default(), &mut |progress| {
-        // Listed, then read.
-        times += u32::from(progress.at.ends_with(SEALED));
-        if times == 2 {
-            seal(&made);
-        }
-    });
-    assert!(!made.path().join(current).exists());
-    assert_eq!(report.unwrap().problems, []);
-
-    let made = parts.made();
-    let to = tempfile::tempdir().unwrap();
-    let options = ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true } };
-    let report = export(&[made.url()], &options, &mut |progress| {
-        if progress.at == "orders" {
-            seal(&made);
-        }
-    });
-    assert!(!made.path().join(current).exists());
-    assert_eq!(report.unwrap().problems, []);
-    assert_eq!(read_avro(&to.path().join("orders.avro")).len(), 12);
 }

@@ -15,8 +15,9 @@ use super::directory::OpenDirectory;
 use super::merge::Merged;
 use super::meter::Meter;
 use super::ranges::{self, Range};
-use super::report::{Lost, Problem, SegmentContent, SegmentReport, UnusedReport};
+use super::report::{Lost, Problem, SegmentContent, SegmentReport};
 use super::segment::{OpenSegment, Wrong, renamed};
+use super::segment_files::Found;
 use super::survey::{Journals, problem};
 use crate::format::Marker;
 use crate::format::facts::FlushedFact;
@@ -105,84 +106,6 @@ fn wanted(directories: &[OpenDirectory], collections: &[Merged]) -> Vec<Wanted> 
         }
     }
     wanted.into_values().collect()
-}
-
-/// A file that is a segment by its place.
-struct File {
-    directory: usize,
-    path: PathBuf,
-    bytes: u64,
-    header: Result<SegmentHeader, String>,
-    used: bool,
-}
-
-/// All of them.
-struct Found {
-    files: Vec<File>,
-    by_uuid: HashMap<(usize, Uuid), Vec<usize>>,
-}
-
-impl Found {
-    fn list(directories: &[OpenDirectory], meter: &mut Meter<'_>) -> Result<Self, OfflineError> {
-        let mut found = Self { files: Vec::new(), by_uuid: HashMap::new() };
-        for (directory, open) in directories.iter().enumerate() {
-            for (path, bytes) in open.segments()? {
-                meter.at(&path.display().to_string());
-                let header = match OpenSegment::open(&path) {
-                    Ok(Ok(segment)) => belongs(&segment.header, open).map(|()| segment.header),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(OfflineError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                    Err(OfflineError::Io { error, .. }) => Err(error.to_string()),
-                    Err(other) => return Err(other),
-                };
-                if let Ok(header) = &header {
-                    found.by_uuid.entry((directory, header.segment)).or_default().push(found.files.len());
-                }
-                found.files.push(File { directory, path, bytes, header, used: false });
-            }
-        }
-        Ok(found)
-    }
-
-    /// The file of a segment; of several, one that is long enough.
-    fn file(&mut self, directory: usize, fact: &FlushedFact) -> Option<&mut File> {
-        let candidates = self.by_uuid.get(&(directory, fact.segment))?;
-        let long = candidates.iter().find(|at| self.files[**at].bytes >= fact.length);
-        let at = *long.or(candidates.first())?;
-        self.files.get_mut(at)
-    }
-
-    /// Files without a header that holds, where a collection's segments are.
-    fn headless(&self, directory: usize, folder: &Path) -> impl Iterator<Item = (&File, &str)> {
-        let here = move |file: &&File| file.directory == directory && file.path.parent() == Some(folder);
-        self.files.iter().filter(here).filter_map(|file| Some((file, file.header.as_ref().err()?.as_str())))
-    }
-
-    fn unused(&self, journals: &Journals) -> Vec<UnusedReport> {
-        let told = |path: &str| journals.problems.iter().any(|problem| problem.file == path);
-        let unused = self.files.iter().filter(|file| !file.used);
-        unused
-            .map(|File { path, bytes, header, .. }| UnusedReport {
-                file: path.display().to_string(),
-                bytes: *bytes,
-                what: match header {
-                    Ok(_) => "nothing that counts needs it".into(),
-                    Err(why) => format!("it is no segment of this directory: {why}"),
-                },
-            })
-            .filter(|report| !told(&report.file))
-            .collect()
-    }
-}
-
-/// Whether a file was written for this directory.
-fn belongs(header: &SegmentHeader, open: &OpenDirectory) -> Result<(), String> {
-    match &open.identity {
-        Ok(identity) if (identity.directory, identity.writer) != (header.directory, header.writer) => {
-            Err(format!("it belongs to directory {} of writer {}", header.directory, header.writer))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Where a copy of an entry stands, for telling of another one.

@@ -1,10 +1,11 @@
+//! The tools over journals: what is read, what is named, what an export gives.
+
 use std::cell::RefCell;
 
 use proptest::prelude::*;
-use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
-use super::dump::{DumpOptions, DumpReport, dump};
+use super::dump::{DumpOptions, dump};
 use super::export::{ExportOptions, ExportReport, export};
 use super::fixture::Made;
 use super::report::{GapReport, Lost};
@@ -13,19 +14,18 @@ use super::*;
 use crate::format::facts::{AcceptedDamage, DeleteFact, EpochFact, Fact, GapCause, GapFact, Member, Subject};
 use crate::format::fixture::{DIRECTORY, Stream, batched, collection, entry, truncate};
 use crate::format::limits::PAGE;
-use crate::format::record::Kind;
 use crate::types::{Epoch, Incarnation, Lsn};
 
 const E1: Epoch = Epoch(1);
 const INC: Incarnation = Incarnation(1 << 20);
 const SECOND: Uuid = Uuid::from_u128(0x4444);
 
-fn check(made: &[&Made], options: ReadOptions) -> VerifyReport {
+pub(super) fn check(made: &[&Made], options: ReadOptions) -> VerifyReport {
     let urls: Vec<_> = made.iter().map(|made| made.url()).collect();
     verify(&urls, options, &mut |_| {}).unwrap()
 }
 
-fn plain(made: &Made) -> VerifyReport {
+pub(super) fn plain(made: &Made) -> VerifyReport {
     check(&[made], ReadOptions::default())
 }
 
@@ -46,7 +46,7 @@ pub(super) fn entries(name: &str, lsns: std::ops::RangeInclusive<u64>) -> Vec<Ve
 }
 
 /// EPOCH; orders 1..3 and its COLLECTION; a batch of two in events; orders 4, 5 and a TRUNCATE to 2.
-fn stream() -> Stream {
+pub(super) fn stream() -> Stream {
     let mut stream = Stream::new(1, 0);
     stream.begin(Vec::new());
     stream.frame(&[vec![collection("orders", INC, 0, DIRECTORY, E1)], entries("orders", 1..=3)].concat());
@@ -59,7 +59,7 @@ fn stream() -> Stream {
     stream
 }
 
-fn flip(made: &Made, stream: &Stream, file: u64, at: u64) {
+pub(super) fn flip(made: &Made, stream: &Stream, file: u64, at: u64) {
     let path = made.slot(stream, file);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[at as usize] ^= 1;
@@ -339,24 +339,6 @@ fn large_collections_have_many_blocks() {
 }
 
 #[test]
-fn a_held_lock_names_the_process_and_live_reads_beside_it() {
-    let made = Made::new(&[&stream()]);
-    let lock = std::fs::File::create(made.path().join("_wal/lock")).unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
-    std::fs::write(made.path().join("_wal/lock"), "4711\n").unwrap();
-    let error = verify(&[made.url()], ReadOptions::default(), &mut |_| {}).unwrap_err();
-    assert!(matches!(error, OfflineError::Locked { pid: Some(4711), .. }), "{error}");
-    assert!(error.to_string().contains("process 4711"), "{error}");
-    std::fs::write(made.path().join("_wal/lock"), "").unwrap();
-    let error = verify(&[made.url()], ReadOptions::default(), &mut |_| {}).unwrap_err();
-    assert!(error.to_string().contains("another process"), "{error}");
-    assert!(check(&[&made], ReadOptions { live: true }).ok());
-    flock(&lock, FlockOperation::Unlock).unwrap();
-    assert!(plain(&made).ok());
-    assert!(plain(&made).ok(), "the tools do not exclude each other or themselves");
-}
-
-#[test]
 fn folders_that_are_no_directories_say_what_they_are() {
     let (one, two) = (Made::new(&[&stream()]), Made::new(&[&stream()]));
     let error = |urls: &[WalUrl]| verify(urls, ReadOptions::default(), &mut |_| {}).unwrap_err().to_string();
@@ -391,71 +373,6 @@ fn a_slot_of_another_directory_is_a_problem() {
     let made = Made::of(SECOND, &[&stream()]);
     let report = plain(&made);
     assert!(report.problems[0].what.contains("belongs to directory"), "{:?}", report.problems);
-}
-
-fn dumped(path: &Path, kind: Option<Kind>) -> (Vec<serde_json::Value>, DumpReport) {
-    let mut bytes = Vec::new();
-    let report = dump(path, DumpOptions { kind }, &mut bytes).unwrap();
-    let lines = std::str::from_utf8(&bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
-    (lines.collect(), report)
-}
-
-#[test]
-fn a_dump_has_every_record_or_those_of_one_kind() {
-    let stream = stream();
-    let made = Made::new(&[&stream]);
-    let (all, report) = dumped(&made.slot(&stream, 1), None);
-    let kinds: Vec<_> = all.iter().map(|line| line["kind"].as_str().unwrap()).collect();
-    assert_eq!(
-        kinds,
-        [
-            &["FRAME", "EPOCH", "PAD"][..],
-            &["FRAME", "COLLECTION", "DATA", "DATA", "DATA", "PAD"],
-            &["FRAME", "COLLECTION", "DATA", "DATA", "PAD"],
-            &["FRAME", "DATA", "DATA", "TRUNCATE", "PAD"],
-        ]
-        .concat()
-    );
-    assert_eq!((report.frames, report.records, report.whole), (4, 19, true));
-    assert_eq!(report.notes, ["ends at offset 20480, the end of the file"]);
-    assert_eq!(all[0]["fact"]["frame_seq"], 1);
-    assert_eq!(all[1]["fact"]["members"][0]["url"], "file:///wal");
-    assert_eq!(all[17]["fact"]["head"], 5);
-
-    let (data, report) = dumped(&made.slot(&stream, 1), Some(Kind::Data));
-    assert_eq!((data.len(), report.records), (7, 7));
-    let one = &data[0];
-    assert_eq!(
-        (one["collection_id"].as_str(), one["lsn"].as_u64(), one["payload"].as_str(), one["key"].as_str()),
-        (Some("orders"), Some(1), Some("b3JkZXJzIDE="), Some("a2V5"))
-    );
-    assert_eq!(one["headers"], serde_json::json!([{ "name": "trace", "value": "AP8=" }]));
-}
-
-#[test]
-fn a_dump_says_where_frames_are_missing_and_where_it_ends() {
-    let mut stream = stream();
-    stream.zeros(2);
-    let made = Made::new(&[&stream]);
-    flip(&made, &stream, 1, PAGE as u64 + 50);
-    flip(&made, &stream, 1, 3 * PAGE as u64 + 3000);
-    // Any name will do.
-    let copy = made.path().join("copy");
-    std::fs::copy(made.slot(&stream, 1), &copy).unwrap();
-    let (data, report) = dumped(&copy, Some(Kind::Data));
-    assert_eq!(data.len(), 5);
-    assert_eq!(
-        report.notes,
-        [
-            "offset 4096: no frame; resumed at offset 8192",
-            "offset 12288: frame 3 skipped: the frame's crc does not hold",
-            "ends at offset 20480; 8192 blank bytes follow",
-        ]
-    );
-    assert!(!report.whole);
-    std::fs::write(&copy, "no journal").unwrap();
-    let error = dump(&copy, DumpOptions::default(), &mut Vec::new()).unwrap_err();
-    assert!(matches!(error, OfflineError::NotAJournal { .. }), "{error}");
 }
 
 #[test]

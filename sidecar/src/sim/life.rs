@@ -14,7 +14,7 @@ use super::clients::{Asked, Request, Waiter};
 use super::count::Event;
 use super::world::World;
 use crate::api::CompletionQueue;
-use crate::commit::flush::FlushWork;
+use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::{FrameJob, Work};
 use crate::commit::log::{Log, Stage, Worker};
 use crate::commit::upkeep::Upkeep;

@@ -4,25 +4,26 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::rig::{Rig, Setup, batch, name};
-use crate::commit::flush::{DUE_WAIT, FlushWork, Target};
+use super::rig::{Rig, Setup, name};
+use crate::commit::flush_jobs::{FlushWork, Target};
+use crate::commit::flush_plan::DUE_WAIT;
 use crate::commit::flushed::FlushFailure;
-use crate::commit::frames::{IDLE, Work};
+use crate::commit::frames::Work;
 use crate::error::{ApiError, Reason};
 use crate::format::frame::FLAG_CHECKPOINT_PART;
 use crate::format::record::Kind;
 use crate::types::Lsn;
 
-fn flushing(setup: Setup) -> Rig {
+pub(super) fn flushing(setup: Setup) -> Rig {
     Rig::new(Setup { flushes: true, ..setup })
 }
 
 /// Small: a collection is due with 64 KiB, a segment is full with 512 KiB.
-fn small() -> Setup {
+pub(super) fn small() -> Setup {
     Setup { memory_flush_size: 64 << 10, segment_size: 512 << 10, ..Setup::default() }
 }
 
-fn append(rig: &mut Rig, collection: &str, times: usize) {
+pub(super) fn append(rig: &mut Rig, collection: &str, times: usize) {
     for _ in 0..times {
         rig.send(collection, &[&[0; 10_000]]);
         rig.settle();
@@ -37,7 +38,7 @@ impl Rig {
         answer
     }
 
-    fn flushed_to(&self, collection: &str) -> u64 {
+    pub(super) fn flushed_to(&self, collection: &str) -> u64 {
         self.log.find(&name(collection)).unwrap().flushed_to.0
     }
 
@@ -46,7 +47,7 @@ impl Rig {
     }
 
     /// Every LSN that counts is in memory or in a segment that is there.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         for collection in self.log.iter() {
             for lsn in collection.truncated_to.0 + 1..=collection.durable_head.0 {
                 let in_memory = collection.buffer.iter(Lsn(lsn)).next().is_some_and(|(first, _)| first.0 == lsn);
@@ -257,84 +258,6 @@ fn a_truncation_during_a_flush_does_not_take_the_segment_being_written() {
 }
 
 #[test]
-fn under_memory_pressure_large_collections_are_flushed_alone_and_small_ones_together() {
-    let mut rig = flushing(Setup { memory_limit: 4 << 20, ..Setup::default() });
-    for n in 0..6 {
-        for _ in 0..5 {
-            append(&mut rig, &format!("large{n}"), 6);
-        }
-        append(&mut rig, &format!("small{n}"), 2);
-    }
-    for n in 0..60 {
-        append(&mut rig, &format!("tiny{n}"), 2);
-    }
-    assert!(rig.flushed > 0);
-    assert!(rig.log.memory() < 4 << 20);
-    let shared: Vec<usize> = rig.segments[0]
-        .files
-        .values()
-        .filter(|file| file.shared)
-        .map(|file| {
-            file.entries.keys().map(|(incarnation, _)| incarnation).collect::<std::collections::BTreeSet<_>>().len()
-        })
-        .collect();
-    assert!(shared.iter().all(|collections| *collections > 1), "{shared:?}");
-    let own = rig.segments[0].files.values().filter(|file| !file.shared);
-    assert!(own.map(|file| file.length).all(|length| length > 256 << 10));
-    rig.check();
-}
-
-#[test]
-fn a_shared_segment_goes_when_nobody_needs_it() {
-    let mut rig = flushing(Setup { memory_limit: 768 << 10, ..Setup::default() });
-    for n in 0..80 {
-        append(&mut rig, &format!("c{n}"), 1);
-    }
-    rig.check();
-    assert!(rig.segments[0].files.values().any(|file| file.shared));
-    for n in 0..79 {
-        if n % 2 == 0 {
-            drop(rig.truncate(&format!("c{n}"), 1));
-        } else {
-            drop(rig.delete(&format!("c{n}")));
-        }
-        rig.settle();
-        rig.check();
-    }
-    drop(rig.delete("c79"));
-    rig.settle();
-    assert!(rig.segments[0].files.is_empty());
-}
-
-#[test]
-fn a_journal_that_fills_is_cleaned_oldest_file_first_and_appends_go_on() {
-    let mut rig = flushing(Setup { journal_max: 1 << 20, ..Setup::default() });
-    append(&mut rig, "keeps", 1);
-    for round in 0..300 {
-        append(&mut rig, &format!("c{}", round % 7), 1);
-        assert!(rig.log.journals[0].journal_bytes() <= 1 << 20);
-    }
-    assert_eq!(rig.flushed_to("keeps"), 1, "the oldest file held it");
-    assert!(!rig.unlinked[0].is_empty());
-    rig.check();
-}
-
-#[test]
-fn a_batch_too_large_for_the_journal_as_it_is_gets_room_by_flushing() {
-    let mut rig = flushing(Setup { journal_max: 1 << 20, ..Setup::default() });
-    append(&mut rig, "c", 30);
-    let large = vec![0; 500_000];
-    rig.submit(batch("d", &[&large])).unwrap_err();
-    rig.settle();
-    for _ in 0..3 {
-        rig.pass(IDLE);
-    }
-    rig.submit(batch("d", &[&large])).unwrap();
-    rig.settle();
-    rig.check();
-}
-
-#[test]
 fn a_failed_flush_goes_elsewhere_and_its_segment_is_left_alone() {
     let mut rig = Rig::new(Setup { directories: 2, ..small() });
     append(&mut rig, "c", 10);
@@ -441,75 +364,4 @@ fn a_stop_flushes_for_five_seconds_at_most() {
     assert_eq!(rig.poll(0), Work::End);
     assert_eq!(rig.frames[0].last().unwrap().header.flags & 2, 2, "the clean frame is the last one");
     assert_eq!(rig.flushed_to("c"), 0);
-}
-
-/// Schedule 8, small: what is never truncated goes through a small journal and a small memory, however much it is.
-#[test]
-fn many_collections_and_a_hot_one_stay_within_memory_and_journal() {
-    let (memory_limit, journal_max) = (8 << 20, 8 << 20);
-    let mut rig = flushing(Setup { memory_limit, journal_max, memory_flush_size: 512 << 10, ..Setup::default() });
-    let mut refused = 0;
-    for round in 0..40 {
-        for n in 0..200 {
-            for name in [format!("c{n}"), "hot".to_owned()] {
-                while rig.submit(batch(&name, &[&[0; 2000]])).is_err() {
-                    refused += 1;
-                    assert!(refused < 2000, "no progress in round {round}");
-                    rig.settle();
-                    rig.now += Duration::from_millis(20);
-                }
-                rig.step(0);
-            }
-            assert!(rig.log.memory() <= memory_limit);
-            assert!(rig.log.journals[0].journal_bytes() <= journal_max);
-        }
-    }
-    rig.settle();
-    // 32 MB went through; every flush is worth its sync.
-    assert!(rig.flushed < 200, "{}", rig.flushed);
-    rig.check();
-}
-
-#[test]
-fn a_shared_segment_of_which_little_is_live_is_rewritten() {
-    let mut rig = flushing(Setup { memory_limit: 768 << 10, ..Setup::default() });
-    for n in 0..80 {
-        append(&mut rig, &format!("c{n}"), 1);
-    }
-    let shared = |rig: &Rig| rig.segments[0].files.values().filter(|file| file.shared).map(|f| f.entries.len()).max();
-    let before = shared(&rig).unwrap();
-    assert!(before > 20, "{before} collections together");
-    for n in 0..80 {
-        if n % 10 > 0 {
-            drop(rig.truncate(&format!("c{n}"), 1));
-            rig.settle();
-        }
-    }
-    for _ in 0..5 {
-        rig.pass(DUE_WAIT);
-        rig.check();
-    }
-    assert!(shared(&rig).unwrap() < 10, "{:?}", shared(&rig));
-    let flushed = rig.flushed;
-    for _ in 0..5 {
-        rig.pass(DUE_WAIT);
-    }
-    assert_eq!(rig.flushed, flushed, "once is enough");
-}
-
-#[test]
-fn segments_of_a_directory_that_is_to_be_emptied_are_rewritten_elsewhere() {
-    let mut rig = flushing(Setup { directories: 2, ..small() });
-    append(&mut rig, "c", 10);
-    rig.pass(DUE_WAIT);
-    let home = rig.home("c");
-    assert_eq!(rig.segments[home].files.len(), 1);
-    rig.log.journals[home].draining = true;
-    rig.log.signal_flushers();
-    for _ in 0..5 {
-        rig.pass(DUE_WAIT);
-        rig.check();
-    }
-    assert_eq!((rig.segments[home].files.len(), rig.segments[1 - home].files.len()), (0, 1));
-    assert_eq!((rig.log.segments_in(home), rig.flushed_to("c")), (0, 10));
 }

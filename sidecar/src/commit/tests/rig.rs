@@ -1,6 +1,6 @@
 //! A [`Log`] with directories in memory: each frame is decoded as it is built, and made durable or failed by the test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,10 @@ use uuid::Uuid;
 use walstorage_crds::config::DistributionStrategy;
 use walstorage_crds::url::WalUrl;
 
+use super::segments::Files;
 use crate::api::{Ack, Append, Appended, CompletionQueue, NewEntry, ProducerStamp};
 use crate::commit::append::{Admission, Caller, check_request};
 use crate::commit::collection::{Collection, DirIx};
-use crate::commit::flush::{FlushJob, FlushPart, FlushWork, Piece, Target};
-use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
 use crate::commit::frames::{FrameJob, Work};
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity, Log, Settings, Stage, Start};
@@ -26,10 +25,8 @@ use crate::directory::disk::Space;
 use crate::error::{ApiError, Reason};
 use crate::format::frame::{FrameBuilder, FrameHeader};
 use crate::format::header::Codec;
-use crate::format::record;
 use crate::format::record::Kind;
 use crate::format::scan::{Expected, parse_frame, parse_head};
-use crate::format::segment::Flushed;
 use crate::format::{StreamId, StreamKey};
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
@@ -60,64 +57,6 @@ impl Seen {
     /// What the records of one kind of a collection say.
     pub(super) fn of(&self, kind: Kind, name: &str) -> Vec<u64> {
         self.records.iter().filter(|r| r.kind == kind && r.name == name).map(|r| r.lsn).collect()
-    }
-}
-
-type Entries = BTreeMap<(Incarnation, Lsn), Vec<u8>>;
-
-/// Segments of a directory: what flushes wrote, by LSN.
-#[derive(Default)]
-pub(super) struct Files {
-    pub(super) files: BTreeMap<Uuid, File>,
-    pub(super) sealed: BTreeSet<Uuid>,
-}
-
-#[derive(Default)]
-pub(super) struct File {
-    pub(super) length: u64,
-    pub(super) shared: bool,
-    pub(super) entries: Entries,
-}
-
-impl Files {
-    fn write(&mut self, job: &FlushJob, mut piece: impl FnMut(&FlushPart, Lsn) -> Piece) -> Option<FlushDone> {
-        let id = job.target.id();
-        assert!(!self.sealed.contains(&id), "nothing is added to what is sealed");
-        assert_eq!(matches!(job.target, Target::Behind(_)), self.files.contains_key(&id));
-        let mut parts = Vec::new();
-        let file = self.files.entry(id).or_default();
-        file.shared = matches!(job.target, Target::Shared(..));
-        for part in &job.parts {
-            let mut done: Option<PartDone> = None;
-            let mut from = part.first;
-            loop {
-                match piece(part, from) {
-                    Piece::Records(records, first, last) => {
-                        let mut at = 0;
-                        while at < records.len() {
-                            let (record, len) = record::decode(&records[at..]).unwrap();
-                            file.entries.insert((record.incarnation, record.lsn), record.raw().to_vec());
-                            at += len;
-                        }
-                        let so_far = done.get_or_insert(PartDone { first, last, bytes: 0 });
-                        so_far.last = last;
-                        so_far.bytes += records.len() as u64;
-                        from = last.next();
-                    }
-                    Piece::Read(_) => panic!("read before"),
-                    Piece::End => break,
-                    Piece::Stop => return None,
-                }
-            }
-            parts.push(done);
-        }
-        let bytes: u64 = parts.iter().flatten().map(|part| part.bytes).sum();
-        if bytes == 0 {
-            return None;
-        }
-        file.length += bytes + 1000;
-        let flushed = Flushed { length: file.length, index_offset: file.length - 500, index_crc: 7 };
-        Some(FlushDone { number: job.number, flushed, parts })
     }
 }
 
@@ -407,57 +346,6 @@ impl Rig {
         self.upkeep(dir) | self.commit(dir) | self.upkeep(dir) | flushed
     }
 
-    /// Does one piece of the flush worker's work; whether there was one.
-    pub(super) fn flush(&mut self, dir: DirIx) -> bool {
-        let work = self.log.poll_flush(dir, self.now);
-        let worked = !matches!(work, FlushWork::Wait(_) | FlushWork::End);
-        self.carry_out(dir, work);
-        worked
-    }
-
-    /// Does what the log asked of the flush worker.
-    pub(super) fn carry_out(&mut self, dir: DirIx, work: FlushWork) {
-        let (log, now) = (&mut self.log, self.now);
-        match work {
-            FlushWork::Flush(job) => {
-                let copies: Vec<BTreeMap<Uuid, Entries>> = self
-                    .segments
-                    .iter()
-                    .map(|segments| segments.files.iter().map(|(id, file)| (*id, file.entries.clone())).collect())
-                    .collect();
-                let written =
-                    self.segments[dir].write(&job, |part, from| match log.flush_piece(dir, part, from, now) {
-                        Piece::Read(wanted) => {
-                            let entries = &copies[wanted.segment.dir][&wanted.segment.id];
-                            let all =
-                                entries.range((wanted.incarnation, wanted.from)..=(wanted.incarnation, wanted.to));
-                            Piece::Records(all.flat_map(|(_, raw)| raw.clone()).collect(), wanted.from, wanted.to)
-                        }
-                        other => other,
-                    });
-                match written {
-                    Some(done) => {
-                        self.flushed += 1;
-                        log.flushed(dir, &done, now);
-                    }
-                    None => log.flush_failed(dir, job.number, FlushFailure::Void, now),
-                }
-            }
-            FlushWork::Seal(job) => {
-                self.segments[dir].sealed.insert(job.segment.id);
-                log.sealed(dir, job.number, SealOutcome::Sealed, now);
-            }
-            FlushWork::Remove(files) => {
-                for (id, _) in files {
-                    self.segments[dir].files.remove(&id);
-                }
-                log.removed(dir, &[]);
-            }
-            FlushWork::Wait(_) | FlushWork::End => {}
-        }
-        self.deliver();
-    }
-
     /// Does one piece of the committer's work; whether there was one.
     pub(super) fn commit(&mut self, dir: DirIx) -> bool {
         let refused = self.files_refused;
@@ -516,7 +404,7 @@ impl Rig {
         self.settle();
     }
 
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         self.log.take_outbox().deliver();
         for completion in self.answers.take() {
             let before = self.answered.insert(completion.token, completion.result);
