@@ -180,6 +180,7 @@ def finish(total: Counts, skips: list[str]) -> None:
 def main() -> None:
     environment = dict(os.environ, WALSTORAGE_BIN_DIR=str(BIN), PYTHONDONTWRITEBYTECODE="1")
     environment.pop("WALSTORAGE_SOCKET", None)
+    print(prepare("setup: system packages", ["scripts/setup-system.sh"], environment))
     python = prepare("setup: python packages", ["scripts/setup-python.sh"], environment)
     environment["WALSTORAGE_PYTHON"] = python
     build = ["cargo", "build", "--locked", "--profile", "ci", "--workspace", "--all-targets"]
