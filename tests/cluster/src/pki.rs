@@ -1,0 +1,120 @@
+//! The certificates of a cluster: one authority, a certificate for each component, and the kubeconfig files of those
+//! that speak to the API server. All keys are P-256, and all of it takes milliseconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use k8s_openapi::ByteString;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+const CLUSTER_NAMES: [&str; 5] =
+    ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+
+/// A folder of certificates, keys and kubeconfig files.
+#[derive(Debug)]
+pub(crate) struct Pki {
+    folder: PathBuf,
+}
+
+/// A node that gets certificates.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeName {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+impl Pki {
+    /// Makes everything for an API server that is reached at `server` (a URL) and is known by `addresses`.
+    pub(crate) fn create(folder: &Path, server: &str, addresses: &[String], nodes: &[NodeName]) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let authority = authority()?;
+        let pki = Self { folder: folder.to_owned() };
+        pki.write("ca.crt", &authority.pem())?;
+        pki.write("ca.key", &authority.key().serialize_pem())?;
+
+        let names: Vec<String> = CLUSTER_NAMES.iter().map(ToString::to_string).chain(addresses.to_vec()).collect();
+        pki.issue(&authority, "apiserver", "kube-apiserver", None, &names)?;
+        for (file, user, group) in [
+            ("admin", "admin", Some("system:masters")),
+            ("kubelet-client", "apiserver-kubelet-client", Some("system:masters")),
+            ("controller-manager", "system:kube-controller-manager", None),
+            ("scheduler", "system:kube-scheduler", None),
+            ("proxy", "system:kube-proxy", None),
+            ("front-proxy", "front-proxy", None),
+        ] {
+            pki.issue(&authority, file, user, group, &[])?;
+            pki.kubeconfig(file, server)?;
+        }
+        for NodeName { name, address } in nodes {
+            pki.issue(&authority, &format!("{name}-server"), name, None, &[name.clone(), address.clone()])?;
+            pki.issue(&authority, name, &format!("system:node:{name}"), Some("system:nodes"), &[])?;
+            pki.kubeconfig(name, server)?;
+        }
+        let accounts = KeyPair::generate()?;
+        pki.write("accounts.key", &accounts.serialize_pem())?;
+        pki.write("accounts.pub", &accounts.public_key_pem())?;
+        Ok(pki)
+    }
+
+    fn issue(
+        &self,
+        authority: &CertifiedIssuer<'_, KeyPair>,
+        file: &str,
+        user: &str,
+        group: Option<&str>,
+        names: &[String],
+    ) -> Result<()> {
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, user);
+        if let Some(group) = group {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if !names.is_empty() {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, authority)?;
+        self.write(&format!("{file}.crt"), &certificate.pem())?;
+        self.write(&format!("{file}.key"), &key.serialize_pem())
+    }
+
+    fn kubeconfig(&self, user: &str, server: &str) -> Result<()> {
+        let data = |file: String| Ok::<_, anyhow::Error>(ByteString(fs::read(self.folder.join(file))?));
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "cluster", "cluster": {
+                "server": server,
+                "certificate-authority-data": data("ca.crt".to_owned())?,
+            }}],
+            "users": [{"name": user, "user": {
+                "client-certificate-data": data(format!("{user}.crt"))?,
+                "client-key-data": data(format!("{user}.key"))?,
+            }}],
+            "contexts": [{"name": "cluster", "context": {"cluster": "cluster", "user": user}}],
+            "current-context": "cluster",
+        });
+        // Every JSON document is one of YAML.
+        self.write(&format!("{user}.kubeconfig"), &serde_json::to_string_pretty(&config)?)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.folder.join(file), text)?)
+    }
+}
+
+fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "walstorage-test-cluster");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+}

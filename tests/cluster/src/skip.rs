@@ -1,0 +1,18 @@
+//! Loud skipping: what a machine cannot run is named on standard error and in a file that the runner counts.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
+/// Records that `test` did not run. `make test` names the file in `WALSTORAGE_SKIPPED_FILE`, counts its lines as
+/// skipped, and fails on any with `CI=true`.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn skipped(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("WALSTORAGE_SKIPPED_FILE") {
+        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the file of skipped tests");
+        file.write_all(line.as_bytes()).expect("one line");
+    }
+}
