@@ -35,8 +35,8 @@ fn within(cost: &many::Cost, memory: u64, journal: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_untruncated_collections_stay_within_memory_journal_and_syncs() {
-    let test = "many_untruncated_collections_stay_within_memory_journal_and_syncs";
+async fn schedule_08_many_untruncated_collections_stay_within_memory_journal_and_syncs() {
+    let test = "schedule_08_many_untruncated_collections_stay_within_memory_journal_and_syncs";
     let (load, memory, journal) = if full_size() {
         (load(10_000, 32, 16 << 10), 512 * MIB, 640 * MIB)
     } else {
@@ -122,7 +122,7 @@ async fn reading_many_segments_at_once_keeps_file_descriptors_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_with_ten_thousand_dirty_collections_takes_less_than_ten_seconds_and_loses_nothing() {
+async fn schedule_26_a_stop_with_ten_thousand_dirty_collections_takes_less_than_ten_seconds_and_loses_nothing() {
     let mut sidecar = Sidecar::ready(Setup::new(1)).await;
     let load = Load { clients: 8, window: 256, ..load(10_000, 1, 200) };
     println!("{}", many::run(&sidecar, load).await);

@@ -267,7 +267,7 @@ async fn a_deleted_and_recreated_collection_never_shows_its_old_entries() {
 }
 
 #[tokio::test]
-async fn every_name_of_1_to_255_bytes_is_a_name() {
+async fn schedule_21_every_name_of_1_to_255_bytes_is_a_name() {
     let names = [
         "a",
         &"n".repeat(255),

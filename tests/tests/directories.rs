@@ -164,7 +164,7 @@ async fn a_full_directory_leaves_its_collections_to_the_other() {
 }
 
 #[tokio::test]
-async fn a_directory_of_another_writer_is_refused_and_both_writers_are_named() {
+async fn schedule_22_a_directory_of_another_writer_is_refused_and_both_writers_are_named() {
     let mut other = Sidecar::ready(Setup::new(1)).await;
     let other_uid = other.status().await.writer.expect("a writer").uid;
     other.stop().await;
@@ -179,7 +179,7 @@ async fn a_directory_of_another_writer_is_refused_and_both_writers_are_named() {
 }
 
 #[tokio::test]
-async fn one_directory_behind_two_urls_is_a_configuration_error_that_names_both() {
+async fn schedule_22_one_directory_behind_two_urls_is_a_configuration_error_that_names_both() {
     let setup = Setup::new(2);
     fs::create_dir(setup.path("d1")).expect("a folder");
     symlink(setup.path("d1"), setup.path("d2")).expect("a link");
@@ -240,7 +240,7 @@ async fn away_and_back(take: impl Fn(&Path, &Path), states: &[&str], answered: b
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_waited_for_and_welcome_when_it_returns() {
+async fn schedule_12_a_directory_that_is_not_there_is_waited_for_and_welcome_when_it_returns() {
     away_and_back(|here, away| fs::rename(here, away).expect("renamed"), &["missing", "lost"], true).await;
 }
 
@@ -260,7 +260,7 @@ async fn a_directory_that_lost_its_journal_is_lost_never_new() {
 }
 
 #[tokio::test]
-async fn a_forgotten_directory_leaves_gaps_and_is_never_read_again() {
+async fn schedule_12_a_forgotten_directory_leaves_gaps_and_is_never_read_again() {
     let mut sidecar = two_in_turn().await;
     let gone = home(&sidecar, "c2").await;
     let url = sidecar.setup.url(&format!("d{gone}"));
@@ -315,7 +315,7 @@ async fn a_higher_epoch_in_the_journal_fences() {
 }
 
 #[tokio::test]
-async fn a_removed_url_is_drained_its_collections_move_and_it_takes_no_new_one() {
+async fn schedule_24_a_removed_url_is_drained_its_collections_move_and_it_takes_no_new_one() {
     let mut sidecar = two_in_turn().await;
     let removed = home(&sidecar, "c2").await;
     let stays = 3 - removed;
@@ -366,7 +366,7 @@ async fn a_drained_directory_with_segments_may_be_removed_when_the_status_says_s
 }
 
 #[tokio::test]
-async fn wal_dir_with_our_data_beside_wal_urls_is_drained() {
+async fn schedule_24_wal_dir_with_our_data_beside_wal_urls_is_drained() {
     let mut sidecar = Sidecar::ready(Setup::new(1)).await;
     append(&mut sidecar.grpc(), "c2", &[b"two"]).await;
     sidecar.stop().await;

@@ -34,7 +34,7 @@ fn in_turn(directories: usize) -> Setup {
 }
 
 #[tokio::test]
-async fn a_volume_that_is_not_mounted_at_the_start_is_waited_for_and_nothing_is_written_in_its_place() {
+async fn schedule_22_a_volume_that_is_not_mounted_at_the_start_is_waited_for_and_nothing_is_written_in_its_place() {
     let test = "a_volume_that_is_not_mounted_at_the_start_is_waited_for";
     let Some((mut sidecar, disks)) = volumes(test, in_turn(2), 2, 64 << 20) else { return };
     sidecar.start();

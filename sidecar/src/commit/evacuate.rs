@@ -220,6 +220,9 @@ impl Log {
     /// What `dir` holds that is needed and was not committed elsewhere, oldest first.
     fn left_in(&self, dir: DirIx) -> Vec<Stretch> {
         let journal = &self.journals[dir];
+        if mutant!(EvacuatedWithoutEntries) {
+            return Vec::new();
+        }
         let evacuation = journal.evacuation.as_ref();
         let done = |incarnation: Incarnation| {
             evacuation.and_then(|evacuation| evacuation.done.get(&incarnation)).copied().unwrap_or_default()
@@ -266,7 +269,9 @@ impl Log {
         let others = self.journals.iter().enumerate();
         let mut others = others.filter(|(other, journal)| *other != dir && journal.takes_facts()).peekable();
         let told = others.peek().is_some() && others.all(|(_, journal)| journal.checkpointed >= since);
-        if !told || !self.has_refuge(dir) || self.is_home(dir) || self.segments_in(dir) > 0 {
+        let told = told || mutant!(EvacuatedWithoutFacts);
+        let bare = self.segments_in(dir) == 0 || mutant!(EvacuatedWithSegments);
+        if !told || !bare || !self.has_refuge(dir) || self.is_home(dir) {
             return;
         }
         let journal = &mut self.journals[dir];

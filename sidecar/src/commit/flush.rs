@@ -228,10 +228,7 @@ impl Log {
             Some(only) if parts.is_empty() => self.own_flush(dir, only),
             last => {
                 parts.extend(last);
-                let number = &mut self.journals[dir].flusher.last_shared;
-                *number += 1;
-                let target = Target::Shared(Uuid::nil(), *number);
-                self.begin_flush(dir, target, parts)
+                self.shared_flush(dir, parts)
             }
         }
     }
@@ -239,7 +236,7 @@ impl Log {
     /// Behind the collection's segment being written, or in a new one. What stands in the way is sealed first.
     fn own_flush(&mut self, dir: DirIx, part: FlushPart) -> FlushWork {
         let collection = self.get(part.collection);
-        let own = |segment: &&Segment| segment.dir == dir && !segment.sealed && !segment.shared;
+        let own = |segment: &&Segment| segment.dir == dir && !(segment.sealed || segment.shared || segment.not_found);
         let size = self.settings.segment_size;
         let open =
             |segment: &&Segment| own(segment) && !segment.closed && segment.length < size && segment.last < part.first;
@@ -251,8 +248,24 @@ impl Log {
             self.get_mut(part.collection).flush.capped = true;
             return self.seal_job(dir, part.collection, segment);
         }
+        let replaced = mutant!(UnreadableSegmentReplaced);
+        if behind.is_none()
+            && !replaced
+            && collection.segments.iter().any(|segment| segment.dir == dir && segment.not_found)
+        {
+            // The name of the next one may lead to it, and it may be readable again one day.
+            return self.shared_flush(dir, vec![part]);
+        }
         let target = behind.map_or(Target::New(Uuid::nil()), Target::Behind);
         self.begin_flush(dir, target, vec![part])
+    }
+
+    /// In a new shared segment.
+    fn shared_flush(&mut self, dir: DirIx, parts: Vec<FlushPart>) -> FlushWork {
+        let number = &mut self.journals[dir].flusher.last_shared;
+        *number += 1;
+        let target = Target::Shared(Uuid::nil(), *number);
+        self.begin_flush(dir, target, parts)
     }
 
     pub(super) fn begin_flush(&mut self, dir: DirIx, target: Target, parts: Vec<FlushPart>) -> FlushWork {

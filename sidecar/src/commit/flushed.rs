@@ -102,6 +102,7 @@ impl Log {
                 sealed: matches!(job.target, Target::Shared(..)),
                 shared: matches!(job.target, Target::Shared(..)),
                 closed: false,
+                not_found: false,
             };
             let segment = match &job.target {
                 Target::Behind(before) => Segment { first: before.first, bytes: before.bytes + written.bytes, ..fresh },
@@ -110,6 +111,11 @@ impl Log {
             let capped = written.bytes >= super::flush_plan::FLUSH_MOST;
             if let Some(collection) = self.live(part.collection, part.incarnation) {
                 collection.flush.capped = capped;
+            }
+            if mutant!(MemoryFreedBeforeFlushed)
+                && let Some(collection) = self.live(part.collection, part.incarnation)
+            {
+                collection.buffer.truncate_to(written.last);
             }
             self.queue_flushed(part, segment, now);
         }
@@ -229,7 +235,7 @@ impl Log {
                 return self.queue_flushed(&part, segment, now);
             }
             // It is in nobody's way; whoever reads it learns that it is gone.
-            SealOutcome::Missing(_) => segment.sealed = true,
+            SealOutcome::Missing(_) => segment.not_found = true,
             SealOutcome::Device(why) => {
                 segment.closed = true;
                 self.block_flusher(dir, &why, now);
@@ -311,9 +317,18 @@ impl Log {
 
     /// Segments of a collection that are truncated are not needed any more, but for the one being written.
     pub(super) fn doom_dead(&mut self, ix: ColIx) {
+        let Some(truncated_to) = self.collections[ix].as_ref().map(|collection| collection.truncated_to) else {
+            return;
+        };
+        self.doom_to(ix, truncated_to);
+    }
+
+    /// Segments of a collection that end at `to` or before.
+    pub(super) fn doom_to(&mut self, ix: ColIx, to: Lsn) {
         let Some(collection) = self.collections[ix].as_mut() else { return };
-        let (truncated_to, target) = (collection.truncated_to, collection.flush.target);
-        let dead = |segment: &Segment| segment.last <= truncated_to && Some(segment.id) != target;
+        let target = collection.flush.target;
+        let end = |segment: &Segment| if mutant!(SegmentGoneWhileNeeded) { segment.first } else { segment.last };
+        let dead = |segment: &Segment| end(segment) <= to && Some(segment.id) != target;
         if !collection.segments.iter().any(dead) {
             return;
         }

@@ -258,6 +258,9 @@ impl Log {
                     collection.truncates = later;
                     let Some(lsn) = wishes.iter().map(|wish| wish.up_to).max() else { continue };
                     let name = collection.name.clone();
+                    if mutant!(SegmentGoneBeforeTruncation) {
+                        self.doom_to(ix, lsn);
+                    }
                     let subject = Subject { collection_id: name.as_str(), incarnation, lsn };
                     draft.add(|out| facts::TruncateFact { head }.encode(out, subject, epoch));
                     if let Some(in_flight) = &mut draft.in_flight {
@@ -360,7 +363,8 @@ impl Log {
             collection.queued_on = None;
             collection.in_flight = Some(dir);
             group.creates = !std::mem::replace(&mut collection.announced, true);
-            group.announces = std::mem::take(&mut collection.moved) || group.creates;
+            let moved = std::mem::take(&mut collection.moved) && !mutant!(MoveNotAnnounced);
+            group.announces = moved || group.creates;
             if group.announces && !mutant!(NoAnnouncement) {
                 let before = draft.bytes.len();
                 self.draft_announcement(ix, draft);

@@ -218,8 +218,6 @@ pub(crate) struct Journal {
     pub(crate) journal_max: u64,
 
     pub(crate) opening: Opening,
-    /// The session was begun for want of space, and no frame of it is durable yet.
-    pub(crate) began_in_vain: bool,
     pub(crate) closing: Closing,
     pub(crate) stream: Stream,
     pub(crate) closes: Vec<crate::format::facts::Close>,
@@ -295,7 +293,6 @@ impl Journal {
             space: Space::default(),
             journal_max: u64::MAX,
             opening: Opening::First,
-            began_in_vain: false,
             closing: Closing::Open,
             acked_floor: stream.floor,
             acked_oldest: stream.oldest,

@@ -461,10 +461,10 @@ impl Log {
 
     /// Whether everything of `incarnation` up to `head` is truncated, flushed or deleted, durably.
     pub(super) fn is_dead(&self, incarnation: Incarnation, head: Lsn) -> bool {
-        self.by_incarnation
-            .get(&incarnation)
-            .and_then(|&ix| self.collections[ix].as_ref())
-            .is_none_or(|collection| collection.truncated_to.max(collection.flushed_to) >= head && !collection.deleted)
-            || mutant!(AliveIsFreed)
+        self.by_incarnation.get(&incarnation).and_then(|&ix| self.collections[ix].as_ref()).is_none_or(|collection| {
+            let gone = collection.truncated_to.max(collection.flushed_to) >= head
+                || (mutant!(SlotFreedBeforeFlushed) && collection.flush.busy);
+            gone && !collection.deleted
+        }) || mutant!(AliveIsFreed)
     }
 }

@@ -140,7 +140,6 @@ impl Log {
             FrameKind::Opening => {
                 // A later session joins those that serve.
                 let first = journal.opening == Opening::First && key.session == 0;
-                journal.began_in_vain = false;
                 journal.opening = if first { Opening::FirstDone } else { Opening::Done };
                 journal.upkeep_signalled = true;
                 self.opened();

@@ -72,6 +72,8 @@ impl Log {
                 collection.announced &= !group.creates;
                 collection.moved |= group.announces;
                 for batch in group.batches.into_iter().rev() {
+                    #[cfg(test)]
+                    let batch = crate::sim::mutant::taken_back(batch, collection, &mut self.outbox);
                     collection.pending.push_front(batch);
                 }
                 touched.push(group.collection);

@@ -32,6 +32,8 @@ pub(crate) struct Segment {
     pub(crate) shared: bool,
     /// A write to it failed: nothing is added to it any more, sealed or not.
     pub(crate) closed: bool,
+    /// It was found under none of its names by this process.
+    pub(crate) not_found: bool,
 }
 
 impl Segment {
@@ -51,6 +53,7 @@ impl Segment {
             sealed,
             shared,
             closed: false,
+            not_found: false,
         }
     }
 

@@ -262,8 +262,13 @@ impl Journal {
     /// Whether there is a free file that the next one can be made of.
     fn has_source(&self) -> bool {
         let name = self.next_name();
+        self.can_make(name.key.session, name.file)
+    }
+
+    /// Whether a file that is there may become number `file` of `session`.
+    pub(super) fn can_make(&self, session: u32, file: u64) -> bool {
         let mut sources = self.pool.reserve.files.iter().chain(&self.pool.free);
-        self.pool.in_place && sources.any(|free| free.wear.allows(name.key.session, name.file))
+        self.pool.in_place && sources.any(|free| free.wear.allows(session, file))
     }
 
     /// Whether a frame is held until there is a next file.

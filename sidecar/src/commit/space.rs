@@ -122,9 +122,11 @@ impl Journal {
         self.full.as_ref().is_some_and(|full| full.refused) && self.pending_bytes + self.slot_limit() / 4 > self.ahead()
     }
 
-    /// Whether the next session could begin in a file that is there.
+    /// Whether the next session can begin in a file that is there. One that had the first number before is none: a session
+    /// begun for it would find nothing, end for want of space, and be followed by the next.
     fn has_reserve(&self) -> bool {
-        !self.pool.free.is_empty() || !self.pool.reserve.files.is_empty()
+        let there = !self.pool.free.is_empty() || !self.pool.reserve.files.is_empty();
+        self.can_make(self.stream.key.session + 1, 1) || (there && mutant!(SessionsWithoutFiles))
     }
 }
 
@@ -136,8 +138,8 @@ impl Log {
             return;
         }
         journal.retire_spare();
-        // Where that is refused too, the next one waits until space is measured.
-        if journal.has_reserve() && !std::mem::replace(&mut journal.began_in_vain, true) {
+        // Where that is refused too, one file less is there for the next: it ends.
+        if journal.has_reserve() {
             journal.health = Health::Healthy;
             self.begin_again(dir, now);
         }

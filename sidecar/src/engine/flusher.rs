@@ -195,8 +195,10 @@ impl<'a> SegmentWriter<'a> {
         let builder = std::mem::replace(&mut place.builder, empty);
         let (bytes, flushed) = builder.finish(job.key.epoch).map_err(|e| FlushFailure::Device(e.to_string()))?;
         place.write(&bytes)?;
-        place.file.sync_data().map_err(device("sync a segment"))?;
-        if place.new {
+        if !mutant!(SegmentNotSynced) {
+            place.file.sync_data().map_err(device("sync a segment"))?;
+        }
+        if place.new && !mutant!(SegmentNameNotSynced) {
             let folder = place.path.parent().unwrap_or_else(|| Path::new(""));
             self.disk().sync_dir(folder).map_err(device("sync a segment's folder"))?;
         }
@@ -239,7 +241,7 @@ impl<'a> SegmentWriter<'a> {
         if length > segment.length {
             file.set_len(segment.length).map_err(device("cut a segment"))?;
         }
-        let at = segment.length;
+        let at = if mutant!(SegmentOverwritten) { segment.index_offset } else { segment.length };
         let builder = FlushBuilder::new(header.codec, header.marker, false, at, segment.index_offset);
         Ok(Place { file, path, new: false, builder, at })
     }
@@ -307,7 +309,8 @@ impl<'a> SegmentWriter<'a> {
             // A crash came between the rename and its fact.
             _ => Ok(()),
         };
-        match renamed.and_then(|()| disk.sync_dir(&job.path.folder())) {
+        let synced = || if mutant!(SealNotSynced) { Ok(()) } else { disk.sync_dir(&job.path.folder()) };
+        match renamed.and_then(|()| synced()) {
             Ok(()) => SealOutcome::Sealed,
             Err(error) => SealOutcome::Device(format!("cannot seal a segment: {error}")),
         }

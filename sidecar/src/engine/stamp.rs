@@ -52,9 +52,15 @@ pub(super) fn stamp(handle: &Handle, job: &StampJob) -> Result<Stamped, NotStamp
         NotStamped { failure: failure("make a slot")(error), removed }
     })?;
     let stamped = (|| {
-        disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
+        if !mutant!(StampNameNotSynced) {
+            disk.sync_dir(Path::new(JOURNAL)).map_err(failure("sync the journal's folder"))?;
+        }
+        if mutant!(SpareNotStamped) && job.from.is_some() {
+            return Ok(());
+        }
         let page = header.build_slot();
-        let written = file.write_sync_at(0, &page).map_err(failure("write a slot's header"))?;
+        let write = if mutant!(StampNotSynced) { DiskFile::write_at } else { DiskFile::write_sync_at };
+        let written = write(file.as_ref(), 0, &page).map_err(failure("write a slot's header"))?;
         if written != page.len() {
             return Err(Failure::Full(format!("a slot's header of {} bytes ended after {written}", page.len())));
         }

@@ -159,7 +159,9 @@ impl Life<'_> {
 
     /// Reads everything and holds it to what was promised.
     pub(super) fn check(&mut self) {
-        self.world.oracle.check(&all_found(&self.log, &self.disks), false);
+        self.world.learn_of_lies();
+        let found = all_found(&self.log, &self.disks, self.world.oracle.may_be_unreadable);
+        self.world.oracle.check(&found, false);
         let memory: usize = self.log.iter().map(|collection| collection.memory()).sum();
         // What is deleted may still be on its way out.
         assert!(self.log.memory() >= memory as u64, "{} bytes are counted, {memory} are held", self.log.memory());
@@ -188,8 +190,10 @@ impl Life<'_> {
         self.wake();
         if !self.checked && self.log.stage == Stage::Serving {
             self.checked = true;
+            self.world.learn_of_lies();
             let facts_are_lost = self.world.oracle.may_lose;
-            self.world.oracle.check(&all_found(&self.log, &self.disks), true);
+            let found = all_found(&self.log, &self.disks, self.world.oracle.may_be_unreadable);
+            self.world.oracle.check(&found, true);
             let homes = std::mem::take(&mut self.world.homes);
             for (incarnation, home) in homes.into_iter().filter(|_| !facts_are_lost) {
                 let now = self.homes().find(|(found, _)| *found == incarnation);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::count::{Counts, Event};
+use super::count::{Event, Sum};
 use super::disk::Faults;
 use super::life::{Life, Proven, Step};
 use super::mutant;
@@ -14,27 +14,6 @@ use super::world::{Stopped, World, collection};
 use crate::api::Ack;
 use crate::commit::log::Stage;
 use crate::types::Lsn;
-
-/// What runs did together.
-#[derive(Debug, Default)]
-pub(super) struct Figures {
-    pub(super) schedules: u64,
-    pub(super) lives: u64,
-    pub(super) steps: u64,
-    pub(super) effects: u64,
-    pub(super) acked: u64,
-    pub(super) counts: Counts,
-}
-
-impl std::fmt::Display for Figures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { schedules, lives, steps, effects, acked, counts } = self;
-        write!(
-            f,
-            "{schedules} schedules: {lives} lives, {steps} steps, {effects} effects on disks, {acked} acknowledgements; {counts}"
-        )
-    }
-}
 
 /// Says which seed failed when a run panics.
 struct Announce(u64);
@@ -48,22 +27,16 @@ impl Drop for Announce {
 }
 
 /// Runs the schedule of one seed.
-pub(super) fn explore(seed: u64, figures: &mut Figures) {
+pub(super) fn explore(seed: u64, sum: &mut Sum) {
     let announce = Announce(seed);
     let shape = Shape::draw(&mut SmallRng::seed_from_u64(!seed));
     let mut world = World::new(seed, shape);
     let lives = world.random.random_range(2..7);
     for _ in 0..lives {
-        figures.lives += 1;
         random_life(&mut world);
     }
     last_life(&mut world);
-    figures.schedules += 1;
-    figures.lives += 1;
-    figures.steps += world.steps;
-    figures.effects += world.machine.effects();
-    figures.acked += world.oracle.acked;
-    figures.counts.join(&world.machine.counts());
+    sum.add(&world);
     drop(announce);
 }
 
@@ -256,9 +229,9 @@ fn number(variable: &str) -> Option<u64> {
 fn a_seed_gives_the_same_run_every_time() {
     for seed in 1..6 {
         let [one, other] = [0, 1].map(|_| {
-            let mut figures = Figures::default();
-            explore(seed, &mut figures);
-            figures.to_string()
+            let mut sum = Sum::default();
+            explore(seed, &mut sum);
+            sum.to_string()
         });
         assert_eq!(one, other, "seed {seed}");
     }
@@ -269,16 +242,16 @@ fn no_promise_is_broken_whatever_fails_in_whatever_order() {
     let soak = number("WALSTORAGE_SIM_SECONDS");
     // A soak goes where none has been.
     let first = number("WALSTORAGE_SEED").unwrap_or_else(|| soak.map_or(1, |_| rand::random::<u64>() >> 16));
-    let mut figures = Figures::default();
+    let mut sum = Sum::default();
     if let Some(seconds) = soak {
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut seed = first;
         while Instant::now() < end {
-            explore(seed, &mut figures);
+            explore(seed, &mut sum);
             seed += 1;
         }
     } else {
-        (first..first + number("WALSTORAGE_SEEDS").unwrap_or(200)).for_each(|seed| explore(seed, &mut figures));
+        (first..first + number("WALSTORAGE_SEEDS").unwrap_or(200)).for_each(|seed| explore(seed, &mut sum));
     }
-    println!("simulated from seed {first}: {figures}");
+    println!("simulated from seed {first}: {sum}");
 }

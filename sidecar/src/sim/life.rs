@@ -12,7 +12,7 @@ use rand::RngExt;
 
 use super::clients::{Asked, Request, Waiter};
 use super::count::Event;
-use super::world::World;
+use super::world::{World, collection};
 use crate::api::CompletionQueue;
 use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::{FrameJob, Work};
@@ -27,6 +27,7 @@ use crate::format::frame::FrameBuilder;
 use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
+use crate::types::Lsn;
 
 /// A worker: what it was given and has not begun, and whether it sleeps.
 struct Hand<J> {
@@ -146,6 +147,22 @@ impl Life<'_> {
 
     pub(super) fn root(&self, dir: usize) -> &Path {
         &self.dirs[dir].root
+    }
+
+    /// The durable head of the n-th collection; 0 where there is none.
+    pub(super) fn head(&self, n: u64) -> Lsn {
+        self.log.find(&collection(n)).map_or(Lsn::ZERO, |found| found.durable_head)
+    }
+
+    /// Where the entries of the n-th collection go, by index.
+    pub(super) fn home(&self, n: u64) -> usize {
+        self.log.find(&collection(n)).map_or(0, |found| found.home)
+    }
+
+    /// Directories that may be taken away for good.
+    pub(super) fn evacuated(&self) -> Vec<PathBuf> {
+        let all = self.log.journals.iter().zip(&self.dirs);
+        all.filter(|(journal, _)| journal.is_evacuated()).map(|(_, dir)| dir.root.clone()).collect()
     }
 
     /// Whether the power is gone: nothing more happens in this life.
@@ -363,6 +380,17 @@ impl Life<'_> {
             }
         }
         worked
+    }
+
+    /// These workers of a directory step until they wait, and no others.
+    pub(super) fn run(&mut self, dir: usize, workers: &[Worker]) {
+        for _ in 0..1000 {
+            let steps: Vec<Step> = workers.iter().map(|worker| self.step(dir, *worker)).collect();
+            if !steps.contains(&Step::Worked) {
+                return;
+            }
+        }
+        panic!("{workers:?} of {dir} never come to rest");
     }
 
     /// A worker of any directory steps.

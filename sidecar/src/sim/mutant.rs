@@ -3,6 +3,14 @@
 
 use std::cell::Cell;
 
+use walstorage_crds::url::WalUrl;
+
+use crate::api::{Ack, Appended};
+use crate::commit::answer::Outbox;
+use crate::commit::collection::{Collection, PendingBatch};
+use crate::format::record::{self, Fields};
+use crate::types::{Epoch, Lsn};
+
 macro_rules! mutants {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// A planted bug.
@@ -84,6 +92,46 @@ mutants! {
     MemoryNotFreed,
     /// A committer is not woken.
     NoWakeUp,
+    /// FLUSHED is written before the segment is synced.
+    SegmentNotSynced,
+    /// FLUSHED is written before the name of a new segment is synced.
+    SegmentNameNotSynced,
+    /// A segment is written over below its valid length.
+    SegmentOverwritten,
+    /// A segment is sealed before its new name is synced.
+    SealNotSynced,
+    /// A segment is removed before the truncation is durable.
+    SegmentGoneBeforeTruncation,
+    /// A segment is removed of which a part is needed.
+    SegmentGoneWhileNeeded,
+    /// Memory is freed before FLUSHED is durable.
+    MemoryFreedBeforeFlushed,
+    /// A file of the journal goes before FLUSHED is durable.
+    SlotFreedBeforeFlushed,
+    /// A segment whose header could not be read is replaced by the next one.
+    UnreadableSegmentReplaced,
+    /// What a directory could not write gets new LSNs.
+    ReroutedWithNewLsns,
+    /// What a directory could not write is acknowledged before another one has synced it.
+    ReroutedAckedEarly,
+    /// A collection that has moved does not say so.
+    MoveNotAnnounced,
+    /// A spare keeps the first page that it had.
+    SpareNotStamped,
+    /// The first page of a spare is not synced.
+    StampNotSynced,
+    /// The name of a spare is not synced.
+    StampNameNotSynced,
+    /// A checkpoint leaves out collections.
+    CheckpointWithoutCollections,
+    /// A directory counts as emptied although entries are only there.
+    EvacuatedWithoutEntries,
+    /// A directory counts as emptied before the others have said all facts.
+    EvacuatedWithoutFacts,
+    /// A directory leaves the members with segments in it that are needed.
+    EvacuatedWithSegments,
+    /// A full directory begins a session although no file that is there may become its first one.
+    SessionsWithoutFiles,
 }
 
 thread_local! {
@@ -112,4 +160,45 @@ impl Drop for Planted {
     fn drop(&mut self) {
         PLANTED.set(None);
     }
+}
+
+/// A batch that a directory could not write, as bugs of re-routing would leave it.
+pub(crate) fn taken_back(mut batch: PendingBatch, collection: &mut Collection, outbox: &mut Outbox) -> PendingBatch {
+    if is_planted(Mutant::ReroutedAckedEarly)
+        && let Some(waiter) = batch.waiter.take()
+        && let Ok(directory) = WalUrl::parse("file:///m/a")
+    {
+        let (first_lsn, last_lsn, ack, duplicate) = (batch.first, batch.last, Ack::Durable, false);
+        let answer = Appended { first_lsn, last_lsn, ack, epoch: Epoch(1), duplicate, directory };
+        outbox.append(waiter, Ok(answer));
+    }
+    if is_planted(Mutant::ReroutedWithNewLsns) {
+        let by = collection.assigned_head.0 + 1 - batch.first.0;
+        let mut records = Vec::new();
+        collection.buffer.copy(batch.first, batch.last, &mut records);
+        let mut rest = records.as_slice();
+        while let Ok((record, len)) = record::decode(rest) {
+            rest = &rest[len..];
+            let lsn = Lsn(record.lsn.0 + by);
+            let fields = Fields {
+                collection_id: record.collection_id,
+                incarnation: record.incarnation,
+                lsn,
+                timestamp: record.timestamp,
+                producer_id: record.producer_id,
+                producer_seq: record.producer_seq,
+                batch_end: if record.batch_end == Lsn::ZERO { Lsn::ZERO } else { Lsn(record.batch_end.0 + by) },
+                epoch: record.epoch,
+                payload: record.payload,
+                ..Fields::default()
+            };
+            let len = record::encoded_len(&fields, []);
+            collection.buffer.push(lsn, len, |out| {
+                record::encode(out, &fields, []);
+            });
+            collection.assigned_head = lsn;
+        }
+        (batch.first, batch.last) = (Lsn(batch.first.0 + by), Lsn(batch.last.0 + by));
+    }
+    batch
 }

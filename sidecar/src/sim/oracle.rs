@@ -102,6 +102,8 @@ pub(super) struct Oracle {
     pub(super) may_lose: bool,
     /// The last frame was damaged before anything proved it: what it held may be gone without a word.
     pub(super) may_vanish: bool,
+    /// Segments may be damaged: that is found by whoever reads them, now or later.
+    pub(super) may_be_unreadable: bool,
     pub(super) acked: u64,
 }
 
@@ -219,6 +221,9 @@ impl Oracle {
                 }
             }
         }
+        if may_vanish {
+            promise.known.retain(|lsn, _| *lsn <= durable_head.0);
+        }
         if !whole {
             return;
         }
@@ -226,9 +231,6 @@ impl Oracle {
         let gaps = std::mem::take(&mut promise.gaps);
         let lost = |lsn: &u64| gaps.iter().any(|(first, last)| (*first..=*last).contains(lsn));
         promise.known.retain(|lsn, _| !lost(lsn));
-        if may_vanish {
-            promise.known.retain(|lsn, _| *lsn <= durable_head.0);
-        }
         for (lsn, stored) in &promise.known {
             assert_eq!(there.get(lsn), Some(stored), "{name}: LSN {lsn} is lost, the head is {durable_head}");
         }

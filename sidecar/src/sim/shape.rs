@@ -8,6 +8,8 @@ use walstorage_crds::config::Config;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) directories: usize,
+    /// This one of them has left the configuration.
+    pub(super) without: Option<usize>,
     /// Commits go to a directory of their own.
     pub(super) journal: bool,
     pub(super) affinity: bool,
@@ -29,6 +31,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             directories: 1,
+            without: None,
             journal: false,
             affinity: true,
             strategy: "RoundRobin",
@@ -49,6 +52,7 @@ impl Shape {
     pub(super) fn draw(random: &mut SmallRng) -> Self {
         Self {
             directories: random.random_range(1..=3),
+            without: None,
             journal: random.random_bool(0.3),
             affinity: random.random_bool(0.6),
             strategy: ["RoundRobin", "Hash", "LoadBalanced"][random.random_range(0..3)],
@@ -63,7 +67,8 @@ impl Shape {
     }
 
     pub(super) fn to_config(&self) -> Config {
-        let urls: Vec<String> = NAMES[..self.directories].iter().map(|name| format!("\"file:///m/{name}\"")).collect();
+        let named = NAMES[..self.directories].iter().enumerate().filter(|(n, _)| Some(*n) != self.without);
+        let urls: Vec<String> = named.map(|(_, name)| format!("\"file:///m/{name}\"")).collect();
         let journal = if self.journal { "journal_url = \"file:///m/j\"\n" } else { "" };
         let text = format!(
             "[storage.wal_config]\nallow_ephemeral = true\nwal_urls = [{}]\ncollection_affinity = {}\n\

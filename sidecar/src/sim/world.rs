@@ -31,7 +31,10 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     pub(super) now: Instant,
     pub(super) steps: u64,
+    pub(super) lives: u64,
     around: Simulated,
+    /// Writes that went elsewhere and are known to the oracle.
+    misdirected: u64,
     tokens: u64,
     /// Where collections were when the last process stopped in order.
     pub(super) homes: BTreeMap<Incarnation, WalUrl>,
@@ -76,7 +79,9 @@ impl World {
             oracle: Oracle::default(),
             now,
             steps: 0,
+            lives: 0,
             around,
+            misdirected: 0,
             tokens: 0,
             homes: BTreeMap::new(),
             producers,
@@ -89,26 +94,21 @@ impl World {
         self.around.set_time(self.now);
     }
 
-    fn context(&self, machine: &Machine, forget: BTreeSet<uuid::Uuid>) -> Context {
+    fn context(&self, machine: &Machine) -> Context {
         let machine = machine.clone();
         Context {
             config: self.shape.to_config(),
             require_mounts: false,
             grant: None,
             disks: Arc::new(move |root| machine.disk(root)),
-            forget,
+            forget: BTreeSet::new(),
             memory_limit: self.shape.memory_limit,
         }
     }
 
     /// Recovers what is on the machine.
     pub(super) fn recover(&self, machine: &Machine) -> Result<Ready, Stopped> {
-        self.recover_without(machine, BTreeSet::new())
-    }
-
-    /// Recovers, giving up directories.
-    pub(super) fn recover_without(&self, machine: &Machine, forget: BTreeSet<uuid::Uuid>) -> Result<Ready, Stopped> {
-        let outcome = attempt(&self.context(machine, forget), &Progress::default());
+        let outcome = attempt(&self.context(machine), &Progress::default());
         if machine.is_off() {
             return Err(Stopped::Off);
         }
@@ -121,6 +121,7 @@ impl World {
 
     /// What a start would find if the power went now. The machine itself goes on.
     pub(super) fn look_aside(&mut self) {
+        self.learn_of_lies();
         let aside = self.machine.fork();
         self.machine.note(Event::ShadowCut);
         aside.cut();
@@ -133,7 +134,18 @@ impl World {
         };
         let disks = disks_of(&ready.handles);
         let log = Log::new(ready.start);
-        self.oracle.clone().check(&all_found(&log, &disks), true);
+        let mut oracle = self.oracle.clone();
+        let found = all_found(&log, &disks, oracle.may_be_unreadable);
+        oracle.check(&found, true);
+    }
+
+    /// Disks that said that they wrote what they wrote elsewhere: damage, wherever it is found.
+    pub(super) fn learn_of_lies(&mut self) {
+        let misdirected = self.machine.count(Event::Misdirected);
+        if std::mem::replace(&mut self.misdirected, misdirected) < misdirected {
+            let oracle = &mut self.oracle;
+            (oracle.may_lose, oracle.may_vanish, oracle.may_be_unreadable) = (true, true, true);
+        }
     }
 
     /// A number that no other request has.
@@ -148,8 +160,19 @@ impl World {
         Ok(self.live(ready, live))
     }
 
+    /// A process that serves, and whatever it does then; after it the power goes.
+    pub(super) fn serve<T>(&mut self, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
+        let lived = self.life(|life| {
+            life.open();
+            live(life)
+        });
+        self.machine.cut();
+        lived.unwrap_or_else(|stopped| panic!("{stopped:?}"))
+    }
+
     pub(super) fn live<T>(&mut self, ready: Ready, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
         let Ready { start, handles, .. } = ready;
+        self.lives += 1;
         for producer in &mut self.producers {
             producer.under_way = false;
         }
@@ -181,13 +204,14 @@ pub(super) fn collection(n: u64) -> CollectionName {
     CollectionName::new(&format!("c{n}")).unwrap()
 }
 
-/// Every collection of a log, read as a client reads it.
-pub(super) fn all_found(log: &Log, disks: &[SharedDisk]) -> Vec<Found> {
+/// Every collection of a log, read as a client reads it; segments `may_be_unreadable`.
+pub(super) fn all_found(log: &Log, disks: &[SharedDisk], may_be_unreadable: bool) -> Vec<Found> {
     let names: Vec<CollectionName> = log.iter().map(|collection| collection.name.clone()).collect();
-    names.iter().map(|name| found(log, disks, name)).collect()
+    names.iter().map(|name| found(log, disks, name, may_be_unreadable)).collect()
 }
 
-pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName) -> Found {
+/// One collection of a log, read as a client reads it.
+pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName, may_be_unreadable: bool) -> Found {
     let cursor = log.read_from(name, Lsn::ZERO).unwrap();
     let info = log.describe(name).unwrap();
     let (mut next, mut items, mut whole, mut index) = (cursor.next, Vec::new(), true, None);
@@ -203,7 +227,7 @@ pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName) -> F
                 }
                 Err(error) => {
                     let device = matches!(error, ReadError::Io(_)) || !disk.exists() || disk.space().is_err();
-                    assert!(device, "{name}: LSN {next} cannot be read: {error}");
+                    assert!(device || may_be_unreadable, "{name}: LSN {next} cannot be read: {error}");
                     whole = false;
                 }
             }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::sweep::Sweep;
 use crate::api::Ack;
+use crate::commit::log::Worker;
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
@@ -26,10 +28,9 @@ fn seen_then_cut(seed: u64, trouble: impl FnOnce(&World), power_goes: bool) {
         .unwrap();
     world.machine.kill();
     world.machine.heal();
-    world.life(|life| life.open()).unwrap();
-    world.machine.cut();
+    world.serve(|_| ());
     // Whatever was read is known to the oracle by now.
-    world.life(|life| life.open()).unwrap();
+    world.serve(|_| ());
 }
 
 #[test]
@@ -54,107 +55,141 @@ fn two() -> World {
     World::new(7, Shape { directories: 2, ..Shape::default() })
 }
 
-/// Where a collection's entries go, by index.
-fn home(life: &Life<'_>) -> usize {
-    life.log.find(&collection(0)).unwrap().home
+#[test]
+pub(in crate::sim) fn schedule_11_a_failed_write_that_landed_is_there_once() {
+    let mut world = two();
+    world.serve(|life| {
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        let (before, root) = (life.home(0), life.root(life.home(0)).to_owned());
+        life.world.machine.break_with(&root, Faults { syncs_until_landed: Some(0), ..Faults::default() });
+        life.append(&collection(0), 3, 100, Ack::Durable);
+        life.produce(0, 2, 100);
+        life.settle();
+        assert!(!life.owes(), "acknowledged by the other directory");
+        assert_ne!(life.home(0), before);
+        life.check();
+    });
+    world.serve(|life| {
+        assert_eq!(life.head(0), Lsn(6));
+    });
+}
+
+/// A sync of the home of two groups fails under both of them.
+fn fail_under_two_groups(life: &mut Life<'_>) {
+    life.open();
+    (0..2).for_each(|n| {
+        life.append(&collection(2 * n), 1, 3_000, Ack::Durable);
+        life.settle();
+    });
+    let root = life.root(life.home(0)).to_owned();
+    life.world.machine.break_with(&root, Faults { syncs_left: Some(0), ..Faults::default() });
+    for n in [0, 2, 0] {
+        life.append(&collection(n), 2, 3_000, Ack::Durable);
+    }
+    life.settle();
+    assert!(life.is_off() || !life.owes());
+    life.check();
 }
 
 #[test]
-fn schedule_11_a_failed_write_that_landed_is_there_once() {
-    let mut world = two();
-    world
-        .life(|life| {
+pub(in crate::sim) fn schedule_13_a_crash_at_every_effect_of_a_group_that_goes_elsewhere_twice_in_a_row() {
+    Sweep {
+        shape: Shape { directories: 2, affinity: false, ..Shape::default() },
+        seed: 9,
+        before: |life| {
             life.open();
+            // Both may hold whatever is placed there.
             life.append(&collection(0), 1, 100, Ack::Durable);
-            life.settle();
-            let (before, root) = (home(life), life.root(home(life)).to_owned());
-            life.world.machine.break_with(&root, Faults { syncs_until_landed: Some(0), ..Faults::default() });
-            life.append(&collection(0), 3, 100, Ack::Durable);
-            life.produce(0, 2, 100);
-            life.settle();
-            assert!(!life.owes(), "acknowledged by the other directory");
-            assert_ne!(home(life), before);
-            life.check();
-        })
-        .unwrap();
-    world.machine.cut();
-    world
-        .life(|life| {
-            life.open();
-            assert_eq!(life.log.find(&collection(0)).unwrap().durable_head, Lsn(6));
-        })
-        .unwrap();
+            life.pass(Duration::from_secs(2));
+        },
+        life: fail_under_two_groups,
+        does: &["kind: Normal"],
+        step: 3,
+    }
+    .run();
+}
+
+#[test]
+fn schedule_13_a_collection_that_has_moved_is_where_its_acknowledged_entries_are_after_a_crash() {
+    let mut world = two();
+    let (before, after) = world.serve(|life| {
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        let before = life.home(0);
+        let root = life.root(before).to_owned();
+        life.world.machine.break_with(&root, Faults { syncs_left: Some(0), ..Faults::default() });
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        // Nothing is committed but the group itself.
+        while life.owes() {
+            life.step(before, Worker::Commit);
+            life.step(1 - before, Worker::Commit);
+        }
+        (before, life.home(0))
+    });
+    assert_ne!(before, after);
+    world.machine.heal();
+    world.serve(|life| assert_eq!(life.home(0), after));
 }
 
 #[test]
 fn schedule_10_a_stall_of_one_directory_moves_what_it_was_given_and_its_late_answer_changes_nothing() {
     let mut world = two();
-    world
-        .life(|life| {
-            life.open();
-            life.append(&collection(0), 1, 100, Ack::Durable);
+    world.serve(|life| {
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.append(&collection(1), 1, 100, Ack::Durable);
+        life.settle();
+        let stalled = life.home(0);
+        life.stall(stalled, Duration::from_secs(90));
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        assert!(life.owes(), "its device does not answer");
+        for _ in 0..15 {
+            // The other one shows that it is not the process that stands still.
             life.append(&collection(1), 1, 100, Ack::Durable);
-            life.settle();
-            let stalled = home(life);
-            life.stall(stalled, Duration::from_secs(90));
-            life.append(&collection(0), 1, 100, Ack::Durable);
-            life.settle();
-            assert!(life.owes(), "its device does not answer");
-            for _ in 0..15 {
-                // The other one shows that it is not the process that stands still.
-                life.append(&collection(1), 1, 100, Ack::Durable);
-                life.pass(Duration::from_secs(1));
-            }
-            assert!(!life.owes(), "it went elsewhere");
-            assert_ne!(home(life), stalled);
-            life.pass(Duration::from_secs(200));
-            life.check();
-            life.append(&collection(0), 1, 100, Ack::Durable);
-            life.settle();
-            assert!(!life.owes());
-            assert!(life.log.journals[stalled].is_healthy(), "it is back");
-        })
-        .unwrap();
-    world.machine.cut();
-    world.life(|life| life.open()).unwrap();
+            life.pass(Duration::from_secs(1));
+        }
+        assert!(!life.owes(), "it went elsewhere");
+        assert_ne!(life.home(0), stalled);
+        life.pass(Duration::from_secs(200));
+        life.check();
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        assert!(!life.owes());
+        assert!(life.log.journals[stalled].is_healthy(), "it is back");
+    });
+    world.serve(|_| ());
 }
 
 #[test]
 fn schedule_10_a_stall_of_all_directories_is_waited_for() {
     let mut world = two();
-    world
-        .life(|life| {
-            life.open();
-            life.append(&collection(0), 1, 100, Ack::Durable);
-            life.settle();
-            (0..2).for_each(|dir| life.stall(dir, Duration::from_secs(40)));
-            life.append(&collection(0), 1, 100, Ack::Durable);
-            life.pass(Duration::from_secs(35));
-            assert!(life.owes(), "nobody can say that it is durable");
-            assert!(life.log.journals.iter().all(|journal| journal.is_healthy()), "none is to blame");
-            life.pass(Duration::from_secs(10));
-            assert!(!life.owes());
-        })
-        .unwrap();
-    world.machine.cut();
-    world.life(|life| life.open()).unwrap();
+    world.serve(|life| {
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        (0..2).for_each(|dir| life.stall(dir, Duration::from_secs(40)));
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.pass(Duration::from_secs(35));
+        assert!(life.owes(), "nobody can say that it is durable");
+        assert!(life.log.journals.iter().all(|journal| journal.is_healthy()), "none is to blame");
+        life.pass(Duration::from_secs(10));
+        assert!(!life.owes());
+    });
+    world.serve(|_| ());
 }
 
 #[test]
 fn a_stop_answers_whoever_waits_for_a_flush_or_a_change_that_cannot_be() {
     let mut world = World::new(8, Shape::default());
-    world
-        .life(|life| {
-            life.open();
-            (0..2).for_each(|n| {
-                life.append(&collection(n), 1, 100, Ack::Durable);
-            });
-            life.settle();
-            life.flush(&collection(0));
-            life.delete(&collection(1));
-            life.world.machine.break_with(Path::new("/m/a"), Faults { dead: true, ..Faults::default() });
-            life.settle();
-            life.stop();
-        })
-        .unwrap();
+    world.serve(|life| {
+        (0..2).for_each(|n| {
+            life.append(&collection(n), 1, 100, Ack::Durable);
+        });
+        life.settle();
+        life.flush(&collection(0));
+        life.delete(&collection(1));
+        life.world.machine.break_with(Path::new("/m/a"), Faults { dead: true, ..Faults::default() });
+        life.settle();
+        life.stop();
+    });
 }

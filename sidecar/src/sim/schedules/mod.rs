@@ -2,13 +2,21 @@
 //!
 //! | schedule | where |
 //! |---|---|
-//! | 2, torn frames of any length and any subset of sectors | `format::stream::tests`: `a_torn_frame_of_any_length_and_any_subset_of_sectors_is_cut_and_never_damage` |
+//! | 2, 3, torn frames of any length and any subset of sectors | `format::stream::tests` |
+//! | 7, a slot freed by a fact that lies in it | `commit::tests::slots` |
+//! | 8, many collections that nobody truncates; 26, a stop with many | suite `bounds` |
 //! | 12, a directory missing at the start, given up, back | `recovery::tests::attempts`, suite `directories` |
-//! | 15, a pipelined stream hits a limit | suite `collections` |
-//! | 21, 22, names, mounts, one disk twice | suites `collections` and `directories` |
-//! | 27, a panicking committer, a caller that goes away | `engine::fault_tests` |
+//! | 21, names | suite `collections` |
+//! | 22, mounts, other writers, one disk twice | suites `volumes` and `directories` |
+//! | 27, a panicking committer, a sync that never returns, a caller that goes away | `engine::fault_tests`, `engine::failure_tests` |
 
 pub(super) mod clients;
 pub(super) mod crashes;
+pub(super) mod evacuating;
 pub(super) mod failing;
+mod full;
 pub(super) mod rot;
+pub(super) mod segments;
+pub(super) mod stamping;
+mod starters;
+mod sweep;

@@ -1,0 +1,98 @@
+//! Directories that are emptied, because they failed or because they are to go: afterwards nobody misses them.
+
+use std::time::Duration;
+
+use super::sweep::Sweep;
+use crate::api::Ack;
+use crate::sim::disk::Faults;
+use crate::sim::life::Life;
+use crate::sim::shape::Shape;
+use crate::sim::world::collection;
+use crate::types::Lsn;
+
+fn shape() -> Shape {
+    Shape { directories: 2, journal_max: 1 << 18, collections: 4, ..Shape::default() }
+}
+
+/// Collections in both directories, one of them truncated to its head.
+fn fill(life: &mut Life<'_>) {
+    life.open();
+    for n in 0..4 {
+        life.append(&collection(n), 2, 3_000, Ack::Durable);
+        life.settle();
+    }
+    (2..4).for_each(|n| {
+        life.truncate(&collection(n), Lsn(2));
+    });
+    life.settle();
+}
+
+/// A disk dies under its collections; what it held is committed elsewhere.
+fn lose_a_disk(life: &mut Life<'_>) {
+    fill(life);
+    let home = life.home(0);
+    let root = life.root(home).to_owned();
+    life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
+    life.append(&collection(0), 1, 3_000, Ack::Durable);
+    life.settle();
+    life.append(&collection(1), 1, 3_000, Ack::Durable);
+    life.pass(Duration::from_millis(2500));
+    life.check();
+}
+
+#[test]
+pub(in crate::sim) fn schedule_09_a_crash_at_every_effect_of_the_evacuation_of_a_dead_disk_twice_in_a_row() {
+    Sweep {
+        shape: shape(),
+        seed: 4,
+        before: |life| life.open(),
+        life: |life| {
+            lose_a_disk(life);
+            // A later life may have flushed: what only its segments hold keeps a disk from being evacuated.
+            let flushed = (0..life.directories()).any(|dir| life.log.segments_in(dir) > 0);
+            let stays = life.is_off() || (flushed && life.world.lives > 2);
+            assert!(stays || life.evacuated().len() == 1, "{:#?}", life.log.journals);
+        },
+        does: &["kind: Copies", "kind: CheckpointEnd"],
+        step: 7,
+    }
+    .run();
+}
+
+/// Segments and entries in both directories; then one URL leaves the configuration.
+fn fill_and_leave(life: &mut Life<'_>) {
+    fill(life);
+    life.flush(&collection(0));
+    life.flush(&collection(1));
+    life.settle();
+    for n in 0..2 {
+        life.append(&collection(n), 2, 3_000, Ack::Durable);
+    }
+    life.settle();
+    life.world.shape.without = Some(0);
+}
+
+fn drain(life: &mut Life<'_>) {
+    life.open();
+    life.append(&collection(0), 1, 3_000, Ack::Durable);
+    life.append(&collection(1), 1, 3_000, Ack::Durable);
+    life.pass(Duration::from_secs(5));
+    life.check();
+}
+
+#[test]
+fn schedule_24_a_crash_at_every_effect_of_emptying_a_removed_directory_twice_in_a_row() {
+    Sweep {
+        shape: shape(),
+        seed: 5,
+        before: fill_and_leave,
+        life: |life| {
+            drain(life);
+            let gone = life.directories() == 1 || life.evacuated().len() == 1;
+            assert!(life.is_off() || gone, "{:#?}", life.log.journals);
+        },
+        does: &["source: Some", "kind: Copies", "kind: CheckpointEnd"],
+        step: 7,
+    }
+    .run();
+}

@@ -1,0 +1,37 @@
+//! Disks without space.
+
+use std::time::Duration;
+
+use crate::api::Ack;
+use crate::commit::journal::Health;
+use crate::sim::count::Event;
+use crate::sim::disk::Faults;
+use crate::sim::shape::Shape;
+use crate::sim::world::{World, collection};
+
+#[test]
+fn a_directory_that_refuses_every_byte_comes_to_rest_and_goes_on_by_itself() {
+    let mut world = World::new(10, Shape { journal_max: 1 << 18, ..Shape::default() });
+    world.serve(|life| {
+        while life.log.journals[0].pool.free.is_empty() {
+            life.append(&collection(0), 2, 12_000, Ack::Durable);
+            life.pass(Duration::from_millis(20));
+            let head = life.head(0);
+            life.truncate(&collection(0), head);
+            life.pass(Duration::from_millis(1100));
+        }
+        let root = life.root(0).to_owned();
+        life.world.machine.break_with(&root, Faults { bytes_left: Some(0), ..Faults::default() });
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        // It comes to rest.
+        life.settle();
+        assert!(matches!(life.log.journals[0].health, Health::Full(_)));
+        life.world.machine.note(Event::Repaired);
+        life.world.machine.repair(&root);
+        life.pass(Duration::from_secs(70));
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        assert!(!life.owes(), "it goes on by itself");
+    });
+    world.serve(|_| ());
+}
