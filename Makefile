@@ -1,6 +1,6 @@
 # Every target that a person types; `make` alone prints them. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint fmt generate bench soak advisories
+.PHONY: help quickstart test image lint fmt generate bench soak advisories
 
 BENCH_ARGS = --report docs/benchmarks.md
 # So long the simulator runs in a soak.
@@ -19,6 +19,9 @@ quickstart: ## the main job on local folders: build, append real lines, kill, re
 test: ## build and run every suite; the last line counts
 	@scripts/run_tests.py
 
+image: ## write the container image as an OCI archive to target/image
+	@scripts/image.py --profile release
+
 lint: ## formats, linters, generated files, dependencies
 	@scripts/lint.sh
 
@@ -31,6 +34,7 @@ generate: ## write the committed generated files anew
 	scripts/generate-clients.sh
 	$(CI_BUILD) --bins
 	target/ci/walstorage-operator crds --dir crds
+	scripts/charts.py
 
 bench: ## measure beside peers on this machine and write docs/benchmarks.md (12 minutes; BENCH_ARGS=--quick: 3, and print)
 	cargo build --locked --release -p walstorage-sidecar
