@@ -46,6 +46,7 @@ step "shell lint" "$tools/shellcheck" .ci/run scripts/*.sh
 step "go format" go_format
 step "go vet" go -C examples/clients/go vet ./...
 step "generated clients" scripts/generate-clients.sh --check
+step "generated charts" scripts/charts.py --check
 step "no paths of one machine" no_paths_of_one_machine
 step "setup: cargo-deny" scripts/setup-cargo-deny.sh
 step "dependencies" dependencies
