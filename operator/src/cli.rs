@@ -3,14 +3,32 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use walstorage_operator::process::options::ControllerOptions;
 
 const EXAMPLES: &str = "\
 Examples:
   walstorage-operator crds | kubectl apply -f -
   walstorage-operator render -f walstorage.yaml --part config
   walstorage-operator render --from-config config.toml --name orders > walstorage.yaml
+  walstorage-operator controller --log-format text     # against the cluster of the kubeconfig
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.";
+
+const CONTROLLER_HELP: &str = "\
+Watches WalStorage and WalWriter resources, their pods and claims, in all namespaces. It runs as a Deployment of the chart;
+two replicas, of which one leads (Lease walstorage-controller in its own namespace) and one waits.
+
+Examples:
+  # Against the cluster of the kubeconfig, with its Lease in the namespace walstorage:
+  walstorage-operator controller --namespace walstorage --log-format text
+
+  # Is it ready, and if not, why not?
+  curl -s localhost:8080/readyz
+
+Every flag has a variable (WALSTORAGE_OPERATOR_…); the flag wins. SIGTERM ends it: work under way is finished, the Lease is
+let go of.
+
+Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.";
 
 const RENDER_EXAMPLES: &str = "\
 Examples:
@@ -39,6 +57,9 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the controllers in a cluster
+    #[command(after_help = CONTROLLER_HELP)]
+    Controller(Box<ControllerOptions>),
     /// Print what would be applied for a WalStorage, or the WalStorage of a config.toml
     Render(RenderArgs),
     /// Print the manifests of the resources WalStorage and WalWriter

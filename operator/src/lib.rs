@@ -1,11 +1,12 @@
 //! WalStorage's operator. What it renders offline and what it applies in a cluster come from the same code.
 //!
-//! Everything but the program itself is pure: text in, text out.
+//! [`manifests`], [`render`] and [`resource`] are pure: text in, text out. [`process`] is what the long-running commands share.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod identity;
 pub mod manifests;
+pub mod process;
 pub mod render;
 pub mod resource;
 pub mod webhook;

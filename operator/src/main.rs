@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use walstorage_operator::manifests;
+use walstorage_operator::process::{self, controller};
 use walstorage_operator::render::{self, Rendered};
 use walstorage_operator::resource::has_storage;
 
@@ -19,7 +20,10 @@ use self::cli::{Cli, Command, CrdsArgs, Part, RenderArgs};
 const WRONG_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
+    // Before any client is made: two TLS providers in one binary, or none, make the client panic.
+    process::install_tls();
     let done = match Cli::parse().command {
+        Command::Controller(options) => run(controller::run(*options)),
         Command::Render(args) => render(&args),
         Command::Crds(args) => crds(&args),
         Command::Version => {
@@ -30,6 +34,12 @@ fn main() -> ExitCode {
         complain(&[format!("{error:#}")]);
         ExitCode::FAILURE
     })
+}
+
+/// Runs a command that stays.
+fn run(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(command).map(|()| ExitCode::SUCCESS)
 }
 
 fn render(args: &RenderArgs) -> Result<ExitCode> {

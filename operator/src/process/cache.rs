@@ -1,0 +1,372 @@
+//! What the leader knows of the cluster: one watch for each kind, shared by all controllers.
+//!
+//! 1. A cache may be old. Nothing that loses entries is decided by it: grants compare-and-swap, deletions list anew.
+//! 2. Controllers start when every cache was filled once ([`Caches::start`] returns then).
+//! 3. A subscriber that falls behind is told so, and looks at everything ([`Change::Everything`]).
+//! 4. Of pods only what concerns a writer is kept: two thousand of them fit into a few megabytes.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use kube_runtime::reflector::{self, ObjectRef, Store};
+use kube_runtime::watcher::{self, Event};
+use kube_runtime::{WatchStreamExt as _, watcher as watch};
+use serde::de::DeserializeOwned;
+use tokio::sync::{broadcast, watch as latest};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use walstorage_crds::names::{LABEL_MANAGED_BY, LABEL_STORAGE, LABEL_WRITER, MANAGED_BY};
+use walstorage_crds::walstorage::WalStorage;
+use walstorage_crds::walwriter::WalWriter;
+
+/// Changes that a subscriber may be behind.
+const BEHIND: usize = 8192;
+
+/// A kind of object that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// WalStorage.
+    Storage,
+    /// WalWriter.
+    Writer,
+    /// A pod with our label.
+    Pod,
+    /// A claim of ours.
+    Claim,
+    /// A ConfigMap of ours.
+    ConfigMap,
+    /// A namespace.
+    Namespace,
+    /// A StorageClass.
+    Class,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// One object.
+    One(Changed),
+    /// Perhaps anything: a watch began anew, or the subscriber fell behind.
+    Everything,
+}
+
+/// An object that changed or is gone.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for those without.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The storage that it is of, by its label or its spec.
+    pub storage: Option<String>,
+    /// The writer that it is of, without the storage, by its label or its spec.
+    pub writer: Option<String>,
+    /// The last that was seen of a pod that is gone: what its containers said at the end stands in it.
+    pub last: Option<Arc<Pod>>,
+}
+
+/// All caches. Cloned freely.
+#[derive(Clone, Debug)]
+pub struct Caches {
+    /// Every WalStorage.
+    pub storages: Store<WalStorage>,
+    /// Every WalWriter.
+    pub writers: Store<WalWriter>,
+    /// Pods with our label, cut down to what concerns a writer.
+    pub pods: Store<Pod>,
+    /// Claims of ours.
+    pub claims: Store<PersistentVolumeClaim>,
+    /// Every StorageClass.
+    pub classes: Store<StorageClass>,
+    /// Every namespace, its metadata alone.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    changes: broadcast::Sender<Change>,
+}
+
+/// A subscription to changes.
+#[derive(Debug)]
+pub struct Changes {
+    receiver: broadcast::Receiver<Change>,
+}
+
+impl Changes {
+    /// The next change; nothing once the caches have ended.
+    pub async fn next(&mut self) -> Option<Change> {
+        match self.receiver.recv().await {
+            Ok(change) => Some(change),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Change::Everything),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Caches {
+    /// Starts the watches and waits until each cache was filled once; nothing when the token is cancelled before. The tasks
+    /// end with the token.
+    pub async fn start(client: &Client, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Option<Self> {
+        let (changes, _) = broadcast::channel(BEHIND);
+        let feed = Feed { changes: changes.clone(), stop: stop.clone() };
+        let plain = watcher::Config::default();
+        let ours = plain.clone().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+        let labelled = plain.clone().labels(LABEL_STORAGE);
+        let (storages, a) = feed.follow(tasks, Kind::Storage, Api::all(client.clone()), &plain, of_storage, no_cut);
+        let (writers, b) = feed.follow(tasks, Kind::Writer, Api::all(client.clone()), &plain, of_writer, no_cut);
+        let (pods, c) = feed.follow(tasks, Kind::Pod, Api::all(client.clone()), &labelled, by_label, cut_pod);
+        let (claims, d) = feed.follow(tasks, Kind::Claim, Api::all(client.clone()), &ours, by_label, no_cut);
+        let (classes, e) = feed.follow(tasks, Kind::Class, Api::all(client.clone()), &plain, by_label, no_cut);
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let (namespaces, f) = feed.follow(tasks, Kind::Namespace, namespaces, &plain, by_label, no_cut);
+        let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
+        let (_, g) = feed.follow(tasks, Kind::ConfigMap, maps, &ours, by_label, no_cut);
+        for mut filled in [a, b, c, d, e, f, g] {
+            let wait = filled.wait_for(|filled| *filled);
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                done = wait => { done.ok()?; }
+            }
+        }
+        tracing::info!(
+            storages = storages.len(),
+            writers = writers.len(),
+            pods = pods.len(),
+            claims = claims.len(),
+            "the caches are filled"
+        );
+        Some(Self { storages, writers, pods, claims, classes, namespaces, changes })
+    }
+
+    /// Changes from now on. Subscribe first, then look at everything once.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes { receiver: self.changes.subscribe() }
+    }
+
+    /// A storage.
+    #[must_use]
+    pub fn storage(&self, namespace: &str, name: &str) -> Option<Arc<WalStorage>> {
+        self.storages.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The writers of a storage.
+    #[must_use]
+    pub fn writers_of(&self, namespace: &str, storage: &str) -> Vec<Arc<WalWriter>> {
+        let mut writers = self.writers.state_filter(|writer| {
+            writer.spec.storage == storage && writer.metadata.namespace.as_deref() == Some(namespace)
+        });
+        writers.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        writers
+    }
+
+    /// The pods that ask for a storage.
+    #[must_use]
+    pub fn pods_of(&self, namespace: &str, storage: &str) -> Vec<Arc<Pod>> {
+        let mut pods = self.pods.state_filter(|pod| is_of(pod, namespace, storage));
+        pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        pods
+    }
+
+    /// The claims of a storage.
+    #[must_use]
+    pub fn claims_of(&self, namespace: &str, storage: &str) -> Vec<Arc<PersistentVolumeClaim>> {
+        let mut claims = self.claims.state_filter(|claim| is_of(claim, namespace, storage));
+        claims.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        claims
+    }
+
+    /// Whether a namespace is being deleted.
+    #[must_use]
+    pub fn is_terminating(&self, namespace: &str) -> bool {
+        let namespace = self.namespaces.get(&ObjectRef::new(namespace));
+        namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+}
+
+fn is_of<K: Resource>(object: &K, namespace: &str, storage: &str) -> bool {
+    let label = object.meta().labels.as_ref().and_then(|labels| labels.get(LABEL_STORAGE));
+    object.meta().namespace.as_deref() == Some(namespace) && label.is_some_and(|label| label == storage)
+}
+
+/// Storage and writer of an object.
+type Of<K> = fn(&K) -> (Option<String>, Option<String>);
+
+fn of_storage(storage: &WalStorage) -> (Option<String>, Option<String>) {
+    (storage.metadata.name.clone(), None)
+}
+
+fn of_writer(writer: &WalWriter) -> (Option<String>, Option<String>) {
+    (Some(writer.spec.storage.clone()), Some(writer.spec.writer.clone()))
+}
+
+fn by_label<K: Resource>(object: &K) -> (Option<String>, Option<String>) {
+    let labels = object.meta().labels.as_ref();
+    let label = |key| labels.and_then(|labels| labels.get(key)).cloned();
+    (label(LABEL_STORAGE), label(LABEL_WRITER))
+}
+
+/// Where changes go.
+#[derive(Clone)]
+struct Feed {
+    changes: broadcast::Sender<Change>,
+    stop: CancellationToken,
+}
+
+/// Whether a cache was filled once.
+type Filled = latest::Receiver<bool>;
+
+impl Feed {
+    fn follow<K>(
+        &self,
+        tasks: &mut JoinSet<()>,
+        kind: Kind,
+        api: Api<K>,
+        config: &watcher::Config,
+        of: Of<K>,
+        cut: fn(&mut K),
+    ) -> (Store<K>, Filled)
+    where
+        K: Resource<DynamicType = ()> + AsPod + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let stream = watch(api, config.clone());
+        let (store, writer) = reflector::store();
+        let (filled, is_filled) = latest::channel(false);
+        let Self { changes, stop } = self.clone();
+        let cut_all = move |object: &mut K| {
+            object.meta_mut().managed_fields = None;
+            cut(object);
+        };
+        tasks.spawn(async move {
+            let stream = stream.default_backoff().modify(cut_all).reflect(writer);
+            pin_mut!(stream);
+            loop {
+                let event = tokio::select! {
+                    () = stop.cancelled() => return,
+                    event = stream.next() => event,
+                };
+                let change = match event {
+                    None => return,
+                    Some(Ok(Event::Apply(object))) => Change::One(changed(kind, &object, of, false)),
+                    Some(Ok(Event::Delete(object))) => Change::One(changed(kind, &object, of, true)),
+                    Some(Ok(Event::Init | Event::InitApply(_))) => continue,
+                    Some(Ok(Event::InitDone)) => {
+                        filled.send_replace(true);
+                        Change::Everything
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, ?kind, "a watch was interrupted and begins anew");
+                        continue;
+                    }
+                };
+                // Nobody subscribes before the caches are filled.
+                let _ = changes.send(change);
+            }
+        });
+        (store, is_filled)
+    }
+}
+
+fn changed<K: Resource + AsPod>(kind: Kind, object: &K, of: Of<K>, gone: bool) -> Changed {
+    let (storage, writer) = of(object);
+    Changed {
+        kind,
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        storage,
+        writer,
+        last: if gone { object.as_pod() } else { None },
+    }
+}
+
+/// The object as a pod, where it is one.
+trait AsPod {
+    fn as_pod(&self) -> Option<Arc<Pod>> {
+        None
+    }
+}
+
+impl AsPod for Pod {
+    fn as_pod(&self) -> Option<Arc<Pod>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+impl AsPod for WalStorage {}
+impl AsPod for WalWriter {}
+impl AsPod for PersistentVolumeClaim {}
+impl AsPod for StorageClass {}
+impl<K> AsPod for PartialObjectMeta<K> {}
+
+fn no_cut<K>(_: &mut K) {}
+
+/// Names of containers, and whether they are sidecars.
+fn names(containers: &[Container]) -> Vec<Container> {
+    let named = containers.iter().map(|container| Container {
+        name: container.name.clone(),
+        restart_policy: container.restart_policy.clone(),
+        ..Container::default()
+    });
+    named.collect()
+}
+
+/// Leaves of a pod what concerns a writer: who it is, where it is, its gates and claims, and what its containers report.
+fn cut_pod(pod: &mut Pod) {
+    let Some(spec) = &mut pod.spec else { return };
+    spec.containers = names(&spec.containers);
+    spec.init_containers = spec.init_containers.as_deref().map(names);
+    spec.ephemeral_containers = None;
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| volume.persistent_volume_claim.is_some());
+    }
+    (spec.affinity, spec.tolerations, spec.topology_spread_constraints) = (None, None, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_in_the_cache_keeps_what_concerns_its_writer_and_nothing_else() {
+        let whole = json!({
+            "metadata": {"name": "orders-0", "namespace": "shop", "uid": "u", "labels": {"walstorage.dev/storage": "orders"},
+                "annotations": {"walstorage.dev/writer": "orders.orders-0"}},
+            "spec": {
+                "nodeName": "node", "schedulingGates": [{"name": "walstorage.dev/writer"}], "terminationGracePeriodSeconds": 30,
+                "initContainers": [{"name": "walstorage", "restartPolicy": "Always", "image": "x", "env": [{"name": "A", "value": "b"}]}],
+                "containers": [{"name": "app", "image": "y", "command": ["z"]}],
+                "volumes": [{"name": "wal-orders--data", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
+                "tolerations": [{"key": "k"}],
+            },
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "initContainerStatuses": [{"name": "walstorage", "started": true,
+                "ready": true, "restartCount": 0, "image": "x", "imageID": "i"}]},
+        });
+        let mut pod: Pod = serde_json::from_value(whole.clone()).unwrap();
+        cut_pod(&mut pod);
+        let kept = serde_json::to_value(&pod).unwrap();
+        for field in
+            ["/metadata", "/status", "/spec/nodeName", "/spec/schedulingGates", "/spec/terminationGracePeriodSeconds"]
+        {
+            assert_eq!(kept.pointer(field), whole.pointer(field), "{field}");
+        }
+        assert_eq!(kept["spec"]["initContainers"], json!([{"name": "walstorage", "restartPolicy": "Always"}]));
+        assert_eq!(kept["spec"]["containers"], json!([{"name": "app"}]));
+        assert_eq!(kept["spec"]["volumes"].as_array().map(Vec::len), Some(1));
+        assert_eq!(kept["spec"]["tolerations"], json!(null));
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_leaves_its_last_words() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n",
+            "labels": {"walstorage.dev/storage": "s", "walstorage.dev/writer": "w"}}}))
+        .unwrap();
+        let gone = changed(Kind::Pod, &pod, by_label, true);
+        assert_eq!((gone.storage.as_deref(), gone.writer.as_deref()), (Some("s"), Some("w")));
+        assert!(gone.last.is_some() && changed(Kind::Pod, &pod, by_label, false).last.is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! The command `controller`: everything but the webhook.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use walstorage_crds::names;
+
+use super::cache::Caches;
+use super::election::Times;
+use super::events::Events;
+use super::health::Health;
+use super::metrics::{self, ControllerMetrics};
+use super::options::{ControllerOptions, LeaseOptions};
+use super::{LeaseName, Shutdown, client, lead, schema, serve_health, start_logs};
+
+/// What every controller works with. Cloned freely.
+#[derive(Clone)]
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// Where events are handed in.
+    pub events: Events,
+    /// What is counted.
+    pub metrics: Arc<ControllerMetrics>,
+    /// What the process was told.
+    pub options: Arc<ControllerOptions>,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// This replica's name.
+    pub identity: String,
+}
+
+/// Runs until SIGTERM or SIGINT. Logs are started here, TLS must be installed before.
+///
+/// # Errors
+/// When it cannot start, or a controller fails in a way that trying again does not mend.
+pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
+    start_logs(options.process.log_format, &options.process.log).map_err(|error| anyhow!(error))?;
+    options.lease.check().map_err(|error| anyhow!(error))?;
+    let shutdown = Shutdown::on_signals()?;
+    let stop = shutdown.token();
+    let client = client("controller").await?;
+    let namespace = options.process.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let identity = identity(&options.lease);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace, identity, "starting");
+
+    let mut registry = metrics::registry();
+    let metrics = ControllerMetrics::register(&mut registry);
+    let health = Health::new();
+    let (schema_gate, lease_gate) = (health.gate("schema", "not looked at yet"), health.gate("lease", "not read yet"));
+    let port = serve_health(options.process.health, health, registry, stop.child_token()).await?;
+
+    schema::wait(&client, &schema_gate, options.process.schema_retry, &stop).await;
+    // Ends after the controllers, so that their last words are published.
+    let quiet = CancellationToken::new();
+    let (events, publisher) = Events::start(
+        client.clone(),
+        (names::CONTROLLER, identity.clone()),
+        metrics.events_dropped.clone(),
+        quiet.clone(),
+    );
+    let times = times(&options.lease);
+    let context = Context { client: client.clone(), events, metrics, options: Arc::new(options), namespace, identity };
+    let lease = LeaseName { namespace: context.namespace.clone(), name: names::CONTROLLER.to_owned() };
+    let identity = context.identity.clone();
+    let work = move |stop: CancellationToken| controllers(context.clone(), stop);
+    let led = lead(client, lease, identity, times, lease_gate, work, stop.clone()).await;
+    stop.cancel();
+    quiet.cancel();
+    publisher.await?;
+    port.await?;
+    led
+}
+
+/// What only the leader runs.
+async fn controllers(context: Context, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut watches = JoinSet::new();
+    let caches = Caches::start(&context.client, &mut watches, &stop).await;
+    context.metrics.leader.set(1);
+    let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if let Some(_caches) = caches {
+        let stop = stop.clone();
+        running.spawn(async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+    }
+    let mut ended = Ok(());
+    while let Some(done) = running.join_next().await {
+        let done = done.map_err(anyhow::Error::from).and_then(|done| done);
+        if done.is_err() {
+            // One that fails ends the others, and so the process: it starts anew with caches that are.
+            stop.cancel();
+        }
+        ended = ended.and(done);
+    }
+    context.metrics.leader.set(0);
+    stop.cancel();
+    watches.join_all().await;
+    ended
+}
+
+fn times(options: &LeaseOptions) -> Times {
+    let LeaseOptions { identity: _, lease_duration, lease_renew, lease_retry } = options;
+    Times { duration: *lease_duration, renew: *lease_renew, retry: *lease_retry }
+}
+
+/// Unique for each start, so that a process never takes its predecessor's Lease for its own.
+fn identity(options: &LeaseOptions) -> String {
+    options.identity.clone().unwrap_or_else(|| {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
+        format!("{host}_{}", uuid::Uuid::new_v4())
+    })
+}

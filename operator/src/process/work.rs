@@ -1,0 +1,309 @@
+//! Work by key: what every controller of this operator runs on.
+//!
+//! 1. A key is worked on by one task at a time; what changes meanwhile is worked on once more afterwards.
+//! 2. However often a key is added while it waits, it is worked on once.
+//! 3. A key that fails is tried again after a time that doubles up to a bound; success forgets that.
+//! 4. The number of keys at work is bounded, and so is the time of one.
+//!
+//! [`Queue`] is the pure part; [`run`] drives it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The first wait after a failure.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// How the work on a key ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; again when something changes, at the latest after this time.
+    Again(Duration),
+    /// Done; again when something changes.
+    Done,
+    /// Failed; again after a while.
+    Failed,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// When it is due, if it waits.
+    due: Option<Duration>,
+    /// Somebody works on it.
+    working: bool,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// The keys that wait, each with its time. Times are of one monotonic clock.
+#[derive(Debug)]
+pub struct Queue<K> {
+    entries: HashMap<K, Entry>,
+    waiting: BTreeSet<(Duration, K)>,
+    working: usize,
+    concurrency: usize,
+    longest_wait: Duration,
+}
+
+impl<K: Clone + Eq + Hash + Ord> Queue<K> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(concurrency: usize, longest_wait: Duration) -> Self {
+        Self { entries: HashMap::new(), waiting: BTreeSet::new(), working: 0, concurrency, longest_wait }
+    }
+
+    /// Adds a key that is due at a time. One that waits already is due at the earlier of both.
+    pub fn add(&mut self, due: Duration, key: K) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        if let Some(before) = entry.due {
+            if before <= due {
+                return;
+            }
+            self.waiting.remove(&(before, key.clone()));
+        }
+        entry.due = Some(due);
+        if !entry.working {
+            self.waiting.insert((due, key));
+        }
+    }
+
+    /// The next key to work on, if one is due and there is room for it.
+    pub fn take(&mut self, now: Duration) -> Option<K> {
+        if self.working >= self.concurrency {
+            return None;
+        }
+        let (due, key) = self.waiting.first()?.clone();
+        if due > now {
+            return None;
+        }
+        self.waiting.pop_first();
+        if let Some(entry) = self.entries.get_mut(&key) {
+            (entry.due, entry.working) = (None, true);
+        }
+        self.working += 1;
+        Some(key)
+    }
+
+    /// The work on a key ended.
+    pub fn finish(&mut self, now: Duration, key: K, outcome: Outcome) {
+        self.working = self.working.saturating_sub(1);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.working = false;
+        let again = match outcome {
+            Outcome::Done => None,
+            Outcome::Again(after) => Some(after),
+            Outcome::Failed => {
+                let doubled = FIRST_WAIT.saturating_mul(1_u32.checked_shl(entry.failures).unwrap_or(u32::MAX));
+                Some(doubled.min(self.longest_wait))
+            }
+        };
+        entry.failures = if outcome == Outcome::Failed { entry.failures.saturating_add(1) } else { 0 };
+        // What changed meanwhile does not wait for the retry, and what failed does not hurry because of a change: a key
+        // whose own writes change it would otherwise never back off.
+        let due = match (entry.due.take(), again.map(|after| now + after), outcome) {
+            (Some(_), Some(retry), Outcome::Failed) => Some(retry),
+            (Some(changed), Some(again), _) => Some(changed.min(again)),
+            (changed, again, _) => changed.or(again),
+        };
+        match due {
+            Some(due) => {
+                entry.due = Some(due);
+                self.waiting.insert((due, key));
+            }
+            None => {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    /// When the next key is due, if there is room for it.
+    #[must_use]
+    pub fn wake(&self) -> Option<Duration> {
+        let room = self.working < self.concurrency;
+        self.waiting.first().filter(|_| room).map(|(due, _)| *due)
+    }
+}
+
+/// Bounds of the work.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Keys at work.
+    pub concurrency: usize,
+    /// Longest wait after failures.
+    pub longest_wait: Duration,
+    /// Longest time of one key; then it has failed.
+    pub deadline: Duration,
+}
+
+/// Works on the keys that are handed in, each with how long it may wait for others to join it, until the token is
+/// cancelled; then waits for those at work.
+///
+/// # Errors
+/// When the work panics.
+pub async fn run<K, W, F>(
+    mut keys: mpsc::Receiver<(K, Duration)>,
+    bounds: Bounds,
+    work: W,
+    stop: CancellationToken,
+) -> anyhow::Result<()>
+where
+    K: Clone + Debug + Eq + Hash + Ord + Send + 'static,
+    W: Fn(K) -> F,
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let Bounds { concurrency, longest_wait, deadline } = bounds;
+    let origin = Instant::now();
+    let mut queue: Queue<K> = Queue::new(concurrency, longest_wait);
+    let mut tasks = JoinSet::new();
+    while !stop.is_cancelled() {
+        while let Some(key) = queue.take(origin.elapsed()) {
+            let done = timeout(deadline, work(key.clone()));
+            tasks.spawn(async move {
+                let outcome = done.await.unwrap_or_else(|_| {
+                    tracing::warn!(?key, ?deadline, "took too long and is tried again");
+                    Outcome::Failed
+                });
+                (key, outcome)
+            });
+        }
+        let wake = queue.wake().map(|due| origin + due);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Some(ended) = tasks.join_next() => {
+                let (key, outcome) = ended?;
+                queue.finish(origin.elapsed(), key, outcome);
+            }
+            key = keys.recv() => match key {
+                Some((key, wait)) => queue.add(origin.elapsed() + wait, key),
+                None => break,
+            },
+            () = async { match wake { Some(wake) => sleep_until(wake).await, None => std::future::pending().await } } => {}
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_key_is_at_work_once_and_again_when_it_changed_meanwhile() {
+        let mut queue = Queue::new(4, LONGEST);
+        queue.add(at(0), "a");
+        queue.add(at(0), "a");
+        assert_eq!(queue.take(at(0)), Some("a"));
+        assert_eq!(queue.take(at(0)), None);
+        queue.add(at(1), "a");
+        queue.add(at(2), "a");
+        assert_eq!(queue.take(at(5)), None, "somebody works on it");
+        queue.finish(at(6), "a", Outcome::Done);
+        assert_eq!(queue.take(at(6)), Some("a"));
+        queue.finish(at(7), "a", Outcome::Done);
+        assert_eq!((queue.take(at(999_999)), queue.wake()), (None, None));
+        assert!(queue.entries.is_empty(), "nothing is kept of a key that is done");
+    }
+
+    #[test]
+    fn a_key_that_fails_waits_twice_as_long_each_time_up_to_the_bound() {
+        let mut queue = Queue::new(1, Duration::from_secs(1));
+        queue.add(at(0), "a");
+        let mut now = at(0);
+        for wait in [200, 400, 800, 1000, 1000] {
+            assert_eq!(queue.take(now), Some("a"));
+            queue.finish(now, "a", Outcome::Failed);
+            assert_eq!(queue.wake(), Some(now + at(wait)));
+            now += at(wait);
+        }
+        assert_eq!(queue.take(now), Some("a"));
+        queue.finish(now, "a", Outcome::Again(at(50)));
+        assert_eq!(queue.take(now + at(50)), Some("a"));
+        queue.finish(now, "a", Outcome::Failed);
+        assert_eq!(queue.wake(), Some(now + at(200)), "success forgets the failures");
+    }
+
+    #[test]
+    fn a_key_whose_own_writes_change_it_backs_off_all_the_same() {
+        let mut queue = Queue::new(1, LONGEST);
+        queue.add(at(0), "a");
+        queue.take(at(0));
+        queue.add(at(1), "a");
+        queue.finish(at(2), "a", Outcome::Failed);
+        assert_eq!(queue.wake(), Some(at(202)));
+        queue.add(at(3), "a");
+        assert_eq!(queue.wake(), Some(at(3)), "what others change afterwards does not wait");
+    }
+
+    #[test]
+    fn a_change_comes_before_the_next_regular_look() {
+        let mut queue = Queue::new(1, LONGEST);
+        queue.add(at(0), "a");
+        queue.take(at(0));
+        queue.add(at(1), "a");
+        queue.finish(at(2), "a", Outcome::Again(at(9000)));
+        assert_eq!(queue.wake(), Some(at(1)));
+    }
+
+    #[test]
+    fn no_more_keys_are_at_work_than_allowed() {
+        let mut queue = Queue::new(2, LONGEST);
+        for key in ["a", "b", "c"] {
+            queue.add(at(0), key);
+        }
+        assert!(queue.take(at(0)).is_some() && queue.take(at(0)).is_some());
+        assert_eq!((queue.take(at(0)), queue.wake()), (None, None));
+        queue.finish(at(1), "a", Outcome::Done);
+        assert_eq!(queue.take(at(1)), Some("c"));
+    }
+
+    #[tokio::test]
+    async fn keys_are_worked_on_until_the_token_is_cancelled_and_what_hangs_is_given_up() {
+        let (sender, keys) = mpsc::channel(8);
+        let (stop, seen) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
+        let bounds = Bounds { concurrency: 2, longest_wait: LONGEST, deadline: at(100) };
+        let (log, end) = (Arc::clone(&seen), stop.clone());
+        let work = move |key: u32| {
+            let times = {
+                let mut log = log.lock();
+                log.push(key);
+                log.iter().filter(|seen| **seen == key).count()
+            };
+            let end = end.clone();
+            async move {
+                match (key, times) {
+                    (1, 1) => std::future::pending().await,
+                    (1, _) => end.cancel(),
+                    _ => {}
+                }
+                Outcome::Done
+            }
+        };
+        for key in [1, 2, 3] {
+            sender.send((key, at(1))).await.unwrap();
+        }
+        run(keys, bounds, work, stop).await.unwrap();
+        let mut seen = seen.lock().clone();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 1, 2, 3]);
+    }
+}
