@@ -7,6 +7,7 @@ use super::collection::{ColIx, DirIx};
 use super::evacuate::Copied;
 use super::journal::{Closing, Fact, FlushedNote, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
+use super::reserve::ReserveJob;
 use super::segments::Segment;
 use super::stream::Place;
 use crate::format::facts::{self, EpochFact, Fact as _, Member, Subject};
@@ -27,6 +28,8 @@ pub(crate) struct FrameJob {
     pub(crate) header: FrameHeader,
     /// The marker of the new file where that is a spare, stamped already; else it is made for this frame.
     pub(crate) prepared: Option<Marker>,
+    /// To be written behind the frame, before that is reported.
+    pub(crate) reserve: Option<ReserveJob>,
 }
 
 /// What to do for a directory.
@@ -165,7 +168,7 @@ impl Log {
         let place = journal.stream.place(builder.slot_len() as u64, journal.slot_limit());
         let control_only = if count == 0 { FLAG_CONTROL_ONLY } else { 0 };
         let header = journal.stream.header(place, flags | control_only);
-        let job = FrameJob { key: journal.stream.key, place, header, prepared: None };
+        let job = FrameJob { key: journal.stream.key, place, header, prepared: None, reserve: None };
         (in_flight.place, in_flight.held) = (place, place.new_file);
         in_flight.begins = place.new_file.then(|| job.clone());
         journal.in_flight = Some(in_flight);

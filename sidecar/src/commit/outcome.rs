@@ -20,6 +20,8 @@ pub(crate) struct Committed {
     pub(crate) crc: u32,
     /// Write and sync.
     pub(crate) took: Duration,
+    /// The reserve that stood in the job is written too.
+    pub(crate) reserved: bool,
 }
 
 /// Why work could not be done.
@@ -60,7 +62,7 @@ impl Log {
             ticks: _,
             states,
             place,
-            begins: _,
+            begins,
             held: _,
             spare,
             floor,
@@ -89,6 +91,9 @@ impl Log {
             // At each rotation: does somebody else write here?
             journal.list_at = now;
             journal.upkeep_signalled = true;
+        }
+        if let Some(job) = begins.and_then(|job| job.reserve).filter(|_| done.reserved) {
+            journal.reserve_begun(&job, now);
         }
         journal.last_commit = now;
         journal.synced = tick;

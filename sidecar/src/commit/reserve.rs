@@ -1,5 +1,10 @@
 //! The reserve of a directory: small files written ahead that entries never take, so that facts go on when nothing can
 //! grow any more, also after a start on the full disk. Each session that begins on a full disk uses one up.
+//!
+//! 1. The first piece of the first file is written with the first frame of a stream, before the directory takes entries:
+//!    a disk that is filled from outside at any later time still takes truncations.
+//! 2. The rest is written when the stream is used; where the disk gets full before, what there is of a file is the reserve.
+//! 3. Where files are not written ahead (copy on write, network), or the space is short already, there is none.
 
 use std::time::Instant;
 
@@ -27,7 +32,8 @@ pub(crate) struct Making {
     file: String,
     len: u64,
     due: Instant,
-    under_way: bool,
+    /// Bytes that are being written behind `len`; 0: none.
+    under_way: u64,
 }
 
 /// The reserve of one directory.
@@ -46,14 +52,21 @@ impl Reserve {
         self.files.len() == RESERVES
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        let making = self.making.as_ref().map_or(0, |making| making.len + FILL_PIECE);
+    /// Bytes of its files, the one being written included.
+    pub(crate) fn bytes(&self) -> u64 {
+        let making = self.making.as_ref().map_or(0, |making| making.len + making.under_way);
         self.files.iter().map(|file| file.bytes).sum::<u64>() + making
+    }
+
+    /// Takes the file in which most fits.
+    pub(super) fn take_largest(&mut self) -> Option<FreeSlot> {
+        let (at, _) = self.files.iter().enumerate().max_by_key(|(_, file)| file.bytes)?;
+        Some(self.files.swap_remove(at))
     }
 }
 
 /// A piece of a reserve's file to be written with zeros and synced; the first piece makes the file. Report to
-/// [`Log::reserved`].
+/// [`Log::reserved`], or with the frame that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReserveJob {
     pub(crate) file: String,
@@ -67,54 +80,112 @@ impl Journal {
         (self.slot_limit() / 4 / PAGE as u64).max(4) * PAGE as u64
     }
 
-    /// Keeps a file for the reserve, where it is one.
+    /// Keeps a file for the reserve, where it is one: a part of one is gone on with.
     pub(super) fn keep_in_reserve(&mut self, name: &str, bytes: u64) -> bool {
-        let of_use = bytes == self.reserve_size() || (self.full.is_some() && bytes > PAGE as u64);
-        let keep = is_reserve(name) && of_use && self.pool.in_place && self.pool.reserve.files.len() < RESERVES;
-        if keep {
-            self.pool.reserve.files.push(FreeSlot { name: name.to_owned(), bytes, wear: Wear::default() });
+        let (size, full) = (self.reserve_size(), self.full.is_some());
+        let reserve = &mut self.pool.reserve;
+        if !is_reserve(name) || !self.pool.in_place || reserve.files.len() >= RESERVES {
+            return false;
         }
-        keep
+        if bytes == size || (full && bytes > PAGE as u64) {
+            reserve.files.push(FreeSlot { name: name.to_owned(), bytes, wear: Wear::default() });
+            return true;
+        }
+        let goes_on = bytes > PAGE as u64 && bytes < size && bytes.is_multiple_of(PAGE as u64);
+        if goes_on && reserve.making.is_none() {
+            let due = self.last_commit;
+            reserve.making = Some(Making { file: name.to_owned(), len: bytes, due, under_way: 0 });
+            return true;
+        }
+        false
+    }
+
+    /// The disk is full: as far as a file came it is better than nothing.
+    pub(super) fn keep_what_is_made(&mut self) {
+        if let Some(Making { file, len, .. }) = self.pool.reserve.making.take_if(|making| making.under_way == 0)
+            && !self.keep_in_reserve(&file, len)
+            && len > 0
+        {
+            self.garbage.push((file, len));
+        }
+    }
+
+    /// Whether `bytes` more of a reserve leave journal and file system within their bounds.
+    fn spares_a_reserve(&self, bytes: u64) -> bool {
+        self.pool.in_place
+            && !self.draining
+            && self.full.is_none()
+            && self.journal_bytes() + bytes <= self.journal_max
+            && self.space.spares(self.grown + bytes)
+    }
+
+    fn name_reserve(&mut self) -> String {
+        self.pool.reserve.begun += 1;
+        let Reserve { begun, .. } = &self.pool.reserve;
+        format!("{PREFIX}{:013}-{begun}", self.stream.key.epoch.0)
+    }
+
+    /// The first piece of a reserve, for the frame that begins a stream, where there is nothing of one.
+    pub(super) fn first_reserve(&mut self) -> Option<ReserveJob> {
+        let len = FILL_PIECE.min(self.reserve_size());
+        let none = self.pool.reserve.files.is_empty() && self.pool.reserve.making.is_none();
+        (none && self.spares_a_reserve(len)).then(|| ReserveJob { file: self.name_reserve(), offset: 0, len })
+    }
+
+    /// The first piece is written.
+    pub(super) fn reserve_begun(&mut self, job: &ReserveJob, now: Instant) {
+        self.pool.reserve.making = Some(Making { file: job.file.clone(), len: 0, due: now, under_way: job.len });
+        self.reserve_grew(job, now);
+    }
+
+    fn reserve_grew(&mut self, job: &ReserveJob, now: Instant) {
+        let whole = job.offset + job.len >= self.reserve_size();
+        if let Some(making) = &mut self.pool.reserve.making {
+            (making.len, making.due, making.under_way) = (job.offset + job.len, now + FILL_EVERY, 0);
+        }
+        self.grew(job.len, now);
+        if (whole || self.full.is_some())
+            && let Some(Making { file, len, .. }) = self.pool.reserve.making.take()
+            && !self.keep_in_reserve(&file, len)
+        {
+            self.garbage.push((file, len));
+        }
     }
 
     /// The next thing to do for the reserve; the second file can wait for the spare.
     pub(super) fn reserve_work(&mut self, now: Instant, spare_waits: bool) -> Option<ReserveJob> {
-        let (size, full) = (self.reserve_size(), self.full.is_some());
-        if let Some(making) = &mut self.pool.reserve.making {
-            if making.under_way || (making.due > now && !full) {
-                return None;
-            }
-            if full {
-                // As far as it came it is better than nothing.
-                let Making { file, len, .. } = self.pool.reserve.making.take()?;
-                if !self.keep_in_reserve(&file, len) && len > 0 {
-                    self.garbage.push((file, len));
-                }
-                return None;
-            }
-            making.under_way = true;
-            let len = FILL_PIECE.min(size.saturating_sub(making.len));
-            return Some(ReserveJob { file: making.file.clone(), offset: making.len, len });
-        }
+        let size = self.reserve_size();
         let there = self.pool.reserve.files.len();
         let wanted = there == 0 || (there < RESERVES && !spare_waits);
-        let possible = self.opening == Opening::Done
-            && !full
-            && self.is_worth_writing_ahead(now)
-            && self.journal_bytes() + size <= self.journal_max
-            && self.space.spares(self.grown + size);
-        if !wanted || !possible {
+        let begun = self.pool.reserve.making.as_ref().map(|making| (making.len, making.under_way, making.due));
+        let (offset, rest) = match begun {
+            Some((_, under_way, due)) if under_way > 0 || due > now => return None,
+            Some((len, ..)) => (len, size.saturating_sub(len)),
+            None => (0, size),
+        };
+        let possible = self.opening == Opening::Done && self.is_worth_writing_ahead(now) && self.spares_a_reserve(rest);
+        if !wanted || !possible || rest == 0 {
             return None;
         }
-        self.pool.reserve.begun += 1;
-        let file = format!("{PREFIX}{:013}-{}", self.stream.key.epoch.0, self.pool.reserve.begun);
-        self.pool.reserve.making = Some(Making { file: file.clone(), len: 0, due: now, under_way: true });
-        Some(ReserveJob { file, offset: 0, len: FILL_PIECE.min(size) })
+        let len = FILL_PIECE.min(rest);
+        let file = match &mut self.pool.reserve.making {
+            Some(making) => {
+                making.under_way = len;
+                making.file.clone()
+            }
+            None => {
+                let file = self.name_reserve();
+                self.pool.reserve.making = Some(Making { file: file.clone(), len: 0, due: now, under_way: len });
+                file
+            }
+        };
+        Some(ReserveJob { file, offset, len })
     }
 
     /// When the next thing is to be done for the reserve.
-    pub(super) fn reserve_due(&self) -> Option<Instant> {
-        self.pool.reserve.making.as_ref().filter(|making| !making.under_way).map(|making| making.due)
+    pub(super) fn reserve_due(&self, now: Instant) -> Option<Instant> {
+        let making = self.pool.reserve.making.as_ref().filter(|making| making.under_way == 0)?;
+        (making.due > now).then_some(making.due)
     }
 }
 
@@ -123,21 +194,14 @@ impl Log {
     pub(crate) fn reserved(&mut self, dir: DirIx, job: &ReserveJob, outcome: Result<(), Failure>, now: Instant) {
         let journal = &mut self.journals[dir];
         journal.upkeep_signalled = true;
-        let Some(making) = journal.pool.reserve.making.as_mut().filter(|making| making.file == job.file) else {
+        if journal.pool.reserve.making.as_ref().is_none_or(|making| making.file != job.file) {
             return;
-        };
+        }
         match outcome {
             Ok(()) => {
-                making.len = job.offset + job.len;
-                (making.due, making.under_way) = (now + FILL_EVERY, false);
-                let len = making.len;
-                journal.grew(job.len, now);
-                if len >= journal.reserve_size() {
-                    journal.pool.reserve.making = None;
-                    if !journal.keep_in_reserve(&job.file, len) {
-                        journal.garbage.push((job.file.clone(), len));
-                    }
-                }
+                journal.reserve_grew(job, now);
+                // The stream may have ended meanwhile for want of this.
+                self.go_on_with_facts(dir, now);
             }
             Err(failure) => {
                 journal.pool.reserve.making = None;

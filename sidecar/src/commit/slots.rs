@@ -150,10 +150,14 @@ impl Log {
             NextFile::New => None,
             NextFile::Spare(spare) => Some(spare),
         };
-        let Some(in_flight) = &mut journal.in_flight else { return Work::Wait(None) };
-        let Some(job) = in_flight.begins.clone() else { return Work::Wait(None) };
-        (in_flight.spare, in_flight.held) = (spare, false);
-        Work::Frame(FrameJob { prepared: spare.map(|spare| spare.marker), ..job })
+        let begins = journal.in_flight.as_ref().and_then(|in_flight| in_flight.begins.clone());
+        let Some(job) = begins else { return Work::Wait(None) };
+        let reserve = if job.place.file == 1 { journal.first_reserve() } else { None };
+        let job = FrameJob { prepared: spare.map(|spare| spare.marker), reserve, ..job };
+        if let Some(in_flight) = &mut journal.in_flight {
+            (in_flight.spare, in_flight.held, in_flight.begins) = (spare, false, Some(job.clone()));
+        }
+        Work::Frame(job)
     }
 
     /// The committer could not make the next file for want of space: nothing of its frame is written. Whether the frame
@@ -356,7 +360,7 @@ impl Journal {
         }
         let (session, limit) = (name.key.session, self.slot_limit());
         let fits = |free: &FreeSlot| free.wear.allows(session, name.file) && (held || free.bytes == limit);
-        let reserve = (held && self.full.is_some()).then(|| self.pool.reserve.files.pop()).flatten();
+        let reserve = (held && self.full.is_some()).then(|| self.pool.reserve.take_largest()).flatten();
         let source = reserve.or_else(|| self.pool.free.iter().position(fits).map(|at| self.pool.free.swap_remove(at)));
         let room = self.full.is_none()
             && self.journal_bytes() + limit <= self.journal_max

@@ -93,6 +93,7 @@ impl Journal {
         let refused = refused || before.as_ref().is_some_and(|full| full.refused);
         let measured = !refused || before.is_some_and(|full| full.measured);
         self.full = Some(Full { why, since: now, measured, refused });
+        self.keep_what_is_made();
         self.since = std::time::SystemTime::now();
         (self.signalled, self.upkeep_signalled) = (true, true);
     }

@@ -104,7 +104,7 @@ impl Log {
         if journal.closing == Closing::Closed {
             return Upkeep::End;
         }
-        let due = [Some(journal.list_at), journal.spare_due(), journal.reserve_due(), journal.release_at()];
+        let due = [Some(journal.list_at), journal.spare_due(), journal.reserve_due(now), journal.release_at()];
         Upkeep::Wait(due.into_iter().flatten().min().filter(|_| !stopping))
     }
 

@@ -2,6 +2,7 @@
 //! gathers.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,15 @@ impl<'a> Writer<'a> {
                 None => Failure::Failed(format!("a write of {len} bytes ended after {written}")),
             });
         }
-        Ok(Committed { len: len as u64, crc, took: ambient::now().duration_since(started) })
+        let took = ambient::now().duration_since(started);
+        let reserved = job.reserve.as_ref().is_some_and(|job| match stamp::reserve(self.handle, job) {
+            Ok(()) => true,
+            Err(failure) => {
+                tracing::warn!(directory = %self.handle.disk.0.display(Path::new("")).display(), ?failure, "no reserve");
+                false
+            }
+        });
+        Ok(Committed { len: len as u64, crc, took, reserved })
     }
 
     /// Opens the spare, or makes the next file of the stream: header written and synced, the name durable.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::ambient;
 use crate::commit::outcome::Failure;
+use crate::commit::reserve::ReserveJob;
 use crate::commit::slots::{NotStamped, StampJob};
+use crate::directory::aligned::Aligned;
 use crate::directory::disk::{self, DiskFile};
 use crate::directory::identity::JOURNAL;
 use crate::format::Marker;
@@ -70,6 +72,25 @@ pub(super) fn stamp(handle: &Handle, job: &StampJob) -> Result<Stamped, NotStamp
         Ok(()) => Ok((file, marker)),
         Err(failure) => Err(NotStamped { failure, removed: remove(handle, &path) }),
     }
+}
+
+/// Writes a piece of a file of the reserve; nothing is left of it where that fails.
+pub(super) fn reserve(handle: &Handle, job: &ReserveJob) -> Result<(), Failure> {
+    let disk = &handle.disk.0;
+    let path = Path::new(JOURNAL).join(&job.file);
+    let written = (|| {
+        let file = if job.offset == 0 { disk.create_slot(&path)? } else { disk.open_slot(&path)? };
+        let zeros = Aligned::zeros(job.len as usize);
+        let written = file.write_sync_at(job.offset, zeros.as_ref())?;
+        if job.offset == 0 {
+            disk.sync_dir(Path::new(JOURNAL))?;
+        }
+        if written == zeros.as_ref().len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    })();
+    written.map_err(|error| {
+        remove(handle, &path);
+        failure("write a reserve")(error)
+    })
 }
 
 /// Removes a file that could not be finished; whether nothing is at its place any more.

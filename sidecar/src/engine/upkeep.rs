@@ -96,7 +96,7 @@ impl<'a> Keeper<'a> {
         match work {
             Upkeep::Stamp(job) => Done::Stamped(job.clone(), self.stamp(job)),
             Upkeep::Fill(job) => Done::Filled(*job, self.fill(job)),
-            Upkeep::Reserve(job) => Done::Reserved(job.clone(), self.reserve(job)),
+            Upkeep::Reserve(job) => Done::Reserved(job.clone(), stamp::reserve(self.handle, job)),
             Upkeep::List => Done::Listed(self.list()),
             Upkeep::Unlink(files) => {
                 self.unlink(files);
@@ -137,25 +137,6 @@ impl<'a> Keeper<'a> {
             let keeps = matches!(failure, Failure::Full(_)) && job.offset > PAGE as u64;
             let removed = !keeps && stamp::remove(self.handle, &stamp::path(job.name));
             NotStamped { failure, removed }
-        })
-    }
-
-    /// Writes a piece of a file of the reserve; nothing is left of it where that fails.
-    fn reserve(&self, job: &ReserveJob) -> Result<(), Failure> {
-        let disk = &self.handle.disk.0;
-        let path = Path::new(JOURNAL).join(&job.file);
-        let written = (|| {
-            let file = if job.offset == 0 { disk.create_slot(&path)? } else { disk.open_slot(&path)? };
-            let zeros = Aligned::zeros(job.len as usize);
-            let written = file.write_sync_at(job.offset, zeros.as_ref())?;
-            if job.offset == 0 {
-                disk.sync_dir(Path::new(JOURNAL))?;
-            }
-            if written == zeros.as_ref().len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
-        })();
-        written.map_err(|error| {
-            stamp::remove(self.handle, &path);
-            stamp::failure("write a reserve")(error)
         })
     }
 

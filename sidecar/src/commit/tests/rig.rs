@@ -291,7 +291,7 @@ impl Rig {
     /// The frame under way is durable.
     pub(super) fn durable(&mut self, dir: DirIx) {
         let seen = self.under_way[dir].take().unwrap();
-        let done = Committed { len: seen.len, crc: seen.crc, took: self.took[dir] };
+        let done = Committed { len: seen.len, crc: seen.crc, took: self.took[dir], reserved: true };
         self.frames[dir].push(seen);
         self.log.committed(dir, self.key(dir), done, self.now);
         self.deliver();

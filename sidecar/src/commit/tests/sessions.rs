@@ -46,7 +46,7 @@ fn a_report_of_a_session_that_is_over_changes_nothing() {
     rig.fail(0);
     restart(&mut rig, 0);
     rig.frame(0);
-    let done = Committed { len: 4096, crc: 7, took: Duration::from_micros(300) };
+    let done = Committed { len: 4096, crc: 7, took: Duration::from_micros(300), reserved: false };
     rig.log.committed(0, ended, done, rig.now);
     rig.log.failed(0, ended, failed(), rig.now);
     assert!(rig.log.journals[0].is_healthy());

@@ -6,6 +6,7 @@ use super::rig::{MARKER, Rig, Setup, batch, name};
 use crate::commit::frames::{IDLE, Work};
 use crate::commit::journal::Health;
 use crate::commit::outcome::{Committed, Failure};
+use crate::commit::reserve::Reserve;
 use crate::commit::slots::{NotStamped, Spare};
 use crate::commit::upkeep::Upkeep;
 use crate::commit::wear::Wear;
@@ -141,8 +142,51 @@ fn a_stream_that_ended_for_want_of_space_goes_on_with_facts_in_the_reserve_and_w
 }
 
 #[test]
+fn a_disk_filled_from_outside_before_the_first_spare_takes_truncations() {
+    let mut rig = rig(1);
+    let reserve = rig.log.journals[0].pool.reserve.bytes();
+    assert!((64 << 10..=256 << 10).contains(&reserve), "before the first entry, and little: {reserve}");
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    // Not a byte is free from now on.
+    rig.no_new_files = true;
+    rig.space[0] = used(100);
+    drop(rig.truncate("c", 1));
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(1));
+    assert_eq!((rig.key(0).session, rig.stamped[0].len()), (1, 1), "in a file of the reserve");
+}
+
+#[test]
+fn a_part_of_a_reserve_that_the_last_process_left_is_gone_on_with() {
+    let mut rig = Rig::closed(Setup { in_place: true, journal_max: 64 * SLOT, ..Setup::default() });
+    rig.log.journals[0].discard("reserve-0000000000004-1".into(), 256 << 10, Wear::default());
+    rig.settle();
+    assert_eq!(rig.log.journals[0].pool.reserve.bytes(), 256 << 10, "no other is begun");
+    rig.send("c", &[&[7; 300_000]]);
+    for _ in 0..200 {
+        rig.pass(Duration::from_millis(5));
+    }
+    assert!(rig.log.journals[0].pool.reserve.bytes() >= 4 << 20);
+    assert!(rig.unlinked[0].is_empty(), "{:?}", rig.unlinked[0]);
+}
+
+#[test]
+fn where_files_only_grow_or_the_space_is_short_there_is_no_reserve() {
+    let grows = Rig::new(Setup { journal_max: 4 * SLOT, ..Setup::default() });
+    assert_eq!(grows.log.journals[0].pool.reserve.bytes(), 0);
+    let mut short = Rig::closed(Setup { in_place: true, journal_max: 4 * SLOT, ..Setup::default() });
+    short.log.journals[0].space = Space { capacity: 100 << 20, free: (5 << 20) + 1 };
+    short.settle();
+    assert_eq!(short.log.journals[0].pool.reserve.bytes(), 0);
+}
+
+#[test]
 fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
     let mut rig = rig(1);
+    rig.log.journals[0].pool.reserve = Reserve::default();
     rig.send("c", &[b"1"]);
     rig.settle();
     rig.send("c", &[b"2"]);
@@ -160,6 +204,7 @@ fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
 #[test]
 fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_minute() {
     let mut rig = rig(1);
+    rig.log.journals[0].pool.reserve = Reserve::default();
     rig.send("c", &[b"1"]);
     rig.settle();
     rig.send("c", &[b"2"]);
@@ -226,7 +271,7 @@ fn a_frame_of_facts_without_space_for_its_file_waits_for_a_free_one_and_goes_the
         let frame = builder.finish_slot(&again.header, &MARKER).unwrap();
         (frame.bytes.len() as u64, frame.crc)
     };
-    rig.log.committed(0, rig.key(0), Committed { len, crc, took: Duration::from_millis(1) }, rig.now);
+    rig.log.committed(0, rig.key(0), Committed { len, crc, took: Duration::from_millis(1), reserved: false }, rig.now);
     rig.log.take_outbox().deliver();
     assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(1));
     assert!(rig.log.journals[0].full.is_some());

@@ -14,7 +14,7 @@ use crate::error::Reason;
 use crate::format::record::Kind;
 use crate::types::Lsn;
 
-const DONE: Committed = Committed { len: 8192, crc: 7, took: Duration::from_secs(30) };
+const DONE: Committed = Committed { len: 8192, crc: 7, took: Duration::from_secs(30), reserved: false };
 
 /// Two directories, a collection with an entry in flight in one of them; answers that one and the request.
 fn one_in_flight() -> (Rig, usize, u64) {
