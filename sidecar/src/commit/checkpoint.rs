@@ -160,9 +160,10 @@ impl Log {
             })
             .min()
             .unwrap_or(0);
-        let doomed = self.doomed_names();
+        let (doomed, unswept) = (self.doomed_names(), self.unswept_names());
         self.tombstones.retain(|name, tombstone| {
-            (tombstone.tick >= oldest_file || doomed.contains(name)) && !mutant!(TombstonesDropped)
+            (tombstone.tick >= oldest_file || doomed.contains(name) || unswept.contains(name))
+                && !mutant!(TombstonesDropped)
         });
     }
 }

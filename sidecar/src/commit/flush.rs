@@ -44,7 +44,7 @@ impl Log {
             self.begin_flushing(now);
         }
         let flusher = &self.journals[dir].flusher;
-        if flusher.job.is_some() || !flusher.removing.is_empty() {
+        if flusher.job.is_some() || !flusher.removing.is_empty() || !flusher.sweeping.is_empty() {
             return FlushWork::Wait(None);
         }
         let stopping = self.stage == Stage::Stopping;
@@ -66,7 +66,9 @@ impl Log {
             }
             return FlushWork::Wait(self.flush.until);
         }
-        if let Some(work) = self.next_removal(dir).or_else(|| self.next_rewrite(dir, now)) {
+        if let Some(work) =
+            self.next_removal(dir).or_else(|| self.next_sweep(dir)).or_else(|| self.next_rewrite(dir, now))
+        {
             return work;
         }
         let flusher = &self.journals[dir].flusher;

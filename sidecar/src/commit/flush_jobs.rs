@@ -10,6 +10,7 @@ use super::answer::ChangeWaiter;
 use super::collection::{ColIx, DirIx};
 use super::read::SegmentRead;
 use super::segments::{Doomed, Segment, SegmentPath, SharedFile};
+use super::sweep::SweepJob;
 use crate::format::StreamKey;
 use crate::format::header::Codec;
 use crate::types::{CollectionName, Incarnation, Lsn};
@@ -103,6 +104,10 @@ pub(crate) enum FlushWork {
     Seal(SealJob),
     /// Remove these files if they are the ones named, report to [`Log::removed`].
     Remove(Vec<(Uuid, SegmentPath)>),
+    /// Look for files of deleted collections that no fact speaks of, report to [`Log::swept`].
+    ///
+    /// [`Log::swept`]: super::log::Log::swept
+    Sweep(Vec<SweepJob>),
     /// Nothing until it is signalled, or until then.
     Wait(Option<Instant>),
     /// Nothing ever again.
@@ -140,6 +145,9 @@ pub(crate) struct Flusher {
     pub(crate) seals: VecDeque<(ColIx, Incarnation, Uuid)>,
     pub(crate) remove: VecDeque<Uuid>,
     pub(crate) removing: Vec<Uuid>,
+    /// Deletions after which the folder is to be looked at; and those under way.
+    pub(crate) sweep: VecDeque<(CollectionName, Incarnation)>,
+    pub(crate) sweeping: Vec<(CollectionName, Incarnation)>,
     /// The last work was a removal: something else goes first.
     pub(crate) removed: bool,
     /// A flush failed: nothing goes here until then; and why.

@@ -177,7 +177,10 @@ impl Log {
         match self.journals[dir].flusher.job.as_ref() {
             Some(Job::Flush(job)) => self.flush_failed(dir, job.number, FlushFailure::Device(why.to_owned()), now),
             Some(Job::Seal(job)) => self.sealed(dir, job.number, SealOutcome::Device(why.to_owned()), now),
-            None => self.removed(dir, &self.journals[dir].flusher.removing.clone()),
+            None => {
+                self.removed(dir, &self.journals[dir].flusher.removing.clone());
+                self.swept(dir);
+            }
         }
     }
 

@@ -221,6 +221,11 @@ impl Log {
             log.insert(collection);
         }
         log.found_segments(start.shared, start.dead_segments);
+        for (name, tombstone) in &log.tombstones {
+            for journal in &mut log.journals {
+                journal.flusher.sweep.push_back((name.clone(), tombstone.incarnation));
+            }
+        }
         for (dir, incarnation) in start.untold {
             if let Some(&ix) = log.by_incarnation.get(&incarnation) {
                 let journal = &mut log.journals[dir];

@@ -28,6 +28,7 @@ mod session;
 pub(crate) mod slots;
 pub(crate) mod space;
 pub(crate) mod stream;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 pub(crate) mod upkeep;

@@ -112,6 +112,7 @@ impl Log {
             self.flushed_durable(note, now);
         }
         for (name, incarnation, waiter) in deletes {
+            self.sweep_after(&name, incarnation);
             self.tombstones.insert(name, Tombstone { incarnation, tick });
             if let Some(waiter) = waiter {
                 self.outbox.deleted(waiter, Ok(incarnation));

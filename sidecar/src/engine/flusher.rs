@@ -20,6 +20,7 @@ use crate::commit::flushed::{FlushDone, FlushFailure, PartDone, SealOutcome};
 use crate::commit::log::Log;
 use crate::commit::read::SegmentRead;
 use crate::commit::segments::{Segment, SegmentPath, shared_folder};
+use crate::commit::sweep::SweepJob;
 use crate::directory::disk::{Disk, DiskFile, SharedDisk};
 use crate::format::header::{SegmentHeader, SegmentOf};
 use crate::format::names::{self, CURRENT_SEGMENT};
@@ -62,6 +63,7 @@ pub(crate) enum Done {
     Sealed(u64, SealOutcome),
     /// All but these.
     Removed(Vec<Uuid>),
+    Swept,
     Nothing,
 }
 
@@ -73,6 +75,7 @@ impl Done {
             Self::FlushFailed(number, failure) => log.flush_failed(dir, number, failure, now),
             Self::Sealed(number, outcome) => log.sealed(dir, number, outcome, now),
             Self::Removed(kept) => log.removed(dir, &kept),
+            Self::Swept => log.swept(dir),
             Self::Nothing => {}
         }
     }
@@ -83,7 +86,12 @@ impl Done {
             Self::FlushFailed(_, FlushFailure::Unusable(why) | FlushFailure::Device(why))
             | Self::Sealed(_, SealOutcome::Missing(why) | SealOutcome::Device(why)) => Some(why.clone()),
             Self::Removed(kept) if !kept.is_empty() => Some(format!("{} segments cannot be removed", kept.len())),
-            Self::FlushFailed(..) | Self::Sealed(..) | Self::Flushed(_) | Self::Removed(_) | Self::Nothing => None,
+            Self::FlushFailed(..)
+            | Self::Sealed(..)
+            | Self::Flushed(_)
+            | Self::Removed(_)
+            | Self::Swept
+            | Self::Nothing => None,
         }
     }
 }
@@ -137,6 +145,14 @@ impl<'a> SegmentWriter<'a> {
             },
             FlushWork::Seal(job) => Done::Sealed(job.number, self.seal(job)),
             FlushWork::Remove(files) => Done::Removed(self.remove(files)),
+            FlushWork::Sweep(jobs) => {
+                for job in jobs {
+                    if let Err(error) = self.sweep(job) {
+                        tracing::warn!(collection = %job.name, %error, "cannot look for what a deleted collection left");
+                    }
+                }
+                Done::Swept
+            }
             FlushWork::Wait(_) | FlushWork::End => Done::Nothing,
         }
     }
@@ -345,6 +361,40 @@ impl<'a> SegmentWriter<'a> {
             }
         }
         kept
+    }
+
+    /// Removes what a deleted collection left and no fact speaks of.
+    fn sweep(&self, job: &SweepJob) -> io::Result<()> {
+        let disk = self.disk();
+        let folder = PathBuf::from(names::collection_dir(job.name.as_str()));
+        let entries = match disk.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => listed?,
+        };
+        let ours = (self.handle.identity.writer, self.handle.identity.directory);
+        let mut removed = false;
+        for entry in entries.iter().filter(|entry| names::is_segment(&entry.name)) {
+            let path = folder.join(&entry.name);
+            let dead = match segment_file::open(disk, &path, false)? {
+                At::Segment(OpenSegment { header, .. }) => {
+                    let of = matches!(&header.of, SegmentOf::Collection { name, incarnation, .. }
+                        if *name == job.name.as_str() && *incarnation <= job.incarnation);
+                    of && (header.writer, header.directory) == ours
+                }
+                At::Unreadable(_) => entry.len == 0 && !job.lives,
+                At::Nothing => false,
+            };
+            if dead {
+                disk.unlink(&path)?;
+                removed = true;
+            }
+        }
+        if removed {
+            disk.sync_dir(&folder)?;
+            // Where there are other files it stays.
+            let _ = disk.remove_dir(&folder);
+        }
+        Ok(())
     }
 
     fn remove_one(&self, id: Uuid, path: &SegmentPath) -> io::Result<()> {

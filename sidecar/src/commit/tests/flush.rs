@@ -210,6 +210,31 @@ fn a_deleted_collection_takes_its_segments_with_it_and_its_tombstone_stays_until
 }
 
 #[test]
+fn a_deletion_is_stated_until_its_folder_was_looked_at_in_every_directory() {
+    let mut rig = Rig::new(Setup { directories: 2, ..small() });
+    append(&mut rig, "c", 1);
+    drop(rig.delete("c"));
+    while rig.commit(0) | rig.commit(1) {}
+    let stated = |rig: &mut Rig| {
+        for journal in &mut rig.log.journals {
+            for slot in &mut journal.slots {
+                slot.made = u64::MAX;
+            }
+        }
+        rig.log.journals[0].since_checkpoint = 1 << 40;
+        let checkpoint = rig.frame(0);
+        rig.durable(0);
+        checkpoint.of(Kind::Delete, "c").len()
+    };
+    assert_eq!(stated(&mut rig), 1);
+    assert!(rig.flush(0));
+    assert_eq!(stated(&mut rig), 1, "the other was not looked at");
+    assert!(rig.flush(1));
+    assert_eq!(stated(&mut rig), 0);
+    assert!(!rig.flush(0) && !rig.flush(1));
+}
+
+#[test]
 fn a_recreated_collection_does_not_touch_what_its_predecessor_left() {
     let mut rig = flushing(small());
     append(&mut rig, "c", 10);

@@ -117,6 +117,7 @@ impl Rig {
                 }
                 log.removed(dir, &[]);
             }
+            FlushWork::Sweep(_) => log.swept(dir),
             FlushWork::Wait(_) | FlushWork::End => {}
         }
         self.deliver();
