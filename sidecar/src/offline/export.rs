@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use walstorage_crds::url::WalUrl;
 
+use super::directory::OpenDirectory;
 use super::merge::Merged;
 use super::pieces::{Failed, Pieces};
 use super::report::{CollectionReport, Problem, TailReport};
@@ -21,6 +22,9 @@ use crate::format::schema::SCHEMA;
 
 /// Plain bytes of a block of an exported file, unless one entry is larger.
 const BLOCK: usize = 256 << 10;
+
+/// Beside a running sidecar so many times what cannot be read any more is looked for anew.
+const LOOKS: usize = 5;
 
 /// What to export, and where to.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ pub fn export(
     options: &ExportOptions,
     progress: OnProgress<'_>,
 ) -> Result<ExportReport, OfflineError> {
-    let Surveyed { mut journals, collections, _locks } = writer::read(urls, options.read, &mut *progress)?;
+    let Surveyed { mut journals, collections, open } = writer::read(urls, options.read, &mut *progress)?;
     std::fs::create_dir_all(&options.to).map_err(OfflineError::io("creating", &options.to))?;
     let targets: Vec<_> = collections.iter().map(|one| options.to.join(file_name(&one.report.name))).collect();
     if let Some(there) = targets.iter().find(|path| path.exists()) {
@@ -76,13 +80,21 @@ pub fn export(
     let mut files = Vec::new();
     for (collection, path) in collections.into_iter().zip(targets) {
         progress(Progress { done, total, at: &collection.report.name });
-        let (written, failed) = write(&path, &collection, &journals.files)?;
-        for Failed { file, offset, what } in failed {
-            let file = journals.files[file as usize].display().to_string();
-            journals.problems.push(Problem { file, offset: Some(offset), ..problem(what) });
-        }
         done += collection.report.entries;
-        let (bytes, entries) = written;
+        let mut written = Written::new(&path, &collection, &journals.files)?;
+        let collection = if written.problems.is_empty() || !options.read.live {
+            collection
+        } else {
+            match written.look_again(&path, collection, &journals.files, &open, options.read)? {
+                Some(collection) => collection,
+                // Deleted meanwhile.
+                None => continue,
+            }
+        };
+        let Written { bytes, entries, problems } = written;
+        let unknown = problems.into_iter().filter(|problem| !journals.problems.contains(problem));
+        let unknown: Vec<Problem> = unknown.collect();
+        journals.problems.extend(unknown);
         files.push(Exported { file: path, bytes, collection: CollectionReport { entries, ..collection.report } });
     }
     progress(Progress { done, total, at: "" });
@@ -94,22 +106,73 @@ fn file_name(collection: &str) -> String {
     format!("{}.avro", collection_dir(collection))
 }
 
-/// Writes one file; answers its size and entries, and what could not be read again.
-fn write(path: &Path, collection: &Merged, files: &[PathBuf]) -> Result<((u64, u64), Vec<Failed>), OfflineError> {
-    // No collection's path form starts with a dot.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
-    let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-    let file = open.map_err(OfflineError::io("creating", &partial))?;
-    let mut out = Ocf::new(BufWriter::new(file));
-    let mut pieces = Pieces::new(files);
-    let written = out.header().and_then(|()| {
-        let entries = pieces.each(collection, |record| out.record(record))?;
-        Ok((out.finish()?, entries))
-    });
-    let written = written.map_err(OfflineError::io("writing", &partial))?;
-    std::fs::rename(&partial, path).map_err(OfflineError::io("renaming", &partial))?;
-    Ok((written, pieces.failed))
+/// A file that is written, and what of its collection could not be read again.
+struct Written {
+    bytes: u64,
+    entries: u64,
+    problems: Vec<Problem>,
+}
+
+impl Written {
+    fn new(path: &Path, collection: &Merged, files: &[PathBuf]) -> Result<Self, OfflineError> {
+        // No collection's path form starts with a dot.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let partial = path.with_file_name(format!(".{name}.partial"));
+        let open = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+        let file = open.map_err(OfflineError::io("creating", &partial))?;
+        let mut out = Ocf::new(BufWriter::new(file));
+        let mut pieces = Pieces::new(files);
+        let written = out.header().and_then(|()| {
+            let entries = pieces.each(collection, |record| out.record(record))?;
+            Ok((out.finish()?, entries))
+        });
+        let (bytes, entries) = written.map_err(OfflineError::io("writing", &partial))?;
+        std::fs::rename(&partial, path).map_err(OfflineError::io("renaming", &partial))?;
+        let failed = pieces.failed.into_iter().map(|Failed { file, offset, what }| {
+            let file = files[file as usize].display().to_string();
+            Problem { file, offset: Some(offset), ..problem(what) }
+        });
+        Ok(Self { bytes, entries, problems: failed.collect() })
+    }
+
+    /// Beside a running sidecar what cannot be read any more may be truncated, or be elsewhere: the file is written anew
+    /// by what the journals say now. The collection as it is in the file; none: it was deleted, and so is the file.
+    fn look_again(
+        &mut self,
+        path: &Path,
+        mut collection: Merged,
+        files: &[PathBuf],
+        open: &[OpenDirectory],
+        options: ReadOptions,
+    ) -> Result<Option<Merged>, OfflineError> {
+        let mut files = files.to_vec();
+        for _ in 0..LOOKS {
+            let mut wrong = Vec::new();
+            let is = |one: &Merged| one.report.name == collection.report.name;
+            let now = writer::facts(open, options)?.into_iter().find(is);
+            let same = now.filter(|now| now.report.incarnation == collection.report.incarnation);
+            match same.map(|now| now.report.truncated_to) {
+                Some(to) if to > collection.report.truncated_to => collection.truncate_to(to),
+                _ => {
+                    let (journals, all) = writer::again(open, options)?;
+                    let Some(moved) = all.into_iter().find(is) else {
+                        std::fs::remove_file(path).map_err(OfflineError::io("removing", path))?;
+                        return Ok(None);
+                    };
+                    let name = Some(moved.report.name.as_str());
+                    let about = |problem: &Problem| problem.lost.iter().any(|lost| lost.collection.as_deref() == name);
+                    wrong = journals.problems.into_iter().filter(about).collect();
+                    (collection, files) = (moved, journals.files);
+                }
+            }
+            *self = Self::new(path, &collection, &files)?;
+            self.problems.extend(wrong);
+            if self.problems.is_empty() {
+                break;
+            }
+        }
+        Ok(Some(collection))
+    }
 }
 
 /// An object container file being written, not compressed.

@@ -159,6 +159,15 @@ impl Merged {
         self.report.entries = ranges::count(&self.flushed) + only_here as u64;
     }
 
+    /// Leaves out what was truncated since it was read.
+    pub(super) fn truncate_to(&mut self, to: u64) {
+        self.report.truncated_to = self.report.truncated_to.max(to);
+        self.report.head = self.report.head.max(to);
+        self.entries.retain(|entry| entry.lsn > to);
+        self.blocks.retain(|block| block.at.last.0 > to);
+        self.take_segments();
+    }
+
     /// What of a range is above `truncated_to` and in no gap.
     fn wanted(&self, (first, last): Range) -> Vec<Range> {
         ranges::minus((first.max(self.report.truncated_to.saturating_add(1)), last), &self.gaps)

@@ -35,7 +35,7 @@ fn out(made: &[&Made], to: &Path) -> ExportReport {
     export(&urls, &options, &mut |_| {}).unwrap()
 }
 
-fn fact(fact: &impl Fact, name: &str, incarnation: Incarnation, lsn: u64) -> Vec<u8> {
+pub(super) fn fact(fact: &impl Fact, name: &str, incarnation: Incarnation, lsn: u64) -> Vec<u8> {
     let mut buf = Vec::new();
     fact.encode(&mut buf, Subject { collection_id: name, incarnation, lsn: Lsn(lsn) }, E1);
     buf

@@ -13,8 +13,8 @@ use super::{OfflineError, OnProgress, ReadOptions, segments};
 pub(super) struct Surveyed {
     pub(super) journals: Journals,
     pub(super) collections: Vec<Merged>,
-    /// Held as long as what was read is in use.
-    pub(super) _locks: Vec<OpenDirectory>,
+    /// Locked as long as what was read is in use.
+    pub(super) open: Vec<OpenDirectory>,
 }
 
 /// Opens and reads all directories: journals, then the segments they speak of.
@@ -43,7 +43,7 @@ pub(super) fn read(urls: &[WalUrl], options: ReadOptions, progress: OnProgress<'
             if let Some(before) = before {
                 journals.problems.retain(|problem| before.iter().any(|other| same(problem, other)));
             }
-            return Ok(Surveyed { journals, collections, _locks: open });
+            return Ok(Surveyed { journals, collections, open });
         }
         again -= 1;
         before = Some(journals.problems);
@@ -53,6 +53,22 @@ pub(super) fn read(urls: &[WalUrl], options: ReadOptions, progress: OnProgress<'
 /// Whether two looks found the same thing, of whatever extent.
 fn same(one: &Problem, other: &Problem) -> bool {
     (&one.directory, &one.file, one.offset, &one.what) == (&other.directory, &other.file, other.offset, &other.what)
+}
+
+/// The collections as the journals say now, their segments not looked at.
+pub(super) fn facts(open: &[OpenDirectory], options: ReadOptions) -> Result<Vec<Merged>, OfflineError> {
+    let mut journals = Journals::default();
+    let mut unseen = |_: super::Progress<'_>| {};
+    let mut meter = Meter::new(&mut unseen);
+    for directory in open {
+        survey::read(directory, options, &mut journals, &mut meter)?;
+    }
+    Ok(merge(&journals).0)
+}
+
+/// Everything once more, without telling how far it is.
+pub(super) fn again(open: &[OpenDirectory], options: ReadOptions) -> Result<(Journals, Vec<Merged>), OfflineError> {
+    all(open, options, &mut Meter::new(&mut |_| {}))
 }
 
 fn all(
