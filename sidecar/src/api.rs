@@ -332,6 +332,32 @@ pub struct DirectoryStatus {
     pub commit_latency_us: f64,
     /// Moving average of acknowledged requests per sync.
     pub acks_per_sync: f64,
+    /// How journal files are written; `None` until it is known.
+    pub io: Option<JournalIo>,
+    /// Files of segments that are needed.
+    pub segments: u64,
+    /// Bytes written ahead for facts; 0: a file system that is completely full takes no truncation.
+    pub reserve_bytes: u64,
+}
+
+/// How journal files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalIo {
+    /// Around the page cache.
+    Direct,
+    /// Through it.
+    Buffered,
+}
+
+impl JournalIo {
+    /// The name used in status and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Buffered => "buffered",
+        }
+    }
 }
 
 /// A collection, and the first and last LSN lost of it; `None` = unknown.

@@ -196,7 +196,7 @@ impl Log {
                         last,
                         source: None,
                     };
-                    return Some(self.own_flush(dir, part));
+                    return Some(self.own_flush(dir, part, Why::Due));
                 }
                 _ => self.look_whether_due(ix, now),
             }
@@ -208,7 +208,7 @@ impl Log {
     fn flush_planned(&mut self, dir: DirIx, first: (FlushPart, u64), why: Why, now: Instant) -> FlushWork {
         let (part, mut bytes) = first;
         if why == Why::Asked || bytes >= OWN_SEGMENT {
-            return self.own_flush(dir, part);
+            return self.own_flush(dir, part, why);
         }
         let mut parts = vec![part];
         while bytes < FLUSH_MOST
@@ -227,16 +227,16 @@ impl Log {
             }
         }
         match parts.pop() {
-            Some(only) if parts.is_empty() => self.own_flush(dir, only),
+            Some(only) if parts.is_empty() => self.own_flush(dir, only, why),
             last => {
                 parts.extend(last);
-                self.shared_flush(dir, parts)
+                self.shared_flush(dir, parts, why)
             }
         }
     }
 
     /// Behind the collection's segment being written, or in a new one. What stands in the way is sealed first.
-    fn own_flush(&mut self, dir: DirIx, part: FlushPart) -> FlushWork {
+    fn own_flush(&mut self, dir: DirIx, part: FlushPart, why: Why) -> FlushWork {
         let collection = self.get(part.collection);
         let own = |segment: &&Segment| segment.dir == dir && !(segment.sealed || segment.shared || segment.not_found);
         let size = self.settings.segment_size;
@@ -256,21 +256,21 @@ impl Log {
             && collection.segments.iter().any(|segment| segment.dir == dir && segment.not_found)
         {
             // The name of the next one may lead to it, and it may be readable again one day.
-            return self.shared_flush(dir, vec![part]);
+            return self.shared_flush(dir, vec![part], why);
         }
         let target = behind.map_or(Target::New(Uuid::nil()), Target::Behind);
-        self.begin_flush(dir, target, vec![part])
+        self.begin_flush(dir, target, vec![part], why)
     }
 
     /// In a new shared segment.
-    fn shared_flush(&mut self, dir: DirIx, parts: Vec<FlushPart>) -> FlushWork {
+    fn shared_flush(&mut self, dir: DirIx, parts: Vec<FlushPart>, why: Why) -> FlushWork {
         let number = &mut self.journals[dir].flusher.last_shared;
         *number += 1;
         let target = Target::Shared(Uuid::nil(), *number);
-        self.begin_flush(dir, target, parts)
+        self.begin_flush(dir, target, parts, why)
     }
 
-    pub(super) fn begin_flush(&mut self, dir: DirIx, target: Target, parts: Vec<FlushPart>) -> FlushWork {
+    pub(super) fn begin_flush(&mut self, dir: DirIx, target: Target, parts: Vec<FlushPart>, why: Why) -> FlushWork {
         self.flush.jobs += 1;
         let number = self.flush.jobs;
         let target = match target {
@@ -285,7 +285,7 @@ impl Log {
             collection.flush.target = Some(id);
         }
         let key = self.journals[dir].stream.key;
-        let job = FlushJob { number, target, parts, codec: self.settings.codec, key };
+        let job = FlushJob { number, why, target, parts, codec: self.settings.codec, key };
         self.journals[dir].flusher.job = Some(Job::Flush(job.clone()));
         FlushWork::Flush(job)
     }

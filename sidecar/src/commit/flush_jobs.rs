@@ -38,7 +38,7 @@ pub(crate) struct FlushState {
     pub(super) wishes: Vec<FlushWish>,
 }
 
-/// Why a collection is in the plan.
+/// Why something is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     /// Somebody asked for it.
@@ -49,6 +49,24 @@ pub(crate) enum Why {
     Memory,
     /// The process ends.
     Stop,
+    /// It has enough.
+    Due,
+    /// Little of a segment is needed, or nothing is to stay where it is.
+    Rewrite,
+}
+
+impl Why {
+    /// The name used in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Journal => "journal",
+            Self::Memory => "memory",
+            Self::Stop => "stop",
+            Self::Due => "due",
+            Self::Rewrite => "rewrite",
+        }
+    }
 }
 
 /// One collection's part of a flush.
@@ -78,6 +96,7 @@ pub(crate) enum Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlushJob {
     pub(crate) number: u64,
+    pub(crate) why: Why,
     pub(crate) target: Target,
     /// One, unless the segment is shared.
     pub(crate) parts: Vec<FlushPart>,

@@ -148,7 +148,9 @@ impl Log {
         match why {
             Why::Asked => flusher.plan.push_front((ix, incarnation, why)),
             _ if planned => return,
-            Why::Journal | Why::Memory | Why::Stop => flusher.plan.push_back((ix, incarnation, why)),
+            Why::Journal | Why::Memory | Why::Stop | Why::Due | Why::Rewrite => {
+                flusher.plan.push_back((ix, incarnation, why))
+            }
         }
         flusher.signalled = true;
     }

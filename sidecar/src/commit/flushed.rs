@@ -194,6 +194,14 @@ impl Log {
             + in_flight.flat_map(|in_flight| &in_flight.flushed).filter(|note| note.segment.dir == dir).count()
     }
 
+    /// Files of segments in `dir` that are needed.
+    pub(crate) fn segment_files(&self, dir: DirIx) -> u64 {
+        let all = self.collections.iter().flatten().flat_map(|collection| &collection.segments);
+        let own = all.filter(|segment| segment.dir == dir && !segment.shared).count();
+        let shared = self.flush.shared.values().filter(|file| file.dir == dir && file.users > 0).count();
+        (own + shared) as u64
+    }
+
     fn block_flusher(&mut self, dir: DirIx, why: &str, now: Instant) {
         self.journals[dir].flusher.blocked = Some((now + RETRY, why.to_owned()));
         // What was to go here may go elsewhere.

@@ -14,6 +14,7 @@ use super::slots::{Pool, Prepared};
 use super::space::Full;
 use super::stream::Stream;
 use super::wear::Wear;
+use crate::api::JournalIo;
 use crate::directory::disk::Space;
 use crate::format::StreamKey;
 use crate::types::{CollectionName, DirectoryId, Incarnation, Lsn};
@@ -215,6 +216,7 @@ pub(crate) struct Journal {
     pub(crate) probe_at: Instant,
     pub(crate) device: (u64, String),
     pub(crate) space: Space,
+    pub(crate) io: JournalIo,
     pub(crate) journal_max: u64,
 
     pub(crate) opening: Opening,
@@ -291,6 +293,7 @@ impl Journal {
             probe_at: now,
             device: (0, String::new()),
             space: Space::default(),
+            io: JournalIo::Buffered,
             journal_max: u64::MAX,
             opening: Opening::First,
             closing: Closing::Open,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::collection::{ColIx, Collection, DirIx};
-use super::flush_jobs::{FlushPart, FlushWork, Piece, Target};
+use super::flush_jobs::{FlushPart, FlushWork, Piece, Target, Why};
 use super::flush_plan::FLUSH_MOST;
 use super::log::Log;
 use super::read::SegmentRead;
@@ -39,7 +39,7 @@ impl Log {
         self.journals[dir].flusher.rewrite_at = Some(now + LOOK);
         self.journals[dir].flusher.last_shared += 1;
         let target = Target::Shared(Uuid::nil(), self.journals[dir].flusher.last_shared);
-        Some(self.begin_flush(dir, target, parts))
+        Some(self.begin_flush(dir, target, parts, Why::Rewrite))
     }
 
     /// What is live of one shared segment of `dir`, or of segments of directories that are to be emptied.

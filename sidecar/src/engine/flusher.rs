@@ -6,10 +6,11 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::FlushTold;
 use super::inner::Inner;
 use super::segment_file::{self, At, OpenSegment};
 use super::segment_read::{self, SegmentIndex};
@@ -38,7 +39,11 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
             if work == FlushWork::End {
                 return;
             }
+            let started = Instant::now();
             let done = writer.carry_out(&work, |part, from| inner.flush_piece(dir, part, from));
+            if let FlushWork::Flush(job) = &work {
+                inner.observer.flushed(&done.told(job, started.elapsed()));
+            }
             if let Some(why) = done.trouble() {
                 tracing::warn!(directory = %inner.url(dir), why, "flushing");
             }
@@ -78,6 +83,16 @@ impl Done {
             Self::Swept => log.swept(dir),
             Self::Nothing => {}
         }
+    }
+
+    /// What metrics want to know of a flush.
+    fn told(&self, job: &FlushJob, took: Duration) -> FlushTold {
+        let (result, bytes) = match self {
+            Self::Flushed(done) => ("ok", done.parts.iter().flatten().map(|part| part.bytes).sum()),
+            Self::FlushFailed(_, FlushFailure::Void) => ("void", 0),
+            _ => ("failed", 0),
+        };
+        FlushTold { cause: job.why.as_str(), result, bytes, took }
     }
 
     /// What somebody who reads logs wants to know.

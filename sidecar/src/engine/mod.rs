@@ -59,6 +59,22 @@ pub struct Options {
 pub trait Observer: Send + Sync {
     /// One frame was written and synced (`took`), with `entries` entries, answering `acks` requests.
     fn committed(&self, directory: &WalUrl, took: Duration, entries: u64, acks: u64);
+
+    /// One flush came to its end.
+    fn flushed(&self, _flush: &FlushTold) {}
+}
+
+/// A flush that came to its end, well or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushTold {
+    /// Why it was begun: `due`, `asked`, `journal`, `memory`, `stop` or `rewrite`.
+    pub cause: &'static str,
+    /// `ok`, `void` (nothing was left to write) or `failed`.
+    pub result: &'static str,
+    /// Encoded bytes of the entries that are in the segment now.
+    pub bytes: u64,
+    /// From its beginning until it was written and synced.
+    pub took: Duration,
 }
 
 /// Why a start is refused at once.

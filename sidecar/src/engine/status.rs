@@ -83,6 +83,9 @@ fn blank(url: walstorage_crds::url::WalUrl, state: DirectoryState) -> DirectoryS
         evacuation_bytes_left: 0,
         commit_latency_us: 0.0,
         acks_per_sync: 0.0,
+        io: None,
+        segments: 0,
+        reserve_bytes: 0,
     }
 }
 
@@ -116,7 +119,11 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
         status.unapplied_bytes += collection.bytes();
     }
     let best = log.best_latency_us(None);
-    let shown = log.journals.iter().enumerate().map(|(dir, journal)| show_journal(journal, best, log.segments_in(dir)));
+    let shown = log
+        .journals
+        .iter()
+        .enumerate()
+        .map(|(dir, journal)| show_journal(journal, best, log.segments_in(dir), log.segment_files(dir)));
     status.directories.extend(shown);
 }
 
@@ -130,7 +137,7 @@ fn evacuation(journal: &Journal, segments: usize, otherwise: &str) -> String {
     }
 }
 
-fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectoryStatus {
+fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) -> DirectoryStatus {
     let (state, reason, remedy) = match &journal.health {
         Health::Full(why) => {
             let remedy = "make room: it goes on by itself; its collections live on other directories meanwhile";
@@ -176,5 +183,8 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize) -> DirectorySt
         evacuation_bytes_left: journal.evacuation_bytes_left(),
         commit_latency_us: journal.latency_us,
         acks_per_sync: journal.acks_per_sync,
+        io: Some(journal.io),
+        segments: files,
+        reserve_bytes: journal.pool.reserve.bytes(),
     }
 }

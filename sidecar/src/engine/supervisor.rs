@@ -119,7 +119,14 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     }
     let crew = Arc::new(Crew::default());
     for (dir, handle) in handles.into_iter().enumerate() {
-        tracing::info!(directory = %inner.url(dir), io = %handle.disk.0.io(), "journal files are written");
+        let io = handle.disk.0.io();
+        tracing::info!(directory = %inner.url(dir), %io, "journal files are written");
+        if !io.in_place {
+            tracing::info!(
+                directory = %inner.url(dir),
+                "its file system only grows files, so nothing is reserved: completely full it takes no truncation"
+            );
+        }
         let handle = Arc::new(handle);
         crew.start(inner, dir, &handle, Worker::Commit, "commit", committer::run);
         crew.start(inner, dir, &handle, Worker::Upkeep, "upkeep", upkeep::run);

@@ -11,7 +11,7 @@ use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
 use super::{Context, Handle, Waiting, shared};
 use crate::ambient;
-use crate::api::{DamageReport, LostRange};
+use crate::api::{DamageReport, JournalIo, LostRange};
 use crate::commit::collection::Collection;
 use crate::commit::flush_jobs::Flusher;
 use crate::commit::journal::{Journal, OldStream};
@@ -463,6 +463,7 @@ impl Place {
         let kept = closes.iter().map(|close| close.key).chain(old.iter().map(|stream| stream.key));
         let oldest = kept.chain([key]).min().unwrap_or(key);
         let stream = Stream::new(StreamId(*ambient::uuid().as_bytes()), key, oldest);
+        let io = opened.disk.0.io();
         let mut journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,
@@ -474,7 +475,8 @@ impl Place {
             closes,
             accepted_damage: accepted,
             old,
-            pool: Pool { in_place: opened.disk.0.io().in_place, ..Pool::default() },
+            io: if io.direct { JournalIo::Direct } else { JournalIo::Buffered },
+            pool: Pool { in_place: io.in_place, ..Pool::default() },
             flusher: Flusher { last_shared, ..Flusher::default() },
             ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, ambient::now())
         };

@@ -39,6 +39,7 @@ pub fn message(engine: EngineStatus, config: ConfigReport) -> proto::Status {
         damage,
         warnings,
     } = engine;
+    let segments = directories.iter().map(|directory| directory.segments).sum();
     proto::Status {
         writer: Some(proto::Writer {
             uid: writer_uid.map(|uid| uid.to_string()).unwrap_or_default(),
@@ -63,6 +64,7 @@ pub fn message(engine: EngineStatus, config: ConfigReport) -> proto::Status {
             warnings: config.warnings.into_iter().chain(warnings).collect(),
         }),
         version: env!("CARGO_PKG_VERSION").into(),
+        segments,
     }
 }
 
@@ -87,6 +89,9 @@ pub fn directory(status: DirectoryStatus) -> proto::Directory {
         evacuation_bytes_left,
         commit_latency_us,
         acks_per_sync,
+        io,
+        segments,
+        reserve_bytes,
     } = status;
     proto::Directory {
         uuid: uuid.map(|id| id.to_string()).unwrap_or_default(),
@@ -106,6 +111,9 @@ pub fn directory(status: DirectoryStatus) -> proto::Directory {
         evacuation_bytes_left,
         commit_latency_us,
         acks_per_sync,
+        io: io.map(|io| io.as_str().to_owned()).unwrap_or_default(),
+        segments,
+        reserve_bytes,
     }
 }
 

@@ -1341,8 +1341,10 @@ type Status struct {
 	Damage           []*Damage    `protobuf:"bytes,10,rep,name=damage,proto3" json:"damage,omitempty"`
 	Config           *ConfigState `protobuf:"bytes,11,opt,name=config,proto3" json:"config,omitempty"`
 	Version          string       `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Files of segments that are needed, in all directories.
+	Segments      uint64 `protobuf:"varint,13,opt,name=segments,proto3" json:"segments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -1457,6 +1459,13 @@ func (x *Status) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Status) GetSegments() uint64 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
 }
 
 // Who writes.
@@ -1611,8 +1620,14 @@ type Directory struct {
 	EvacuationBytesLeft uint64  `protobuf:"varint,15,opt,name=evacuation_bytes_left,json=evacuationBytesLeft,proto3" json:"evacuation_bytes_left,omitempty"`
 	CommitLatencyUs     float64 `protobuf:"fixed64,16,opt,name=commit_latency_us,json=commitLatencyUs,proto3" json:"commit_latency_us,omitempty"`
 	AcksPerSync         float64 `protobuf:"fixed64,17,opt,name=acks_per_sync,json=acksPerSync,proto3" json:"acks_per_sync,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// direct or buffered: how journal files are written there; empty until it is known.
+	Io string `protobuf:"bytes,18,opt,name=io,proto3" json:"io,omitempty"`
+	// Files of segments that are needed.
+	Segments uint64 `protobuf:"varint,19,opt,name=segments,proto3" json:"segments,omitempty"`
+	// Bytes written ahead for facts, so that a full file system takes truncations; 0: none.
+	ReserveBytes  uint64 `protobuf:"varint,20,opt,name=reserve_bytes,json=reserveBytes,proto3" json:"reserve_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Directory) Reset() {
@@ -1760,6 +1775,27 @@ func (x *Directory) GetCommitLatencyUs() float64 {
 func (x *Directory) GetAcksPerSync() float64 {
 	if x != nil {
 		return x.AcksPerSync
+	}
+	return 0
+}
+
+func (x *Directory) GetIo() string {
+	if x != nil {
+		return x.Io
+	}
+	return ""
+}
+
+func (x *Directory) GetSegments() uint64 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *Directory) GetReserveBytes() uint64 {
+	if x != nil {
+		return x.ReserveBytes
 	}
 	return 0
 }
@@ -2444,7 +2480,7 @@ const file_wal_proto_rawDesc = "" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x1c\n" +
 	"\tdirectory\x18\b \x01(\tR\tdirectory\x12\x1a\n" +
 	"\bsegments\x18\t \x01(\x04R\bsegments\"\x12\n" +
-	"\x10GetStatusRequest\"\xfd\x03\n" +
+	"\x10GetStatusRequest\"\x99\x04\n" +
 	"\x06Status\x12-\n" +
 	"\x06writer\x18\x01 \x01(\v2\x15.walstorage.v1.WriterR\x06writer\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
@@ -2459,7 +2495,8 @@ const file_wal_proto_rawDesc = "" +
 	"\x06damage\x18\n" +
 	" \x03(\v2\x15.walstorage.v1.DamageR\x06damage\x122\n" +
 	"\x06config\x18\v \x01(\v2\x1a.walstorage.v1.ConfigStateR\x06config\x12\x18\n" +
-	"\aversion\x18\f \x01(\tR\aversion\"n\n" +
+	"\aversion\x18\f \x01(\tR\aversion\x12\x1a\n" +
+	"\bsegments\x18\r \x01(\x04R\bsegments\"n\n" +
 	"\x06Writer\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -2470,7 +2507,7 @@ const file_wal_proto_rawDesc = "" +
 	"\n" +
 	"done_bytes\x18\x01 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x04R\n" +
-	"totalBytes\"\xb4\x04\n" +
+	"totalBytes\"\x85\x05\n" +
 	"\tDirectory\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
@@ -2490,7 +2527,10 @@ const file_wal_proto_rawDesc = "" +
 	"\x11journal_max_bytes\x18\x0e \x01(\x04R\x0fjournalMaxBytes\x122\n" +
 	"\x15evacuation_bytes_left\x18\x0f \x01(\x04R\x13evacuationBytesLeft\x12*\n" +
 	"\x11commit_latency_us\x18\x10 \x01(\x01R\x0fcommitLatencyUs\x12\"\n" +
-	"\racks_per_sync\x18\x11 \x01(\x01R\vacksPerSync\"H\n" +
+	"\racks_per_sync\x18\x11 \x01(\x01R\vacksPerSync\x12\x0e\n" +
+	"\x02io\x18\x12 \x01(\tR\x02io\x12\x1a\n" +
+	"\bsegments\x18\x13 \x01(\x04R\bsegments\x12#\n" +
+	"\rreserve_bytes\x18\x14 \x01(\x04R\freserveBytes\"H\n" +
 	"\x06Memory\x12\x1d\n" +
 	"\n" +
 	"used_bytes\x18\x01 \x01(\x04R\tusedBytes\x12\x1f\n" +

@@ -30,6 +30,7 @@ fn show(status: Status) -> Result<(), Failure> {
         damage,
         config,
         version,
+        segments,
     } = status;
     let field = |name: &str, value: String| output::line(&format!("{name:12} {value}"));
     field("phase", phase.clone())?;
@@ -45,6 +46,7 @@ fn show(status: Status) -> Result<(), Failure> {
     let granted = if grant == 0 { String::new() } else { format!(", grant {grant} of {holder}") };
     field("writer", format!("{named}, epoch {epoch}{granted}"))?;
     field("collections", collections.to_string())?;
+    field("segments", segments.to_string())?;
     field("unapplied", format!("{unapplied_entries} entries, {}", bytes(unapplied_bytes)))?;
     let Memory { used_bytes, limit_bytes } = memory.unwrap_or_default();
     field("memory", format!("{} of {}", bytes(used_bytes), bytes(limit_bytes)))?;
@@ -84,9 +86,11 @@ pub(crate) fn show_directories(directories: Vec<Directory>) -> Result<(), Failur
         ">FREE",
         ">SIZE",
         ">JOURNAL",
+        ">SEGMENTS",
         ">PENDING",
         ">COMMIT",
         ">ACKS/SYNC",
+        "IO",
     ]);
     let mut notes = Vec::new();
     for d in directories {
@@ -98,9 +102,11 @@ pub(crate) fn show_directories(directories: Vec<Directory>) -> Result<(), Failur
             bytes(d.free_bytes),
             bytes(d.capacity_bytes),
             format!("{} of {}", bytes(d.journal_bytes), bytes(d.journal_max_bytes)),
+            d.segments.to_string(),
             bytes(d.pending_bytes),
             format!("{:.0} µs", d.commit_latency_us),
             format!("{:.1}", d.acks_per_sync),
+            d.io.clone(),
         ]);
     }
     output::print_table(&table)?;
@@ -120,6 +126,9 @@ pub(crate) fn shown_state(directory: &Directory) -> String {
 pub(crate) fn directory_notes(directory: &Directory) -> Vec<String> {
     let Directory { url, state, reason, remedy, in_use, draining, evacuation_bytes_left: left, .. } = directory;
     let mut notes = Vec::new();
+    if state == "healthy" && !draining && !directory.io.is_empty() && directory.reserve_bytes == 0 {
+        notes.push(format!("{url}: no reserve: while its file system is completely full, truncation waits for room"));
+    }
     match (reason.is_empty(), remedy.is_empty()) {
         (true, true) => {}
         (false, true) => notes.push(format!("{url}: {}", plain(reason))),
@@ -169,5 +178,10 @@ mod tests {
         assert_eq!(directory_notes(&directory), ["u: a\\u{1b}; b"]);
         let directory = Directory { url: "u".into(), remedy: "b".into(), ..Directory::default() };
         assert_eq!(directory_notes(&directory), ["u: b"]);
+        let healthy = |reserve_bytes| {
+            let (url, state, io) = ("u".into(), "healthy".into(), "buffered".into());
+            directory_notes(&Directory { url, state, io, reserve_bytes, ..Directory::default() }).len()
+        };
+        assert_eq!((healthy(0), healthy(1)), (1, 0));
     }
 }

@@ -78,7 +78,8 @@ fn head(status: &Status) -> Vec<String> {
 }
 
 fn directories(directories: &[Directory], lines: &mut Vec<String>) {
-    let titles = ["DIRECTORY", "STATE", ">FREE", ">JOURNAL", ">PENDING", ">COMMIT", ">ACKS/SYNC", ">TO MOVE"];
+    let titles =
+        ["DIRECTORY", "STATE", ">FREE", ">JOURNAL", ">SEGMENTS", ">PENDING", ">COMMIT", ">ACKS/SYNC", ">TO MOVE"];
     let mut table = output::table(&titles);
     let mut notes = Vec::new();
     for directory in directories {
@@ -93,6 +94,7 @@ fn directories(directories: &[Directory], lines: &mut Vec<String>) {
             shown_state(directory),
             format!("{} of {}", bytes(*free_bytes), bytes(*capacity_bytes)),
             format!("{} of {}", bytes(directory.journal_bytes), bytes(directory.journal_max_bytes)),
+            directory.segments.to_string(),
             bytes(directory.pending_bytes),
             format!("{:.0} µs", directory.commit_latency_us),
             format!("{:.1}", directory.acks_per_sync),

@@ -1,5 +1,7 @@
 //! What Prometheus sees: counters and histograms that the hot path updates, and gauges filled from the engine's status
-//! when somebody scrapes. No label names a collection.
+//! when somebody scrapes. No label names a collection. docs/metrics.md lists them, which a test holds it to.
+
+mod gauges;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,13 +14,13 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use walstorage_crds::url::WalUrl;
 
-use crate::engine::Observer;
-use crate::engine::api::{Ack, DirectoryState, EngineStatus, Phase};
+use self::gauges::Gauges;
+use crate::engine::api::{Ack, EngineStatus};
+use crate::engine::{FlushTold, Observer};
 use crate::error::Reason;
 
 /// The content type of [`Metrics::scrape`].
@@ -41,15 +43,15 @@ struct DirectoryLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    directory: String,
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PutLabels {
     directory: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlushLabels {
+    cause: &'static str,
+    result: &'static str,
 }
 
 /// All metrics of the process.
@@ -64,6 +66,9 @@ pub struct Metrics {
     sync_seconds: Family<DirectoryLabel, Histogram>,
     group_entries: Histogram,
     gap_entries: Counter,
+    flushes: Family<FlushLabels, Counter>,
+    flushed_bytes: Counter,
+    flush_seconds: Histogram,
     gauges: Gauges,
     /// Filling the gauges and printing them is one step.
     scraping: Mutex<()>,
@@ -76,23 +81,6 @@ struct Level {
     name: &'static str,
     ok: Counter,
     seconds: Histogram,
-}
-
-#[derive(Default)]
-struct Gauges {
-    queue_bytes: Gauge,
-    queue_oldest_seconds: Gauge<f64, AtomicU64>,
-    directory_state: Family<StateLabels, Gauge>,
-    directory_free_bytes: Family<DirectoryLabel, Gauge>,
-    directory_used_bytes: Family<DirectoryLabel, Gauge>,
-    directory_pending_bytes: Family<DirectoryLabel, Gauge>,
-    replay_remaining_bytes: Gauge,
-    damaged_entries: Counter,
-    journal_used_ratio: Family<DirectoryLabel, Gauge<f64, AtomicU64>>,
-    memory_used_bytes: Gauge,
-    memory_limit_bytes: Gauge,
-    unapplied_entries: Gauge,
-    fenced: Gauge,
 }
 
 fn latency() -> Histogram {
@@ -116,6 +104,12 @@ impl Metrics {
         registry.register("puts", "PUT requests to buckets, by outcome", puts);
         let gap_entries = Counter::default();
         registry.register("gap_entries", "LSNs of gaps handed to readers", gap_entries.clone());
+        let flushes = Family::<FlushLabels, Counter>::default();
+        registry.register("flushes", "Flushes to segments, by cause and result", flushes.clone());
+        let flushed_bytes = Counter::default();
+        registry.register("flushed_bytes", "Bytes of entries written to segments", flushed_bytes.clone());
+        let flush_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        registry.register("flush_seconds", "From the beginning of a flush until it was synced", flush_seconds.clone());
         let gauges = Gauges::default();
         gauges.register(&mut registry);
         let level = |name| {
@@ -132,6 +126,9 @@ impl Metrics {
             sync_seconds,
             group_entries,
             gap_entries,
+            flushes,
+            flushed_bytes,
+            flush_seconds,
             gauges,
             scraping: Mutex::new(()),
             waiting: Mutex::new(BTreeMap::new()),
@@ -178,7 +175,10 @@ impl Metrics {
     #[must_use]
     pub fn scrape(&self, status: &EngineStatus) -> String {
         let _one_at_a_time = self.scraping.lock();
-        self.fill(status);
+        let oldest = self.waiting.lock().values().map(|since| since.load(Ordering::Relaxed)).min();
+        let now = self.micros(Instant::now());
+        let waited = oldest.filter(|since| *since != u64::MAX).map_or(0, |since| now.saturating_sub(since));
+        self.gauges.fill(status, Duration::from_micros(waited), |url| self.directory(url));
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             text.clear();
@@ -187,77 +187,8 @@ impl Metrics {
         text
     }
 
-    fn fill(&self, status: &EngineStatus) {
-        let gauges = &self.gauges;
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let oldest = self.waiting.lock().values().map(|since| since.load(Ordering::Relaxed)).min();
-        let now = self.micros(Instant::now());
-        let waited = oldest.filter(|since| *since != u64::MAX).map_or(0, |since| now.saturating_sub(since));
-        gauges.queue_oldest_seconds.set(Duration::from_micros(waited).as_secs_f64());
-        gauges.queue_bytes.set(signed(status.directories.iter().map(|d| d.pending_bytes).sum()));
-        gauges.replay_remaining_bytes.set(signed(status.replay_total_bytes.saturating_sub(status.replay_done_bytes)));
-        gauges.memory_used_bytes.set(signed(status.memory_used_bytes));
-        gauges.memory_limit_bytes.set(signed(status.memory_limit_bytes));
-        gauges.unapplied_entries.set(signed(status.unapplied_entries));
-        gauges.fenced.set((status.phase == Phase::Fenced).into());
-        let lost = |range: &Option<_>| {
-            range.map_or(0, |(first, last): (crate::types::Lsn, crate::types::Lsn)| last.0.saturating_sub(first.0) + 1)
-        };
-        let damaged: u64 = status.damage.iter().flat_map(|report| &report.lost).map(|(_, range)| lost(range)).sum();
-        gauges.damaged_entries.inc_by(damaged.saturating_sub(gauges.damaged_entries.get()));
-        gauges.directory_state.clear();
-        gauges.directory_free_bytes.clear();
-        gauges.directory_used_bytes.clear();
-        gauges.directory_pending_bytes.clear();
-        gauges.journal_used_ratio.clear();
-        for status in &status.directories {
-            let directory = self.directory(&status.url);
-            for state in DirectoryState::ALL {
-                let labels = StateLabels { directory: directory.clone(), state: state.as_str() };
-                gauges.directory_state.get_or_create(&labels).set((state == status.state).into());
-            }
-            let label = DirectoryLabel { directory };
-            gauges.directory_free_bytes.get_or_create(&label).set(signed(status.free_bytes));
-            let used = status.capacity_bytes.saturating_sub(status.free_bytes);
-            gauges.directory_used_bytes.get_or_create(&label).set(signed(used));
-            gauges.directory_pending_bytes.get_or_create(&label).set(signed(status.pending_bytes));
-            let bound = status.journal_max_bytes.max(1) as f64;
-            gauges.journal_used_ratio.get_or_create(&label).set(status.journal_bytes as f64 / bound);
-        }
-    }
-
     fn micros(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-impl Gauges {
-    fn register(&self, registry: &mut Registry) {
-        registry.register("queue_bytes", "Bytes assigned and not yet durable", self.queue_bytes.clone());
-        registry.register(
-            "queue_oldest_seconds",
-            "Age of the oldest append that is not answered",
-            self.queue_oldest_seconds.clone(),
-        );
-        registry.register("directory_state", "1 for the state of a directory", self.directory_state.clone());
-        registry.register("directory_free_bytes", "Free on the file system", self.directory_free_bytes.clone());
-        registry.register("directory_used_bytes", "Used on the file system", self.directory_used_bytes.clone());
-        registry.register(
-            "directory_pending_bytes",
-            "Bytes assigned to a directory and not yet durable",
-            self.directory_pending_bytes.clone(),
-        );
-        registry.register(
-            "replay_remaining_bytes",
-            "Journal bytes that recovery has still to read",
-            self.replay_remaining_bytes.clone(),
-        );
-        registry.register("damaged_entries", "Entries found damaged", self.damaged_entries.clone());
-        registry.register("journal_used_ratio", "Journal bytes by their bound", self.journal_used_ratio.clone());
-        registry.register("memory_used_bytes", "Memory that entries hold", self.memory_used_bytes.clone());
-        registry.register("memory_limit_bytes", "The bound of that memory", self.memory_limit_bytes.clone());
-        registry.register("unapplied_entries", "Entries not truncated", self.unapplied_entries.clone());
-        registry.register("fenced", "1 when another process has taken over", self.fenced.clone());
     }
 }
 
@@ -266,6 +197,15 @@ impl Observer for Metrics {
         let label = DirectoryLabel { directory: self.directory(directory) };
         self.sync_seconds.get_or_create(&label).observe(took.as_secs_f64());
         self.group_entries.observe(entries as f64);
+    }
+
+    fn flushed(&self, flush: &FlushTold) {
+        let FlushTold { cause, result, bytes, took } = *flush;
+        self.flushes.get_or_create(&FlushLabels { cause, result }).inc();
+        if result == "ok" {
+            self.flushed_bytes.inc_by(bytes);
+            self.flush_seconds.observe(took.as_secs_f64());
+        }
     }
 }
 
@@ -291,8 +231,10 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::engine::api::{DamageReport, DirectoryStatus};
+    use crate::engine::api::{DamageReport, DirectoryState, DirectoryStatus, JournalIo, Phase};
     use crate::types::{Epoch, Lsn};
 
     fn status(url: &WalUrl) -> EngineStatus {
@@ -314,6 +256,9 @@ mod tests {
             evacuation_bytes_left: 0,
             commit_latency_us: 0.0,
             acks_per_sync: 0.0,
+            io: Some(JournalIo::Direct),
+            segments: 3,
+            reserve_bytes: 8,
         };
         let damage = DamageReport {
             directory: url.clone(),
@@ -356,6 +301,9 @@ mod tests {
         metrics.appended(Ack::Buffered, Err(Reason::MemoryLimit), Instant::now());
         metrics.committed(&url, Duration::from_millis(1), 12, 3);
         metrics.gap(4);
+        let flush = FlushTold { cause: "journal", result: "ok", bytes: 100, took: Duration::from_millis(5) };
+        metrics.flushed(&flush);
+        metrics.flushed(&FlushTold { cause: "due", result: "failed", ..flush });
         // Twice: what is a counter must not be counted again.
         let _ = metrics.scrape(&status(&url));
         let text = metrics.scrape(&status(&url));
@@ -380,11 +328,36 @@ mod tests {
             ("walstorage_memory_limit_bytes", 6.0),
             ("walstorage_unapplied_entries", 9.0),
             ("walstorage_fenced", 1.0),
+            ("walstorage_flushes_total{cause=\"journal\",result=\"ok\"}", 1.0),
+            ("walstorage_flushes_total{cause=\"due\",result=\"failed\"}", 1.0),
+            ("walstorage_flushed_bytes_total", 100.0),
+            ("walstorage_flush_seconds_count", 1.0),
+            ("walstorage_segments{directory=\"nvme1\"}", 3.0),
+            ("walstorage_directory_direct_io{directory=\"nvme1\"}", 1.0),
+            ("walstorage_directory_reserve_bytes{directory=\"nvme1\"}", 8.0),
         ];
         for (series, expected) in expected {
             assert_eq!(value(&text, series), expected, "{series}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn the_documentation_names_every_metric_and_no_other() {
+        let url = WalUrl::parse("file:///d").unwrap();
+        let metrics = Metrics::new(BTreeMap::new());
+        // What has labels is not there before it has counted something.
+        metrics.committed(&url, Duration::from_millis(1), 1, 1);
+        metrics.flushed(&FlushTold { cause: "due", result: "ok", bytes: 1, took: Duration::from_millis(1) });
+        let text = metrics.scrape(&status(&url));
+        let exported: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# HELP walstorage_")?.split(' ').next()).collect();
+        let documented: BTreeSet<&str> = include_str!("../../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `walstorage_")?.split(['`', '{']).next())
+            .map(|name| name.strip_suffix("_total").unwrap_or(name))
+            .collect();
+        assert_eq!(documented, exported);
     }
 
     #[test]
