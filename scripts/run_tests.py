@@ -6,6 +6,7 @@ that ends with an error beyond its failed tests, or that ran no test, counts one
 says so in the file $WALSTORAGE_SKIPPED_FILE and counts as skipped. With CI=true a skip is an error.
 """
 
+import atexit
 import json
 import os
 import re
@@ -93,6 +94,20 @@ class Suite:
     show: Callable[[str], str] = str
 
 
+# Suites that run on Kubernetes, and what their files in tests/cluster/tests begin with.
+TIERS = {"T1": "t1_", "T2": "t2_", "T3": "t3_"}
+CLUSTER_TOOLS = [str(ROOT / "scripts" / "setup-cluster-tools.sh")]
+
+
+def tier(name: str) -> Suite:
+    """The suites of a tier, which only the feature builds."""
+    files = sorted(path.stem for path in (ROOT / "tests" / "cluster" / "tests").glob(f"{TIERS[name]}*.rs"))
+    command = ["cargo", "test", "--locked", "--profile", "ci", "--workspace", "--no-fail-fast"]
+    command += ["--features", "walstorage-cluster-tests/suites", *(f"--test={file}" for file in files)]
+    # They wait more than they compute.
+    return Suite(name, [*command, "--", "--test-threads=8"], cargo_line)
+
+
 def suites(python: str) -> list[Suite]:
     """Every suite, in order; binaries are built before."""
     with_sidecar = str(ROOT / "scripts" / "with-sidecar.sh")
@@ -110,6 +125,9 @@ def suites(python: str) -> list[Suite]:
         Suite("java reader", [python, "scripts/java_reader.py"], plain_line),
         Suite("readme", [python, "scripts/readme_test.py", "README.md"], plain_line),
         Suite("quickstart", [str(BIN / "quickstart")]),
+        # Waits for the build that began with the run.
+        Suite("cluster tools", CLUSTER_TOOLS),
+        *(tier(name) for name in TIERS),
     ]
 
 
@@ -164,6 +182,13 @@ def prepare(name: str, command: list[str], environment: dict[str, str]) -> str:
     return done.stdout.strip()
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and what it started, if it is still there: after a failed build nobody waits for it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+
+
 def finish(total: Counts, skips: list[str]) -> None:
     """Prints the counts as the last line, keeps them for .ci/run, and exits."""
     in_ci = os.environ.get("CI") == "true"
@@ -181,12 +206,18 @@ def main() -> None:
     environment = dict(os.environ, WALSTORAGE_BIN_DIR=str(BIN), PYTHONDONTWRITEBYTECODE="1")
     environment.pop("WALSTORAGE_SOCKET", None)
     print(prepare("setup: system packages", ["scripts/setup-system.sh"], environment))
+    chosen = sys.argv[1:]
+    if not chosen or {"cluster tools", *TIERS} & set(chosen):
+        # Minutes once per machine, while other suites run; what it says stands between their output.
+        tools = subprocess.Popen(
+            CLUSTER_TOOLS, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        atexit.register(end, tools)
     python = prepare("setup: python packages", ["scripts/setup-python.sh"], environment)
     environment["WALSTORAGE_PYTHON"] = python
     build = ["cargo", "build", "--locked", "--profile", "ci", "--workspace", "--all-targets"]
     prepare("build", build, environment)
 
-    chosen = sys.argv[1:]
     total, skips, report = Counts(), [], []
     with tempfile.TemporaryDirectory() as folder:
         skipped_file = Path(folder) / "skipped"

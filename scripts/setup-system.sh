@@ -10,6 +10,7 @@ set -euo pipefail
 purposes=(
     "small file systems on loop devices|e2fsprogs xfsprogs btrfs-progs|mkfs.ext4 mkfs.xfs mkfs.btrfs"
     "mount namespaces|util-linux mount|unshare mount"
+    "nodes of test clusters|containerd runc containernetworking-plugins nftables iproute2|ctr runc /usr/lib/cni/bridge nft ip"
 )
 
 packages=() missing=()

@@ -72,7 +72,7 @@ impl Cluster {
         self.host
     }
 
-    /// Logs (`log/`) and whatever else is of the cluster.
+    /// Whatever is of the cluster; logs are in `node1/log/`.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

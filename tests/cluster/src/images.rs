@@ -17,14 +17,14 @@ pub const WALSTORAGE: &str = concat!("localhost/walstorage:", env!("CARGO_PKG_VE
 /// A shell with the usual small programs, those of this machine.
 pub const SHELL: &str = "localhost/shell:1";
 
-const OF_SHELL: [&str; 12] = ["cat", "chmod", "dd", "df", "id", "ls", "mkdir", "rm", "sleep", "stat", "sync", "touch"];
+const OF_SHELL: [&str; 13] =
+    ["cat", "chmod", "dd", "df", "getent", "id", "ls", "mkdir", "rm", "sleep", "stat", "sync", "touch"];
 
 /// Archives of all images, the one with [`PAUSE`] first; made anew where a program is newer.
 ///
 /// # Errors
 /// When one cannot be made.
 pub fn all() -> Result<Vec<PathBuf>> {
-    let of = |name: &'static str, path: &'static str| (binaries::program(name), path);
     Ok(vec![
         image(
             "wal-app",
@@ -35,21 +35,33 @@ pub fn all() -> Result<Vec<PathBuf>> {
                 programs: &[of("wal-app", "/wal-app")],
             },
         )?,
-        image(
-            "walstorage",
-            &Image {
-                references: &[WALSTORAGE],
-                entrypoint: &[],
-                arguments: &[],
-                programs: &[
-                    of("walstorage-operator", "/walstorage-operator"),
-                    of("walstorage-sidecar", "/walstorage-sidecar"),
-                    of("walctl", "/walctl"),
-                ],
-            },
-        )?,
+        walstorage()?,
         shell()?,
     ])
+}
+
+/// The archive that `WALSTORAGE_IMAGE` names, which is the one to ship; else one of the programs that are built.
+fn walstorage() -> Result<PathBuf> {
+    if let Some(archive) = std::env::var_os("WALSTORAGE_IMAGE") {
+        return Ok(archive.into());
+    }
+    image(
+        "walstorage",
+        &Image {
+            references: &[WALSTORAGE],
+            entrypoint: &["/walstorage-sidecar"],
+            arguments: &[],
+            programs: &[
+                of("walstorage-operator", "/walstorage-operator"),
+                of("walstorage-sidecar", "/walstorage-sidecar"),
+                of("walctl", "/walctl"),
+            ],
+        },
+    )
+}
+
+fn of(name: &'static str, path: &'static str) -> (PathBuf, &'static str) {
+    (binaries::program(name), path)
 }
 
 fn shell() -> Result<PathBuf> {

@@ -21,7 +21,8 @@
 //! # }
 //! ```
 //!
-//! 1. A test has a namespace of its own; clusters are shared by the tests of one program.
+//! 1. A test has a namespace of its own; clusters are shared by the tests of one program. One that kills a kubelet or
+//!    cuts a node's power starts a cluster of its own.
 //! 2. Nothing waits for a fixed time: [`eventually`] polls against a deadline that only fails a hang.
 //! 3. Programs under test are the ones that all other suites run; images are made of them ([`images`]).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
@@ -55,6 +56,10 @@ pub use control_plane::ControlPlane;
 /// How long anything may take before a test gives up. Generous: it only bounds failures.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long one probe of [`eventually`] may take before the next one: a connection to a server that was killed may never
+/// end by itself.
+const PROBE: Duration = Duration::from_secs(20);
+
 /// Awaits a condition: polls `probe` every 20 ms until it gives a value.
 ///
 /// # Panics
@@ -66,14 +71,13 @@ where
 {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    let mut last = String::from("nothing was found in time");
     loop {
         ticks.tick().await;
-        match tokio::time::timeout_at(deadline, probe()).await {
+        let found = match tokio::time::timeout(PROBE, probe()).await {
             Ok(Ok(value)) => return value,
-            Ok(Err(found)) if tokio::time::Instant::now() < deadline => last = format!("{found:#}"),
-            Ok(Err(found)) => panic!("waited {DEADLINE:?} in vain: {what}; at last: {found:#}"),
-            Err(_) => panic!("waited {DEADLINE:?} in vain: {what}; at last: {last}"),
-        }
+            Ok(Err(found)) => format!("{found:#}"),
+            Err(_) => format!("no answer within {PROBE:?}"),
+        };
+        assert!(tokio::time::Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}; at last: {found}");
     }
 }

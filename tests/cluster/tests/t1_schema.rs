@@ -11,8 +11,8 @@ use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use walstorage_cluster_tests::ControlPlane;
 use walstorage_cluster_tests::binaries::repository;
-use walstorage_cluster_tests::{ControlPlane, eventually};
 
 /// The oldest Kubernetes that is supported, which the API server still emulates.
 const OLDEST: &str = "1.34";
@@ -374,20 +374,4 @@ async fn a_field_with_a_typing_error_is_refused_where_it_is_asked_for() {
     let answer = server.plane.client().request::<Value>(request).await;
     let Err(kube::Error::Api(status)) = answer else { panic!("{answer:?}") };
     assert!(status.message.contains("unknown field \"spec.memoryFlushSizes\""), "{}", status.message);
-}
-
-/// Two servers of one program, started side by side.
-#[tokio::test]
-async fn control_planes_do_not_know_each_other() {
-    let (first, second) = tokio::join!(ControlPlane::start(), ControlPlane::start());
-    let (first, second) = (first.unwrap(), second.unwrap());
-    let namespace = first.namespace("only-here").await;
-    let namespaces = |plane: &ControlPlane| plane.kubectl(&["get", "namespaces", "-o", "name"]).unwrap();
-    assert!(namespaces(&first).contains(&namespace));
-    assert!(!namespaces(&second).contains(&namespace));
-    let folder = first.kubeconfig().parent().and_then(std::path::Path::parent).unwrap().to_owned();
-    assert!(folder.exists());
-    drop(first);
-    assert!(!folder.exists(), "nothing is left of it");
-    eventually("the other one serves", || async { Ok::<_, String>(namespaces(&second)) }).await;
 }

@@ -119,13 +119,66 @@ async fn a_power_cut_leaves_the_disks_and_starts_the_pods_again() {
 
 #[tokio::test]
 async fn the_kubelet_may_be_killed_and_containers_go_on() {
-    let Some(cluster) = Cluster::shared_or_skip("the_kubelet_may_be_killed_and_containers_go_on").await else { return };
-    let (_, pods, _) = namespace(cluster, "kubelet").await;
+    if let Some(why) = tools::why_no_node() {
+        return skipped("the_kubelet_may_be_killed_and_containers_go_on", &why);
+    }
+    let cluster = Cluster::start().await.unwrap();
+    let (_, pods, _) = namespace(&cluster, "kubelet").await;
     pods::run(&pods, &pods::pod("app", APP, &["pause"])).await;
     cluster.restart_kubelet("node1").await.unwrap();
     let help = eventually("exec", || pods::exec(&pods, "app", "app", &["/wal-app", "--help"])).await;
     assert!(help.contains("append"));
     assert_eq!(pods::restarts(&pods.get("app").await.unwrap(), "app"), 0);
+}
+
+#[tokio::test]
+async fn names_of_services_are_resolved_and_others_are_unknown() {
+    let Some(cluster) = Cluster::shared_or_skip("names_of_services_are_resolved_and_others_are_unknown").await else {
+        return;
+    };
+    let (_, pods, _) = namespace(cluster, "dns").await;
+    pods::run(&pods, &pods::pod("shell", SHELL, &["sleep infinity"])).await;
+    let known = ["getent", "hosts", "kubernetes.default.svc.cluster.local"];
+    let address = eventually("the service is known", || pods::exec(&pods, "shell", "app", &known)).await;
+    let service = cluster.kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
+    assert_eq!(address.split_whitespace().next(), Some(service.as_str()));
+    pods::exec(&pods, "shell", "app", &["getent", "hosts", "kubernetes.default"]).await.expect("search domains");
+    pods::exec(&pods, "shell", "app", &["getent", "hosts", "example.org"]).await.expect_err("nothing is outside");
+}
+
+#[tokio::test]
+async fn a_second_node_takes_pods_and_is_missed_when_its_power_goes() {
+    let test = "a_second_node_takes_pods_and_is_missed_when_its_power_goes";
+    if let Some(why) = tools::why_no_node() {
+        return skipped(test, &why);
+    }
+    let cluster = Cluster::start().await.unwrap();
+    cluster.add_node().await.unwrap();
+    let (_, pods, claims) = namespace(&cluster, "two").await;
+    claims.create(&PostParams::default(), &claim("data", "16Mi")).await.unwrap();
+    let mut pod = pods::with_claim(pods::pod("shell", SHELL, &["sleep infinity"]), "data", "/data");
+    let there = [("kubernetes.io/hostname".to_owned(), "node2".to_owned())];
+    pod.spec.as_mut().unwrap().node_selector = Some(there.into());
+    pods::run(&pods, &pod).await;
+    pods::exec(&pods, "shell", "app", &["sh", "-c", "echo kept > /data/file; sync"]).await.unwrap();
+    let dns = ["getent", "hosts", "kubernetes.default"];
+    eventually("DNS across nodes", || pods::exec(&pods, "shell", "app", &dns)).await;
+
+    cluster.power_off("node2").await.unwrap();
+    eventually("the node is missed", || async {
+        let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+        let state = cluster.kubectl(&["get", "node", "node2", "-o", ready])?;
+        if state == "Unknown" { Ok(()) } else { Err(anyhow!(state)) }
+    })
+    .await;
+    cluster.power_on("node2").await.unwrap();
+    eventually("the container was started again", || async {
+        let pod = pods.get("shell").await?;
+        if pods::restarts(&pod, "app") > 0 { Ok(()) } else { Err(anyhow!("{:?}", pod.status)) }
+    })
+    .await;
+    let kept = eventually("exec", || pods::exec(&pods, "shell", "app", &["cat", "/data/file"])).await;
+    assert_eq!(kept, "kept\n");
 }
 
 /// Names of this machine's links, control groups, mounts and loop devices that are of test clusters of this folder.

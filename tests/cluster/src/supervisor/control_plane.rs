@@ -44,7 +44,7 @@ impl ControlPlane {
             let client = ready::client(&ready.kubeconfig).await?;
             ready::wait("pods can be made", || Ok(()), || ready::accounts(&client)).await?;
             volumes::create_classes(&client).await?;
-            tasks.spawn(volumes::provide(client.clone(), volumes::Backing::Paper));
+            tasks.spawn(volumes::provide(client.clone(), volumes::Backing::Paper, logs.join("volumes.log")));
             let names: Vec<String> = (1..=nodes).map(|number| format!("node{number}")).collect();
             for name in &names {
                 paper::register(&client, name).await?;

@@ -80,7 +80,7 @@ impl Cluster {
         ready::wait("pods can be made", || Ok(()), || ready::accounts(&cluster.client)).await?;
         volumes::create_classes(&cluster.client).await?;
         let backing = volumes::Backing::Nodes(cluster.shell.clone());
-        cluster._tasks.spawn(volumes::provide(cluster.client.clone(), backing));
+        cluster._tasks.spawn(volumes::provide(cluster.client.clone(), backing, folder.join("volumes.log")));
         Ok((cluster, Ready { folder: folder.to_owned(), kubeconfig, host: block.host() }))
     }
 

@@ -6,6 +6,9 @@
 //! those of `wal-immediate` at once and then on `node1`.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -47,17 +50,18 @@ pub(super) async fn create_classes(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Serves claims for ever.
-pub(super) async fn provide(client: Client, backing: Backing) {
+/// Serves claims for ever; what fails is tried again, and stands in `log`.
+pub(super) async fn provide(client: Client, backing: Backing, log: PathBuf) {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     // While a node is down this fails all the time; what lasts is said once.
     let mut last = String::new();
     loop {
         ticks.tick().await;
         if let Err(error) = serve(&client, &backing).await {
-            let error = format!("volumes: {error:#}");
+            let error = format!("{error:#}\n");
             if error != last {
-                eprintln!("{error}");
+                let file = OpenOptions::new().create(true).append(true).open(&log);
+                let _ = file.and_then(|mut file| file.write_all(error.as_bytes()));
                 last = error;
             }
         }
