@@ -111,11 +111,13 @@ pub(in crate::sim) fn schedule_13_a_crash_at_every_effect_of_a_group_that_goes_e
 }
 
 #[test]
-fn schedule_13_a_collection_that_has_moved_is_where_its_acknowledged_entries_are_after_a_crash() {
+pub(in crate::sim) fn schedule_13_a_collection_that_has_moved_is_where_its_acknowledged_entries_are_after_a_crash() {
     let mut world = two();
     let (before, after) = world.serve(|life| {
         life.append(&collection(0), 1, 100, Ack::Durable);
         life.settle();
+        // Everybody was told of it.
+        life.pass(Duration::from_secs(2));
         let before = life.home(0);
         let root = life.root(before).to_owned();
         life.world.machine.break_with(&root, Faults { syncs_left: Some(0), ..Faults::default() });

@@ -23,6 +23,7 @@ fn flush(life: &mut Life<'_>) {
         life.settle();
         (0..2).for_each(|n| life.flush(&collection(n)));
         life.settle();
+        life.check();
     }
     // The sealed segment goes, the one being written stays.
     let head = life.head(0);
