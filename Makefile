@@ -1,6 +1,6 @@
 # Every target that a person types; `make` alone prints them. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test image lint fmt generate bench soak advisories
+.PHONY: help quickstart test image lint fmt generate bench scale soak advisories
 
 BENCH_ARGS = --report docs/benchmarks.md
 # So long the simulator runs in a soak.
@@ -41,6 +41,10 @@ bench: ## measure beside peers on this machine and write docs/benchmarks.md (12 
 	cargo build --release --manifest-path bench/Cargo.toml --target-dir target
 	peers=$$(scripts/setup-peers.sh) && WALSTORAGE_BIN_DIR=$(CURDIR)/target/release \
 	    target/release/walstorage-bench --peers "$$peers" $(BENCH_ARGS)
+
+scale: ## measure the operator with 2,000 pods on a control plane, and print (SCALE_ARGS=...)
+	cargo build --locked --release -p walstorage-operator -p walstorage-cluster-tests --bins
+	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/walstorage-scale $(SCALE_ARGS)
 
 soak: ## simulate (SIM_SECONDS=...), then kill, cut, fill, fail and stall over and over (SOAK_ARGS=...); sum what ran
 	@SIM_SECONDS=$(SIM_SECONDS) scripts/soak.sh $(SOAK_ARGS)

@@ -1,6 +1,7 @@
 //! WalStorage's operator. What it renders offline and what it applies in a cluster come from the same code.
 //!
-//! [`manifests`], [`render`] and [`resource`] are pure: text in, text out. [`process`] is what the long-running commands share.
+//! [`manifests`], [`render`] and [`resource`] are pure: text in, text out. [`process`] is what the long-running commands
+//! share, [`storage`] the WalStorage controller.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -9,5 +10,6 @@ pub mod manifests;
 pub mod process;
 pub mod render;
 pub mod resource;
+pub mod storage;
 pub mod webhook;
 mod yaml;

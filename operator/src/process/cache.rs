@@ -303,11 +303,13 @@ impl<K> AsPod for PartialObjectMeta<K> {}
 
 fn no_cut<K>(_: &mut K) {}
 
-/// Names of containers, and whether they are sidecars.
+/// Names of containers, whether they are sidecars, and what they may use.
 fn names(containers: &[Container]) -> Vec<Container> {
     let named = containers.iter().map(|container| Container {
         name: container.name.clone(),
         restart_policy: container.restart_policy.clone(),
+        // With the class of the pod, these decide about the sidecar's own.
+        resources: container.resources.clone(),
         ..Container::default()
     });
     named.collect()

@@ -15,6 +15,7 @@ use super::health::Health;
 use super::metrics::{self, ControllerMetrics};
 use super::options::{ControllerOptions, LeaseOptions};
 use super::{LeaseName, Shutdown, client, lead, schema, serve_health, start_logs};
+use crate::storage;
 
 /// What every controller works with. Cloned freely.
 #[derive(Clone)]
@@ -81,12 +82,8 @@ async fn controllers(context: Context, stop: CancellationToken) -> anyhow::Resul
     let caches = Caches::start(&context.client, &mut watches, &stop).await;
     context.metrics.leader.set(1);
     let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    if let Some(_caches) = caches {
-        let stop = stop.clone();
-        running.spawn(async move {
-            stop.cancelled().await;
-            Ok(())
-        });
+    if let Some(caches) = caches {
+        running.spawn(storage::run(context.clone(), caches, stop.clone()));
     }
     let mut ended = Ok(());
     while let Some(done) = running.join_next().await {

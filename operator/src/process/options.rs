@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::duration;
+use crate::webhook::patch::Settings;
 
 /// What every long-running command is told.
 #[derive(Args, Clone, Debug)]
@@ -90,6 +91,14 @@ pub struct ControllerOptions {
     #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_BACKOFF", default_value = "1m", value_parser = duration::parse)]
     pub backoff: Duration,
 
+    /// The image of the sidecars, as the webhook writes it; without it nobody can say which pods are outdated
+    #[arg(long, value_name = "IMAGE", env = "WALSTORAGE_OPERATOR_SIDECAR_IMAGE")]
+    pub sidecar_image: Option<String>,
+
+    /// The imagePullPolicy of the sidecars, as the webhook writes it
+    #[arg(long, value_name = "POLICY", env = "WALSTORAGE_OPERATOR_SIDECAR_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub sidecar_pull_policy: String,
+
     /// How long past its grace period a writer waits for the pod that holds it
     #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_HANDOVER_TIMEOUT", default_value = "120s", value_parser = duration::parse)]
     pub handover_timeout: Duration,
@@ -101,6 +110,15 @@ pub struct ControllerOptions {
     /// How long a writer may be without a directory that takes entries before its WalStorage is not ready
     #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_UNWRITABLE_AFTER", default_value = "60s", value_parser = duration::parse)]
     pub unwritable_after: Duration,
+}
+
+impl ControllerOptions {
+    /// What new sidecars are, if it was told.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<Settings> {
+        let image = self.sidecar_image.clone()?;
+        Some(Settings { image, pull_policy: self.sidecar_pull_policy.clone() })
+    }
 }
 
 impl LeaseOptions {

@@ -39,6 +39,7 @@ pub mod images;
 pub mod init;
 pub mod network;
 pub mod numbered;
+pub mod operator;
 mod pki;
 pub mod pods;
 pub mod process;

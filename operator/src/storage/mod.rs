@@ -1,0 +1,201 @@
+//! The WalStorage controller: what a user wrote becomes the ConfigMap that sidecars read, and what happens in the cluster
+//! becomes the status that a user reads.
+//!
+//! One look at a WalStorage is five steps, a module each: [`dereference`] reads, [`validate`] judges, [`build`] makes the
+//! objects, [`apply`] writes them, [`status`] says how it is. Only the first and the last two talk to the API server.
+//!
+//! 1. A refused spec changes nothing but the status: ConfigMap and pods stay as they are.
+//! 2. A stranger's ConfigMap is never written.
+//! 3. A removed URL stays in `config.toml`, draining, until no WalWriter may have entries there; the last look at that is
+//!    never answered by a cache.
+//! 4. The finalizer goes only when a list that no cache answered has no live injected pod, and the policy is done.
+//! 5. The same input gives the same objects, byte for byte.
+//! 6. Secrets are never read; nobody's pod is ever restarted.
+
+pub mod apply;
+pub mod build;
+pub mod claims;
+pub mod conditions;
+pub mod dereference;
+pub mod directories;
+pub mod finalizer;
+mod gauges;
+pub mod outdated;
+pub mod pods;
+pub mod status;
+pub mod validate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Resource as _;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use walstorage_crds::walstorage::WalStorage;
+
+use self::apply::Applied;
+use self::build::Built;
+use self::dereference::Found;
+use self::validate::Judged;
+use crate::process::cache::{Caches, Change, Kind};
+use crate::process::controller::Context;
+use crate::process::metrics::OfReconcile;
+use crate::process::work::{self, Bounds, Outcome};
+
+/// How long changes that only show in the status are gathered: hundreds of pods change together.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// A WalStorage: namespace and name.
+pub type Key = (String, String);
+
+/// Keys, and how long each may wait.
+type Keys = mpsc::Sender<(Key, Duration)>;
+
+/// Works on every WalStorage until the token is cancelled.
+///
+/// # Errors
+/// When the work panics.
+pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> anyhow::Result<()> {
+    let bounds = Bounds {
+        concurrency: usize::from(context.options.concurrency),
+        longest_wait: context.options.backoff,
+        deadline: context.options.reconcile_deadline,
+    };
+    let (sender, keys) = mpsc::channel(1024);
+    let feeder = tokio::spawn(feed(caches.clone(), sender, stop.clone()));
+    let gauges = tokio::spawn(gauges::run(Arc::clone(&context.metrics), caches.clone(), stop.clone()));
+    let controller = Arc::new(Controller { context, caches, unwritable: Mutex::default() });
+    let work = move |key: Key| {
+        let controller = Arc::clone(&controller);
+        async move { controller.look(&key).await }
+    };
+    let ended = work::run(keys, bounds, work, stop).await;
+    feeder.await?;
+    gauges.await?;
+    ended
+}
+
+/// Hands in the keys that a change concerns.
+async fn feed(caches: Caches, keys: Keys, stop: CancellationToken) {
+    let mut changes = caches.changes();
+    let mut change = Some(Change::Everything);
+    while let Some(now) = change {
+        let concerned: Vec<(Key, Duration)> = match now {
+            Change::Everything => all(&caches, |_| true),
+            Change::One(changed) => match (changed.kind, changed.storage) {
+                (Kind::Storage | Kind::ConfigMap | Kind::Writer, Some(storage)) => {
+                    vec![((changed.namespace, storage), Duration::ZERO)]
+                }
+                (Kind::Pod | Kind::Claim, Some(storage)) => vec![((changed.namespace, storage), GATHER)],
+                (Kind::Namespace, _) => {
+                    all(&caches, |storage| storage.metadata.namespace.as_ref() == Some(&changed.name))
+                }
+                (Kind::Class, _) => all(&caches, |_| true),
+                (Kind::Storage | Kind::ConfigMap | Kind::Writer | Kind::Pod | Kind::Claim, None) => Vec::new(),
+            },
+        };
+        for key in concerned {
+            if keys.send(key).await.is_err() {
+                return;
+            }
+        }
+        change = tokio::select! {
+            () = stop.cancelled() => None,
+            change = changes.next() => change,
+        };
+    }
+}
+
+fn all(caches: &Caches, of: impl Fn(&WalStorage) -> bool) -> Vec<(Key, Duration)> {
+    let storages = caches.storages.state_filter(of);
+    let keys = storages.iter().filter_map(|storage| {
+        let metadata = &storage.metadata;
+        Some(((metadata.namespace.clone()?, metadata.name.clone()?), GATHER))
+    });
+    keys.collect()
+}
+
+struct Controller {
+    context: Context,
+    caches: Caches,
+    /// Since when a storage has a writer that can write nowhere.
+    unwritable: Mutex<HashMap<Key, Timestamp>>,
+}
+
+impl Controller {
+    async fn look(&self, key: &Key) -> Outcome {
+        let (outcome, result) = match self.reconcile(key).await {
+            Ok((outcome, result)) => (outcome, result),
+            // Somebody else wrote first: the watch brings what it was.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                tracing::debug!(
+                    namespace = key.0,
+                    storage = key.1,
+                    message = status.message,
+                    "written by somebody else"
+                );
+                (Outcome::Failed, "conflict")
+            }
+            Err(error) => {
+                tracing::warn!(namespace = key.0, storage = key.1, %error, "not reconciled, tried again");
+                (Outcome::Failed, "error")
+            }
+        };
+        self.context.metrics.reconciles.get_or_create(&OfReconcile { kind: "WalStorage", result }).inc();
+        outcome
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<(Outcome, &'static str), kube::Error> {
+        let client = &self.context.client;
+        let Some(mut found) = dereference::read(client, &self.caches, key, Timestamp::now()).await? else {
+            self.unwritable.lock().remove(key);
+            return Ok((Outcome::Done, "gone"));
+        };
+        found.sidecar = self.context.options.sidecar();
+        let (mut judged, mut built) = judge(&found);
+        if !built.let_go.is_empty() {
+            found.writers = dereference::writers(client, key).await?;
+            (judged, built) = judge(&found);
+        }
+        let applied = apply::apply(client, &found, &built).await?;
+        let object = found.storage.object_ref(&());
+        for note in built.notes.iter().cloned() {
+            self.context.events.publish(object.clone(), note);
+        }
+        if let Some(kind) = built.drift() {
+            self.context.metrics.drift_reverted.get_or_create(&kind).inc();
+        }
+        let Applied::Stands(version) = applied else { return Ok((Outcome::Done, "ok")) };
+        let unwritable = self.unwritable_since(key, &found);
+        let grace = self.context.options.unwritable_after;
+        let (status, next) = status::status(&found, &judged, &built, unwritable, grace);
+        status::write(client, &found, version, status).await?;
+        if let Some(verdict) = built.verdict {
+            self.context.events.publish(object, verdict);
+        }
+        let next = next.unwrap_or(self.context.options.resync).min(self.context.options.resync);
+        Ok((Outcome::Again(next), if judged.effective.is_ok() { "ok" } else { "refused" }))
+    }
+
+    /// Since when a writer of this storage can write nowhere.
+    fn unwritable_since(&self, key: &Key, found: &Found) -> Option<Timestamp> {
+        let mut known = self.unwritable.lock();
+        if directories::unwritable(&found.writers).is_empty() {
+            known.remove(key);
+            return None;
+        }
+        Some(*known.entry(key.clone()).or_insert(found.now))
+    }
+}
+
+fn judge(found: &Found) -> (Judged, Built) {
+    let judged = validate::judge(found);
+    let built = build::build(found, &judged);
+    (judged, built)
+}
+
+#[cfg(test)]
+mod tests;

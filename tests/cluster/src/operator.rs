@@ -1,0 +1,176 @@
+//! The operator under test: the real program, against the API server of a test.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::binaries::program;
+use crate::{Connection, eventually};
+
+/// A running `walstorage-operator`. Killed and reaped on drop.
+#[derive(Debug)]
+pub struct Operator {
+    child: Child,
+    health: SocketAddr,
+    folder: TempDir,
+}
+
+impl Operator {
+    /// Starts a long-running command as an administrator, or as `user`, with `args` besides. Its own namespace is
+    /// `namespace`; its timers are short.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start(
+        command: &str,
+        connection: &Connection,
+        namespace: &str,
+        user: Option<&str>,
+        args: &[&str],
+    ) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        impersonate(connection.kubeconfig(), user, &kubeconfig)?;
+        let health = free_address()?;
+        let log = File::create(folder.path().join("log"))?;
+        let child = Command::new(program("walstorage-operator"))
+            .arg(command)
+            .args([
+                "--namespace",
+                namespace,
+                "--health",
+                &health.to_string(),
+                "--log-format",
+                "text",
+                "--log",
+                "debug,hyper=info,kube=info,tower=info,rustls=info",
+            ])
+            .args(args)
+            .env("KUBECONFIG", &kubeconfig)
+            .env("HOSTNAME", command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("the operator does not start")?;
+        Ok(Self { child, health, folder })
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Panics
+    /// When it ends before, or is not ready in time; with the end of its log.
+    pub async fn ready(&mut self) {
+        let address = self.health;
+        for _ in 0..2 {
+            let probe = async || {
+                let (status, body) = get(address, "/readyz").await?;
+                if status == 200 { Ok(()) } else { bail!("{status}: {body}") }
+            };
+            eventually("the operator is ready", probe).await;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the operator ended: {status}\n{}", self.log());
+            }
+        }
+    }
+
+    /// Asks its port of health and metrics.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        get(self.health, path).await
+    }
+
+    /// The value of a metric with these labels; nothing when there is none.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric(&self, series: &str) -> Result<Option<f64>> {
+        let (_, body) = self.get("/metrics").await?;
+        let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(line.and_then(|value| value.parse().ok()))
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a kubelet does, and returns its exit code.
+    ///
+    /// # Errors
+    /// When it was ended by a signal, or cannot be waited for.
+    pub fn stop(mut self) -> Result<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait()?.code().context("a signal ended it")
+    }
+
+    /// Kills it, as a power cut would.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the operator's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}
+
+/// An administrator's kubeconfig that speaks for somebody else.
+fn impersonate(from: &Path, user: Option<&str>, to: &PathBuf) -> Result<()> {
+    let text = std::fs::read_to_string(from)?;
+    let mut config: Value = serde_yaml::from_str(&text)?;
+    if let Some(user) = user {
+        for entry in config["users"].as_array_mut().context("a kubeconfig has users")? {
+            entry["user"]["as"] = json!(user);
+            entry["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
+        }
+    }
+    // JSON is YAML.
+    std::fs::write(to, config.to_string())?;
+    Ok(())
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+    Ok((status, body.to_owned()))
+}
