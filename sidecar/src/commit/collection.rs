@@ -1,7 +1,7 @@
 //! One collection in memory: its heads, its entries, who waits.
 //!
 //! 1. `truncated_to <= durable_head <= assigned_head`; every LSN in (truncated_to, flushed_to] is in a segment or in a gap,
-//!    every one above both up to `assigned_head` in the buffer or in a gap.
+//!    every one above both up to `assigned_head` in the buffer, in a gap, or until the log serves on the shelf.
 //! 2. At most one group of it is in flight, so no hole across directories is possible.
 //! 3. LSNs are never skipped or reused: what has one stays pending until a directory has it.
 
@@ -17,6 +17,7 @@ use super::buffer::EntryBuffer;
 use super::flush_jobs::FlushState;
 use super::producers::{LastRequest, Producers};
 use super::segments::Segment;
+use super::shelf::Shelf;
 use crate::api::{Ack, GapReason};
 use crate::format::facts::GapCause;
 use crate::types::{CollectionName, Incarnation, Lsn};
@@ -94,6 +95,8 @@ pub(crate) struct Collection {
     pub(crate) segments: Vec<Segment>,
     pub(crate) flush: FlushState,
     pub(crate) buffer: EntryBuffer,
+    /// What recovery left in the journals.
+    pub(crate) shelf: Shelf,
     /// Sorted, disjoint.
     pub(crate) gaps: Vec<Gap>,
     pub(crate) producers: Producers,
@@ -132,6 +135,7 @@ impl Collection {
             segments: Vec::new(),
             flush: FlushState::default(),
             buffer: EntryBuffer::default(),
+            shelf: Shelf::default(),
             gaps: Vec::new(),
             producers: Producers::default(),
             pending: VecDeque::new(),

@@ -35,7 +35,7 @@ impl Log {
     /// What the flush worker of `dir` does next. While something is under way: wait.
     pub(crate) fn poll_flush(&mut self, dir: DirIx, now: Instant) -> FlushWork {
         match self.stage {
-            Stage::Opening => return FlushWork::Wait(None),
+            Stage::Opening => return self.poll_shelves(dir, now),
             Stage::Serving | Stage::Stopping => {}
             Stage::Fenced(_) => return FlushWork::End,
         }
@@ -117,7 +117,7 @@ impl Log {
         self.journals.iter().all(quiet) && self.collections.iter().flatten().all(|collection| !collection.flush.busy)
     }
 
-    fn next_seal(&mut self, dir: DirIx) -> Option<FlushWork> {
+    pub(super) fn next_seal(&mut self, dir: DirIx) -> Option<FlushWork> {
         while let Some((ix, incarnation, id)) = self.journals[dir].flusher.seals.pop_front() {
             let Some(collection) = self.live(ix, incarnation) else { continue };
             let segment = collection.segments.iter().find(|segment| segment.id == id && !segment.sealed).cloned();
@@ -205,7 +205,7 @@ impl Log {
     }
 
     /// A large one alone, small ones together.
-    fn flush_planned(&mut self, dir: DirIx, first: (FlushPart, u64), why: Why, now: Instant) -> FlushWork {
+    pub(super) fn flush_planned(&mut self, dir: DirIx, first: (FlushPart, u64), why: Why, now: Instant) -> FlushWork {
         let (part, mut bytes) = first;
         if why == Why::Asked || bytes >= OWN_SEGMENT {
             return self.own_flush(dir, part, why);
@@ -299,9 +299,9 @@ impl Log {
     /// The next piece of a part of the flush under way, from `from` on.
     pub(crate) fn flush_piece(&self, dir: DirIx, part: &FlushPart, from: Lsn, now: Instant) -> Piece {
         let over = match self.stage {
-            Stage::Serving => false,
+            Stage::Opening | Stage::Serving => false,
             Stage::Stopping => self.flush.until.is_none_or(|until| until <= now),
-            Stage::Opening | Stage::Fenced(_) => true,
+            Stage::Fenced(_) => true,
         };
         if over || !self.journals[dir].takes_segments() {
             return Piece::Stop;
@@ -312,6 +312,9 @@ impl Log {
         };
         if let Some(source) = part.source {
             return self.rewrite_piece(collection, source, from, part.last);
+        }
+        if let Some(piece) = collection.shelf_piece(from, part.last) {
+            return piece;
         }
         let mut bytes = Vec::new();
         match collection.buffer.copy_some(from, part.last, PIECE, &mut bytes) {

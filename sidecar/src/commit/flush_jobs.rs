@@ -10,6 +10,7 @@ use super::answer::ChangeWaiter;
 use super::collection::{ColIx, DirIx};
 use super::read::SegmentRead;
 use super::segments::{Doomed, Segment, SegmentPath, SharedFile};
+use super::shelf::JournalRead;
 use super::sweep::SweepJob;
 use crate::format::StreamKey;
 use crate::format::header::Codec;
@@ -47,6 +48,8 @@ pub(crate) enum Why {
     Journal,
     /// Memory is short.
     Memory,
+    /// Recovery left it in the journals.
+    Recovery,
     /// The process ends.
     Stop,
     /// It has enough.
@@ -62,6 +65,7 @@ impl Why {
             Self::Asked => "asked",
             Self::Journal => "journal",
             Self::Memory => "memory",
+            Self::Recovery => "recovery",
             Self::Stop => "stop",
             Self::Due => "due",
             Self::Rewrite => "rewrite",
@@ -140,6 +144,8 @@ pub(crate) enum Piece {
     Records(Vec<u8>, Lsn, Lsn),
     /// To be read from a segment.
     Read(Box<SegmentRead>),
+    /// To be read from a journal of an earlier process.
+    Journal(Box<JournalRead>),
     /// There is no more of this part.
     End,
     /// Give the flush up.
@@ -196,6 +202,8 @@ pub(crate) struct Flushing {
     pub(super) doomed: BTreeMap<Uuid, Doomed>,
     pub(super) segments: u64,
     pub(super) jobs: u64,
+    /// Collections with something on their shelf.
+    pub(super) shelved: usize,
     /// What recovery left was looked at.
     pub(super) begun: bool,
 }

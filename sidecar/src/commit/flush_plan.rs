@@ -60,7 +60,8 @@ impl Log {
         if collection.incarnation != incarnation || collection.deleted || collection.flush.busy {
             return None;
         }
-        collection.buffer.extent(collection.durable_head, FLUSH_MOST)
+        let shelved = collection.shelf.extent(FLUSH_MOST);
+        shelved.or_else(|| collection.buffer.extent(collection.durable_head, FLUSH_MOST))
     }
 
     /// A collection got durable entries, or a flush of it ended: is there enough for the next?
@@ -148,7 +149,7 @@ impl Log {
         match why {
             Why::Asked => flusher.plan.push_front((ix, incarnation, why)),
             _ if planned => return,
-            Why::Journal | Why::Memory | Why::Stop | Why::Due | Why::Rewrite => {
+            Why::Journal | Why::Memory | Why::Recovery | Why::Stop | Why::Due | Why::Rewrite => {
                 flusher.plan.push_back((ix, incarnation, why))
             }
         }

@@ -265,6 +265,7 @@ impl Log {
         collection.flushed_to = collection.flushed_to.max(segment.last);
         collection.buffer.truncate_to(segment.last);
         let freed = (before - collection.memory()) as u64;
+        self.unshelve(ix, segment.last);
         let (id, full) = (segment.id, !segment.sealed && segment.length >= self.settings.segment_size);
         let dir = segment.dir;
         let collection = self.get_mut(ix);
@@ -321,7 +322,7 @@ impl Log {
         }
         self.look_whether_due(ix, now);
         self.get_mut(ix).flush.capped = false;
-        if self.stage == Stage::Stopping || self.flush.goal.is_some() {
+        if matches!(self.stage, Stage::Opening | Stage::Stopping) || self.flush.goal.is_some() {
             self.signal_flushers();
         }
     }

@@ -218,6 +218,7 @@ impl Log {
             collection.announced = true;
             log.placements = log.placements.max(collection.placement);
             log.memory_used += collection.memory() as u64;
+            log.flush.shelved += usize::from(!collection.shelf.is_empty());
             log.insert(collection);
         }
         log.found_segments(start.shared, start.dead_segments);

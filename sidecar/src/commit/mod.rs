@@ -25,6 +25,7 @@ pub(crate) mod revival;
 mod rewrite;
 pub(crate) mod segments;
 mod session;
+pub(crate) mod shelf;
 pub(crate) mod slots;
 pub(crate) mod space;
 pub(crate) mod stream;

@@ -56,6 +56,7 @@ impl Log {
         self.tick += 1;
         let tick = self.tick;
         let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
+        let opening = self.stage == Stage::Opening;
         let InFlight {
             kind,
             built,
@@ -160,6 +161,10 @@ impl Log {
         if !copies.is_empty() || states > 0 || kind == FrameKind::CheckpointEnd {
             self.copied(dir, copies, now);
         }
+        if self.stage == Stage::Opening {
+            // The last of what recovery left in the journals may be in segments now.
+            self.opened();
+        }
         self.close_in_turn();
         if place.new_file && self.journals[dir].used_bytes() > self.journals[dir].cleaning_mark() {
             self.signal_flushers();
@@ -169,7 +174,8 @@ impl Log {
             self.journals[dir].pool.taken += done.len;
             self.journals[dir].measured(done.took.as_secs_f64() * 1e6, acks, now);
         }
-        Tally { entries, acks, opening: kind == FrameKind::Opening || states > 0 }
+        let opened = opening && self.stage != Stage::Opening;
+        Tally { entries, acks, opening: opened || kind == FrameKind::Opening || states > 0 }
     }
 
     /// Everything a durable frame declared gone goes.
@@ -303,12 +309,19 @@ impl Log {
         }
     }
 
-    /// When every directory has done its part of the start, the next part begins, or service.
+    fn all_are_at(&self, step: &[Opening]) -> bool {
+        self.journals.iter().all(|journal| !journal.is_healthy() || step.contains(&journal.opening))
+    }
+
+    /// Whether every directory that can be written has its first frames.
+    pub(super) fn all_opened(&self) -> bool {
+        self.all_are_at(&[Opening::Done])
+    }
+
+    /// When every directory has done its part of the start, the next part begins, then what recovery left in the journals
+    /// goes to segments, then service.
     pub(super) fn opened(&mut self) {
-        let all = |log: &Self, step: &[Opening]| {
-            log.journals.iter().all(|journal| !journal.is_healthy() || step.contains(&journal.opening))
-        };
-        if all(self, &[Opening::FirstDone, Opening::Done]) {
+        if self.all_are_at(&[Opening::FirstDone, Opening::Done]) {
             let newcomers = self.journals.iter().any(|journal| journal.is_healthy() && !journal.in_use);
             for journal in &mut self.journals {
                 if journal.is_healthy() && journal.opening == Opening::FirstDone {
@@ -317,13 +330,16 @@ impl Log {
                 }
             }
         }
-        if self.stage == Stage::Opening && all(self, &[Opening::Done]) {
+        if self.stage == Stage::Opening && self.all_opened() {
             for journal in &mut self.journals {
                 journal.in_use |= journal.is_healthy();
                 // What failed on the way is probed from now on.
                 journal.upkeep_signalled = true;
             }
-            self.stage = Stage::Serving;
+            if !self.has_shelves() || mutant!(ShelvesNotAwaited) {
+                self.stage = Stage::Serving;
+            }
+            self.signal_flushers();
         }
         if self.stage != Stage::Opening && self.journals.iter().any(Journal::takes_facts) {
             // What recovery decided is durable.

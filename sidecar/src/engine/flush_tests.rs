@@ -13,6 +13,7 @@ use crate::commit::flush_jobs::{FlushWork, Target};
 use crate::directory::disk::Disk;
 use crate::directory::mem_disk::{Faults, MemDisk};
 use crate::format::header::{SegmentHeader, SegmentOf};
+use crate::recovery::budget::Budget;
 use crate::recovery::{Ready, load};
 
 const CONFIG: &str = "[storage.wal_config]\nallow_ephemeral = true\nwal_urls = [\"file:///m/a\"]\n\
@@ -224,7 +225,8 @@ fn schedule_23_what_is_in_segments_takes_no_memory_at_a_start_however_much_went_
     let ours = ready.handles[0].identity.directory;
     drop(ready);
     let held = |here: &Arc<std::collections::HashSet<uuid::Uuid>>, disk: &dyn Disk| -> usize {
-        let journal = load::load(disk, ours, here, &|_| {}, &|_| {}).unwrap();
+        let budget = Arc::new(Budget::keeping(u64::MAX));
+        let journal = load::load(disk, ours, here, &budget, &|_| {}, &|_| {}).unwrap();
         let streams = journal.streams.iter().flat_map(|stream| stream.content.found.values());
         streams.map(|found| found.entries.capacity()).sum()
     };

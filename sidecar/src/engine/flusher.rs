@@ -27,7 +27,7 @@ use crate::format::header::{SegmentHeader, SegmentOf};
 use crate::format::names::{self, CURRENT_SEGMENT};
 use crate::format::record;
 use crate::format::segment::FlushBuilder;
-use crate::recovery::Handle;
+use crate::recovery::{Handle, shelf};
 use crate::types::Lsn;
 
 /// Runs until the log has nothing more to flush. A panic is a failure of the directory.
@@ -203,6 +203,13 @@ impl<'a> SegmentWriter<'a> {
                     Piece::Records(records, first, last) => (records, first, last),
                     Piece::Read(wanted) => {
                         let (records, last) = self.read(&wanted, &mut known)?;
+                        (records, wanted.from, last)
+                    }
+                    Piece::Journal(wanted) => {
+                        let disk = self.disks.get(wanted.stretch.dir);
+                        let gone = || FlushFailure::Device("a journal's directory is not here".into());
+                        let (records, last) = shelf::read(disk.ok_or_else(gone)?.as_ref(), &wanted)
+                            .map_err(|why| FlushFailure::Device(format!("what is to be flushed: {why}")))?;
                         (records, wanted.from, last)
                     }
                     Piece::End => break,

@@ -122,10 +122,17 @@ impl Inner {
 
     /// Looks at the log, or says that it is not ready.
     pub(super) fn read_log<T>(&self, look: impl FnOnce(&Log) -> Result<T, ApiError>) -> Result<T, ApiError> {
-        match self.log.lock().as_ref() {
-            Some(log) if log.stage != Stage::Opening => look(log),
-            _ => Err(self.not_ready()),
-        }
+        let waits = match self.log.lock().as_ref() {
+            Some(log) if log.stage != Stage::Opening => return look(log),
+            Some(log) => log.waits_for_shelves(),
+            None => None,
+        };
+        // Without the lock.
+        let error = self.not_ready();
+        Err(match waits.filter(|_| error.reason == Reason::NotReady) {
+            Some(why) => ApiError::new(Reason::NotReady, why),
+            None => error,
+        })
     }
 
     /// Looks at the log at any stage.

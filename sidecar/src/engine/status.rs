@@ -111,6 +111,7 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
         Stage::Stopping => Phase::Stopping,
         Stage::Fenced(_) => Phase::Fenced,
     };
+    status.waiting_for.extend(log.waits_for_shelves());
     status.memory_used_bytes = log.memory();
     status.memory_limit_bytes = log.settings.memory_limit;
     for collection in log.iter() {

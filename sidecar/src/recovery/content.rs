@@ -4,9 +4,12 @@
 //! later does not matter.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::budget::Budget;
+use super::noted::{Noted, Spot};
 use super::released::{Known, Released};
 use crate::commit::buffer::EntryBuffer;
 use crate::commit::collection::Gap;
@@ -16,6 +19,9 @@ use crate::format::cursor::DecodeError;
 use crate::format::facts::{CollectionFact, EpochFact, Fact as _, FlushedFact, GapFact, TruncateFact};
 use crate::format::record::{Kind, RecordRef};
 use crate::types::{CollectionName, Incarnation, Lsn, NameError};
+
+/// What an entry beside the others costs beside its bytes.
+const LOOSE: usize = 48;
 
 /// Where a record stands, for "what came after this frame": epoch and session, then the frame.
 pub(crate) type Moment = (StreamKey, u64);
@@ -56,6 +62,10 @@ pub(crate) struct Found {
     pub(crate) entries: EntryBuffer,
     /// Entries that came below one that was there already: LSN and bytes.
     pub(crate) stragglers: Vec<(Lsn, Vec<u8>)>,
+    /// Bytes of memory that those take.
+    pub(super) loose: usize,
+    /// All entries, where only their places are noted.
+    pub(crate) noted: Noted,
     pub(crate) home: Option<(u64, uuid::Uuid)>,
     pub(crate) placement: u64,
     pub(crate) head: Lsn,
@@ -71,8 +81,8 @@ pub(crate) struct Found {
     pub(crate) has_entries: bool,
 }
 
-/// What one stream says.
-#[derive(Debug, Default)]
+/// What one stream says. The memory of its entries is counted until it is dropped or taken out.
+#[derive(Debug)]
 pub(crate) struct StreamContent {
     pub(crate) found: HashMap<Incarnation, Found>,
     /// The EPOCH of the highest frame that has one.
@@ -80,19 +90,41 @@ pub(crate) struct StreamContent {
     /// The highest epoch that anything in it speaks of.
     pub(crate) highest_epoch: u64,
     known: Known,
+    budget: Arc<Budget>,
+    /// Bytes of memory that its entries take.
+    held: u64,
+    counted: u64,
 }
 
 impl StreamContent {
     /// A stream of which nothing is read yet.
-    pub(crate) fn new(known: Known) -> Self {
-        Self { known, ..Self::default() }
+    pub(crate) fn new(known: Known, budget: Arc<Budget>) -> Self {
+        Self { found: HashMap::new(), epoch: None, highest_epoch: 0, known, budget, held: 0, counted: 0 }
     }
 
-    /// Takes one record of the frame `seq`. Every record of a frame that counts must be given, in order.
+    /// Counts what the frame of `length` bytes that was just taken has changed.
+    pub(crate) fn count(&mut self, length: u64) {
+        self.budget.changed(self.counted, self.held, length);
+        self.counted = self.held;
+    }
+
+    /// Nothing of it counts.
+    pub(crate) fn give_up(self) {
+        self.budget.changed(self.counted, 0, 0);
+    }
+
+    /// Takes one record of the frame `seq`, which stands at `spot`. Every record of a frame that counts must be given, in
+    /// order.
     ///
     /// # Errors
     /// When it cannot be used.
-    pub(crate) fn take(&mut self, key: StreamKey, seq: u64, record: &RecordRef<'_>) -> Result<(), ContentError> {
+    pub(crate) fn take(
+        &mut self,
+        key: StreamKey,
+        seq: u64,
+        record: &RecordRef<'_>,
+        spot: Spot,
+    ) -> Result<(), ContentError> {
         match record.kind {
             Kind::Epoch => {
                 let fact = EpochFact::decode(record)?;
@@ -112,13 +144,15 @@ impl StreamContent {
         self.highest_epoch = self.highest_epoch.max(record.incarnation.epoch().0).max(record.epoch.0);
         let flushed = if record.kind == Kind::Flushed { Some(FlushedFact::decode(record)?) } else { None };
         let is_here = flushed.is_some_and(|fact| self.known.is_here(&fact));
+        let notes = self.budget.notes();
         let found = self.found(record)?;
+        let before = found.memory();
         // A flush says how far the segments go, not how far the collection goes.
         if !matches!(record.kind, Kind::Gap | Kind::Flushed) {
             found.last_seen = (key, seq);
         }
         match record.kind {
-            Kind::Data => found.entry(record),
+            Kind::Data => found.entry(record, notes.then_some(spot)),
             Kind::Collection => {
                 let fact = CollectionFact::decode(record)?;
                 found.head = found.head.max(record.lsn);
@@ -162,6 +196,8 @@ impl StreamContent {
                 }
             }
         }
+        let after = found.memory();
+        self.held = self.held + after - before;
         Ok(())
     }
 
@@ -182,6 +218,8 @@ impl Found {
             name,
             entries: EntryBuffer::default(),
             stragglers: Vec::new(),
+            loose: 0,
+            noted: Noted::default(),
             home: None,
             placement: 0,
             head: Lsn::ZERO,
@@ -196,7 +234,22 @@ impl Found {
         }
     }
 
-    fn entry(&mut self, record: &RecordRef<'_>) {
+    /// Bytes of memory that its entries take.
+    fn memory(&self) -> u64 {
+        (self.entries.capacity() + self.loose) as u64
+    }
+
+    /// The lowest and the highest LSN of the entries that are kept or noted.
+    pub(crate) fn span(&self) -> Option<(Lsn, Lsn)> {
+        let loose = || self.stragglers.iter().map(|(lsn, _)| *lsn);
+        let noted = self.noted.span();
+        let first = self.entries.first().into_iter().chain(loose()).chain(noted.map(|(first, _)| first)).min()?;
+        let last = self.entries.last().into_iter().chain(loose()).chain(noted.map(|(_, last)| last)).max()?;
+        Some((first, last))
+    }
+
+    /// `note`: only where it stands is kept.
+    fn entry(&mut self, record: &RecordRef<'_>, note: Option<Spot>) {
         self.has_entries = true;
         let lsn = record.lsn;
         if !record.producer_id.is_empty() {
@@ -207,11 +260,15 @@ impl Found {
         if self.released.has(lsn) {
             return;
         }
-        if self.entries.last().is_none_or(|last| last < lsn) {
+        if let Some(spot) = note {
+            self.noted.push(record, spot);
+        } else if self.entries.last().is_none_or(|last| last < lsn) {
             let raw = record.raw();
             self.entries.push(lsn, raw.len(), |out| out.extend_from_slice(raw));
         } else {
-            self.stragglers.push((lsn, record.raw().to_vec()));
+            let raw = record.raw().to_vec();
+            self.loose += raw.len() + LOOSE;
+            self.stragglers.push((lsn, raw));
         }
     }
 
@@ -220,7 +277,13 @@ impl Found {
         if self.entries.first().is_some_and(|lsn| lsn >= first) {
             self.entries.truncate_to(last);
         }
-        self.stragglers.retain(|(lsn, _)| *lsn < first || *lsn > last);
+        let loose = &mut self.loose;
+        self.stragglers.retain(|(lsn, raw)| {
+            let kept = *lsn < first || *lsn > last;
+            *loose -= if kept { 0 } else { raw.len() + LOOSE };
+            kept
+        });
+        self.noted.release(first, last);
     }
 
     /// The highest sequence of a producer wins; of one batch the first entry.

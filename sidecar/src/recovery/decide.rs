@@ -6,10 +6,11 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::budget::Budget;
 use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
-use super::{Context, Handle, Waiting, shared};
+use super::{Context, Handle, Waiting, shared, shelf};
 use crate::ambient;
 use crate::api::{DamageReport, JournalIo, LostRange};
 use crate::commit::collection::Collection;
@@ -17,9 +18,11 @@ use crate::commit::flush_jobs::Flusher;
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity as LogIdentity, Settings, Start};
 use crate::commit::segments::Segment;
+use crate::commit::shelf::Shelf;
 use crate::commit::slots::Pool;
 use crate::commit::stream::Stream;
 use crate::commit::wear::Wear;
+use crate::directory::disk::SharedDisk;
 use crate::directory::identity::{Identity, JOURNAL};
 use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
 use crate::format::names::SlotName;
@@ -73,25 +76,19 @@ fn close(stream: &LoadedStream) -> Option<Close> {
 /// A stream's files and the highest LSNs in them, what was saved of damaged frames included.
 fn old_stream(stream: &LoadedStream) -> OldStream {
     let mut heads: HashMap<Incarnation, Lsn> = HashMap::new();
+    let mut firsts: HashMap<Incarnation, Lsn> = HashMap::new();
     for (incarnation, found) in &stream.content.found {
-        let loose = found.stragglers.iter().map(|(lsn, _)| *lsn).max();
-        if let Some(head) = found.entries.last().max(loose) {
-            heads.insert(*incarnation, head);
+        if let Some((first, last)) = found.span() {
+            heads.insert(*incarnation, last);
+            firsts.insert(*incarnation, first);
         }
     }
-    for raw in stream.losses.iter().flat_map(|loss| &loss.salvage.records) {
-        if let Ok((record, _)) = record::decode(raw)
+    for saved in stream.losses.iter().flat_map(|loss| &loss.salvage.records) {
+        if let Ok((record, _)) = record::decode(&saved.raw)
             && record.kind == record::Kind::Data
         {
             let head = heads.entry(record.incarnation).or_default();
             *head = record.lsn.max(*head);
-        }
-    }
-    let mut firsts: HashMap<Incarnation, Lsn> = HashMap::new();
-    for (incarnation, found) in &stream.content.found {
-        let loose = found.stragglers.iter().map(|(lsn, _)| *lsn);
-        if let Some(first) = found.entries.first().into_iter().chain(loose).min() {
-            firsts.insert(*incarnation, first);
         }
     }
     OldStream { key: stream.key, files: stream.files.clone(), heads, firsts }
@@ -109,6 +106,7 @@ pub(super) fn decide(
     mut places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
+    budget: &Budget,
 ) -> Result<Decided, Box<Waiting>> {
     let wal = &context.config.wal;
     let keep = wal.on_damage == walstorage_crds::config::OnDamage::Gap;
@@ -184,6 +182,11 @@ pub(super) fn decide(
             Err(why) => warnings.push(format!("{}: {why}", place.opened.wanted.url)),
         }
     }
+    let disks: Vec<SharedDisk> = places.iter().map(|place| place.opened.disk.0.clone()).collect();
+    let home = |uuid: Uuid| home_of.get(&uuid).copied();
+    if let Err(why) = shelf::fill(&mut merged.collections, &disks, home, budget, context.memory_limit) {
+        return Err(Box::new(Waiting { reasons: vec![why], damage, warnings, ..Waiting::default() }));
+    }
     let mut collections = Vec::new();
     let mut untold = Vec::new();
     for merged in merged.collections {
@@ -194,13 +197,6 @@ pub(super) fn decide(
         // Homes of forgotten directories were moved above; what is left without one lived where nothing is known of.
         let home = home_of.get(&merged.home).copied().unwrap_or(0);
         collections.push(merged.into_collection(home, &home_of));
-    }
-    let memory: u64 = collections.iter().map(|collection| collection.buffer.capacity() as u64).sum();
-    if memory > context.memory_limit {
-        warnings.push(format!(
-            "the entries replayed use {memory} bytes, the bound is {}: appends are refused until truncation brings it below",
-            context.memory_limit
-        ));
     }
     let (grant, holder) = match (&context.grant, epoch) {
         (Some(grant), _) => (grant.epoch, grant.holder.clone()),
@@ -358,8 +354,9 @@ fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> V
         let damage = &lost.loss.damage;
         let name = SlotName { key: lost.key, file: damage.file };
         let file = place.opened.disk.0.display(&Path::new(JOURNAL).join(name.to_string()));
-        let mut named = named_in(&lost.loss.salvage.records);
-        named.extend(named_in(&lost.loss.salvage.partial));
+        let salvage = &lost.loss.salvage;
+        let mut named = named_in(salvage.records.iter().map(|saved| &saved.raw));
+        named.extend(named_in(&salvage.partial));
         if damage.most_entries() > lost.loss.salvage.entries {
             named.push((None, None));
         }
@@ -395,7 +392,7 @@ fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> V
 }
 
 /// Collections and LSNs of records that are readable in a damaged frame.
-fn named_in(records: &[Vec<u8>]) -> Vec<LostRange> {
+fn named_in<'a>(records: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<LostRange> {
     let mut named: Vec<LostRange> = Vec::new();
     for raw in records {
         let Ok((record, _)) = record::decode(raw) else { continue };
@@ -429,7 +426,9 @@ fn sentence(report: &DamageReport) -> String {
 
 impl MergedCollection {
     fn into_collection(self, home: usize, directories: &HashMap<Uuid, usize>) -> Collection {
+        let shelf = Shelf::new(shelf::stretches(&self, |uuid| directories.get(&uuid).copied()));
         let mut collection = Collection::new(self.name, self.incarnation, home, self.placement);
+        collection.shelf = shelf;
         collection.move_number = self.move_number;
         collection.truncated_to = self.truncated_to;
         collection.flushed_to = self.flushed_to;

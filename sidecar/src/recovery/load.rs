@@ -1,30 +1,29 @@
-//! Reading the journal of one directory: every slot is synced, dropped from the page cache and read from the device,
-//! newest stream first, because a stream ends where its successor says.
+//! Reading the journal of one directory, newest stream first, because a stream ends where its successor says.
 //!
-//! Memory: two files at a time (one is read while the other is looked through), beside the entries that count.
+//! Memory: what [`super::read`] takes, and the entries that count as far as there is room for them ([`super::budget`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
+use super::budget::Budget;
 use super::content::{ContentError, StreamContent};
+use super::noted::Spot;
+use super::read::{self, io_error, path_of};
 use super::released::Known;
-use crate::ambient;
+use super::salvage::{Loss, Salvage, keep_whole_batches};
 use crate::commit::reserve::is_reserve;
-use crate::directory::disk::{Disk, DiskFile};
+use crate::directory::disk::Disk;
 use crate::directory::identity::JOURNAL;
-use crate::format::facts::{AcceptedDamage, Close, EpochFact, Fact as _};
+use crate::format::facts::{AcceptedDamage, Close};
+use crate::format::frame::FrameHeader;
 use crate::format::limits::{MAX_FRAME, PAGE};
 use crate::format::names::SlotName;
-use crate::format::record::{self, Kind, RecordRef};
-use crate::format::scan::{self, Frame, MustStop, ReadFailed, SlotScan, Source};
+use crate::format::scan::{self, Frame, MustStop, Place, SlotScan};
 use crate::format::stream::{self, ClosedAt, Damage, FrameAt, Verdict};
 use crate::format::{StreamId, StreamKey};
-use crate::types::{CollectionName, Epoch, Lsn};
-
-/// Bytes read at a time.
-const READ: usize = 4 << 20;
+use crate::types::Epoch;
 
 /// Why a directory's journal cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +54,9 @@ pub(crate) enum LoadError {
         /// What was found.
         source: ContentError,
     },
+    /// There is not enough memory for the entries: they are to be noted instead.
+    #[error("there is not enough memory for the entries")]
+    TooMuch,
     /// A file of another directory was put here.
     #[error("{path} belongs to directory {theirs}, not to {ours}: take it away")]
     Misplaced {
@@ -65,36 +67,6 @@ pub(crate) enum LoadError {
         /// Where it lies.
         ours: uuid::Uuid,
     },
-}
-
-/// What is left of damaged frames: the records whose own checksum holds.
-#[derive(Debug, Default)]
-pub(crate) struct Salvage {
-    /// Whole batches, and facts.
-    pub(crate) records: Vec<Vec<u8>>,
-    /// DATA among them.
-    pub(crate) entries: u64,
-    /// DATA of batches that are not whole: nobody gets them, but they say what is damaged.
-    pub(crate) partial: Vec<Vec<u8>>,
-}
-
-/// A place where the stream is damaged, and what could be saved there.
-#[derive(Debug)]
-pub(crate) struct Loss {
-    pub(crate) damage: Damage,
-    pub(crate) salvage: Salvage,
-    /// An earlier start recorded it as gaps already.
-    pub(crate) accepted: bool,
-}
-
-impl Loss {
-    /// What was saved of EPOCH records, with the frame.
-    pub(crate) fn epochs(&self) -> impl Iterator<Item = (u64, EpochFact)> {
-        let records = self.salvage.records.iter().filter_map(|raw| Some(record::decode(raw).ok()?.0));
-        records
-            .filter(|record| record.kind == Kind::Epoch)
-            .filter_map(|record| Some((self.damage.first_seq, EpochFact::decode(&record).ok()?)))
-    }
 }
 
 /// One stream as read.
@@ -124,55 +96,8 @@ pub(crate) struct LoadedJournal {
     pub(crate) highest_epoch: u64,
 }
 
-/// A file in memory, and the ranges of it that could not be read.
-#[derive(Default)]
-struct FileBytes {
-    bytes: Vec<u8>,
-    bad: Vec<(u64, u64)>,
-}
-
-impl Source for FileBytes {
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], ReadFailed> {
-        let end = offset + length as u64;
-        match self.bad.iter().find(|(from, to)| *from < end && offset < *to) {
-            Some((from, to)) => Err(ReadFailed(format!("bytes {from} to {to}"))),
-            None => {
-                let rest = self.bytes.get(offset as usize..).unwrap_or_default();
-                Ok(rest.get(..length).unwrap_or(rest))
-            }
-        }
-    }
-}
-
-impl FileBytes {
-    /// Reads all of `file`; what the device refuses is noted page by page.
-    fn fill(&mut self, file: &dyn DiskFile, progress: &dyn Fn(u64)) -> io::Result<()> {
-        let len = file.len()? as usize;
-        self.bad.clear();
-        self.bytes.resize(len, 0);
-        for from in (0..len).step_by(READ) {
-            let to = (from + READ).min(len);
-            if file.read_at(from as u64, &mut self.bytes[from..to]).is_err() {
-                for page in (from..to).step_by(PAGE) {
-                    let end = (page + PAGE).min(to);
-                    if file.read_at(page as u64, &mut self.bytes[page..end]).is_err() {
-                        self.bytes[page..end].fill(0);
-                        self.bad.push((page as u64, end as u64));
-                    }
-                }
-            }
-            progress((to - from) as u64);
-        }
-        Ok(())
-    }
-}
-
 /// Reads the journal of the directory `ours`. `progress` is told bytes as they are read. What is in segments of the
-/// directories `here` is left out.
+/// directories `here` is left out; how the rest is kept says `budget`.
 ///
 /// # Errors
 /// See [`LoadError`]. Ranges that cannot be read are damage, no error.
@@ -180,10 +105,11 @@ pub(crate) fn load(
     disk: &dyn Disk,
     ours: uuid::Uuid,
     here: &Arc<HashSet<uuid::Uuid>>,
+    budget: &Arc<Budget>,
     total: &dyn Fn(u64),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<LoadedJournal, LoadError> {
-    let mut loader = Loader { disk, ours, known: Known::new(here), progress, bytes: FileBytes::default() };
+    let mut loader = Loader { disk, ours, known: Known::new(here), budget, progress };
     let journal = Path::new(JOURNAL);
     let entries = match disk.list(journal) {
         Ok(entries) => entries,
@@ -232,7 +158,7 @@ pub(crate) fn load(
         };
         loaded.streams.push(LoadedStream { key, id, files, content, losses, close });
     }
-    missing_streams(&mut loaded, &closes, &accepted, oldest);
+    missing_streams(&mut loaded, &closes, &accepted, oldest, budget);
     loaded.accepted = accepted;
     Ok(loaded)
 }
@@ -251,6 +177,7 @@ fn missing_streams(
     closes: &HashMap<StreamId, Close>,
     accepted: &[AcceptedDamage],
     oldest: (Epoch, u32),
+    budget: &Arc<Budget>,
 ) {
     let mut missing: Vec<&Close> = closes
         .values()
@@ -275,7 +202,7 @@ fn missing_streams(
             key: close.key,
             id: Some(close.stream),
             files: Vec::new(),
-            content: StreamContent::default(),
+            content: StreamContent::new(Known::default(), Arc::clone(budget)),
             losses: vec![Loss { damage, salvage: Salvage::default(), accepted: known }],
             close: ClosedAt { frame_seq: close.frame_seq, crc: close.crc },
         });
@@ -283,69 +210,12 @@ fn missing_streams(
     loaded.streams.sort_by_key(|stream| std::cmp::Reverse(stream.key));
 }
 
-fn io_error(disk: &dyn Disk, what: &'static str, name: SlotName) -> impl FnOnce(io::Error) -> LoadError + use<> {
-    let path = disk.display(&Path::new(JOURNAL).join(name.to_string()));
-    move |source| LoadError::Io { what, path, source }
-}
-
-fn read_file(
-    disk: &dyn Disk,
-    name: SlotName,
-    bytes: &mut FileBytes,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(), LoadError> {
-    let path = Path::new(JOURNAL).join(name.to_string());
-    let file = disk.open(&path).map_err(io_error(disk, "open", name))?;
-    // After a SIGKILL an unsynced frame is readable, would be served, and could vanish in a later power cut.
-    file.sync_data().map_err(io_error(disk, "sync", name))?;
-    // Where the advice is refused the pages are those just synced.
-    let _ = file.drop_cache();
-    bytes.fill(file.as_ref(), progress).map_err(io_error(disk, "read", name))
-}
-
-/// Reads files in order on a thread of its own, one ahead of the one that is looked through; two buffers go round.
-fn read_in_order(
-    disk: &dyn Disk,
-    slots: &[(SlotName, u64)],
-    progress: &(dyn Fn(u64) + Sync),
-    mut look: impl FnMut(SlotName, &mut FileBytes) -> Result<(), LoadError>,
-) -> Result<(), LoadError> {
-    if ambient::on_one_thread() {
-        let mut bytes = FileBytes::default();
-        return slots.iter().try_for_each(|&(name, _)| {
-            read_file(disk, name, &mut bytes, progress)?;
-            look(name, &mut bytes)
-        });
-    }
-    std::thread::scope(|scope| {
-        let (filled, to_look_at) = mpsc::sync_channel(0);
-        let (emptied, to_fill) = mpsc::channel();
-        scope.spawn(move || {
-            for &(name, _) in slots {
-                let mut bytes: FileBytes = to_fill.try_recv().unwrap_or_default();
-                let read = read_file(disk, name, &mut bytes, progress).map(|()| bytes);
-                let failed = read.is_err();
-                if filled.send(read).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        for (&(name, _), read) in slots.iter().zip(to_look_at) {
-            let mut bytes = read?;
-            look(name, &mut bytes)?;
-            // The reader may be done.
-            let _ = emptied.send(bytes);
-        }
-        Ok(())
-    })
-}
-
 struct Loader<'a> {
     disk: &'a dyn Disk,
     ours: uuid::Uuid,
     known: Known,
+    budget: &'a Arc<Budget>,
     progress: &'a (dyn Fn(u64) + Sync),
-    bytes: FileBytes,
 }
 
 /// Id, content, verdict, losses, and which of the files are needed.
@@ -353,22 +223,17 @@ type Judged = (Option<StreamId>, StreamContent, Verdict, Vec<Loss>, Vec<bool>);
 
 impl Loader<'_> {
     fn path(&self, name: SlotName) -> PathBuf {
-        self.disk.display(&Path::new(JOURNAL).join(name.to_string()))
+        self.disk.display(&path_of(name))
     }
 
     fn io(&self, what: &'static str, name: SlotName) -> impl FnOnce(io::Error) -> LoadError + use<> {
         io_error(self.disk, what, name)
     }
 
-    fn read(&mut self, name: SlotName) -> Result<(), LoadError> {
-        read_file(self.disk, name, &mut self.bytes, self.progress)
-    }
-
     /// The stream's id, from the first of its files that has a header.
-    fn id(&mut self, slots: &[(SlotName, u64)]) -> Result<Option<StreamId>, LoadError> {
+    fn id(&self, slots: &[(SlotName, u64)]) -> Result<Option<StreamId>, LoadError> {
         for &(name, _) in slots {
-            let path = Path::new(JOURNAL).join(name.to_string());
-            let file = self.disk.open(&path).map_err(self.io("open", name))?;
+            let file = self.disk.open(&path_of(name)).map_err(self.io("open", name))?;
             let mut page = vec![0; PAGE];
             let Ok(read) = file.read_at(0, &mut page) else { continue };
             if let Ok(Ok(header)) = scan::read_header(&mut &page[..read], name) {
@@ -379,7 +244,7 @@ impl Loader<'_> {
     }
 
     fn stream(
-        &mut self,
+        &self,
         key: StreamKey,
         slots: &[(SlotName, u64)],
         closes: &HashMap<StreamId, Close>,
@@ -394,15 +259,18 @@ impl Loader<'_> {
         let id = id.or(close.map(|close| close.stream));
         let close = close.filter(|_| !mutant!(ClosesIgnored));
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
-        let mut content = StreamContent::new(self.known.clone());
+        let mut content = self.content();
         let mut scans: Vec<SlotScan> = Vec::new();
-        read_in_order(self.disk, slots, self.progress, |name, bytes| {
+        read::in_order(self.disk, slots, self.progress, |name, window| {
             let mut error = None;
-            let scanned = scan::scan_slot(bytes, name, id, |frame| {
-                if error.is_none() {
+            let scanned = scan::scan_slot(window, name, id, |frame| {
+                if error.is_none() && !self.budget.is_over() {
                     error = take_frame(&mut content, key, frame).err();
                 }
             });
+            if self.budget.is_over() {
+                return Err(LoadError::TooMuch);
+            }
             let scanned = scanned.map_err(|source| LoadError::Newer { path: self.path(name), source })?;
             if let Some(source) = error {
                 return Err(LoadError::Content { path: self.path(name), source });
@@ -423,12 +291,13 @@ impl Loader<'_> {
         let whole = scans.iter().flat_map(|scan| &scan.places).filter(|place| place.fault.is_none()).count();
         if whole != verdict.accepted.len() {
             // Some whole frame does not count, behind the end or up to the floor: gather again, without it.
+            content.give_up();
             content = self.again(key, slots, &scans, &verdict)?;
         }
         let mut losses = Vec::new();
         for damage in &verdict.damage {
             let salvage = match damage.at {
-                Some(at) => self.salvage(slots, &scans, at)?,
+                Some(at) => self.salvage(slots, &scans, at),
                 None => Salvage::default(),
             };
             let last = damage.last_seq.unwrap_or(i64::MAX as u64);
@@ -440,43 +309,53 @@ impl Loader<'_> {
         Ok((id, content, verdict, losses, needed))
     }
 
+    fn content(&self) -> StreamContent {
+        StreamContent::new(self.known.clone(), Arc::clone(self.budget))
+    }
+
     /// Gathers only the frames that count.
     fn again(
-        &mut self,
+        &self,
         key: StreamKey,
         slots: &[(SlotName, u64)],
         scans: &[SlotScan],
         verdict: &Verdict,
     ) -> Result<StreamContent, LoadError> {
-        let mut content = StreamContent::new(self.known.clone());
-        for (index, (&(name, _), scanned)) in slots.iter().zip(scans).enumerate() {
-            let counts = |at: &&FrameAt| at.scan == index;
-            let offsets: Vec<_> = verdict.accepted.iter().filter(counts).map(|at| scanned.places[at.place]).collect();
+        let mut content = self.content();
+        for at in &verdict.accepted {
+            let ((name, _), scanned) = (slots[at.scan], &scans[at.scan]);
+            let place = scanned.places[at.place];
             let Ok(header) = &scanned.header else { continue };
-            if offsets.is_empty() {
-                continue;
-            }
-            self.read(name)?;
-            for place in offsets {
-                let block = self.bytes.bytes.get(place.offset as usize..).unwrap_or_default();
-                if let Ok(frame) = scan::parse_frame(block, &place.head, &header.marker) {
-                    take_frame(&mut content, key, &frame)
-                        .map_err(|source| LoadError::Content { path: self.path(name), source })?;
-                }
+            let block = read::frame(self.disk, name, place.offset, place.head.length).map_err(self.io("read", name))?;
+            let changed = |error| self.io("read", name)(io::Error::new(io::ErrorKind::InvalidData, error));
+            let frame = scan::parse_frame(&block, &place.head, &header.marker).map_err(changed)?;
+            take_frame(&mut content, key, &frame)
+                .map_err(|source| LoadError::Content { path: self.path(name), source })?;
+            if self.budget.is_over() {
+                return Err(LoadError::TooMuch);
             }
         }
         Ok(content)
     }
 
     /// The records of a damaged frame whose own checksum holds: facts, and whole batches.
-    fn salvage(&mut self, slots: &[(SlotName, u64)], scans: &[SlotScan], at: FrameAt) -> Result<Salvage, LoadError> {
+    fn salvage(&self, slots: &[(SlotName, u64)], scans: &[SlotScan], at: FrameAt) -> Salvage {
         let (name, _) = slots[at.scan];
-        let place = scans[at.scan].places[at.place];
-        self.read(name)?;
-        let block = self.bytes.bytes.get(place.offset as usize..).unwrap_or_default();
-        let records: Vec<RecordRef<'_>> = scan::salvage(block, &place.head).map_while(Result::ok).collect();
-        Ok(keep_whole_batches(&records))
+        let Place { offset, head, .. } = scans[at.scan].places[at.place];
+        let length = head.length.min(MAX_FRAME as u32);
+        // What cannot be read cannot be saved.
+        let block = read::frame(self.disk, name, offset, length).unwrap_or_default();
+        let records = scan::salvage(&block, &head).map_while(Result::ok);
+        let records: Vec<_> = records
+            .map(|record| (record, Spot { file: name.file, offset: offset + place_in(&block, record.raw()) }))
+            .collect();
+        keep_whole_batches(&records)
     }
+}
+
+/// Where a part of a block begins in it.
+fn place_in(block: &[u8], part: &[u8]) -> u64 {
+    (part.as_ptr() as usize - block.as_ptr() as usize) as u64
 }
 
 /// For each file of a stream whether a frame in it counts, or could tell something. Of a damaged stream every file is.
@@ -490,46 +369,13 @@ fn which_are_needed(scans: &[SlotScan], verdict: &Verdict, close: Option<ClosedA
     scans.iter().map(|scan| !whole || needed(scan) || (blank(scan) && Some(scan.file) < last)).collect()
 }
 
-/// Which records of a damaged frame to keep. Where the record before a batch is bad, the batch may have begun with it.
-fn keep_whole_batches(records: &[RecordRef<'_>]) -> Salvage {
-    let good = |record: &RecordRef<'_>| {
-        record.crc_holds() && (record.kind == Kind::Epoch || CollectionName::new(record.collection_id).is_ok())
-    };
-    let mut kept = Salvage::default();
-    let mut index = 0;
-    while let Some(record) = records.get(index) {
-        let is_data = record.kind == Kind::Data;
-        let wanted = if is_data { record.batch_end.0.saturating_sub(record.lsn.0) + 1 } else { 1 };
-        let batch = usize::try_from(wanted).ok().and_then(|wanted| records.get(index..index.checked_add(wanted)?));
-        let begins = !is_data
-            || record.batch_end == Lsn::ZERO
-            || match index.checked_sub(1).map(|before| &records[before]) {
-                None => true,
-                Some(before) => good(before) && (before.kind != Kind::Data || before.batch_end != record.batch_end),
-            };
-        let continues = |(i, part): (usize, &RecordRef<'_>)| {
-            good(part) && part.lsn.0 == record.lsn.0 + i as u64 && part.incarnation == record.incarnation
-        };
-        match batch {
-            Some(batch) if begins && batch.iter().enumerate().all(continues) => {
-                kept.records.extend(batch.iter().map(|part| part.raw().to_vec()));
-                kept.entries += if is_data { wanted } else { 0 };
-                index += batch.len();
-            }
-            _ => {
-                if is_data && good(record) {
-                    kept.partial.push(record.raw().to_vec());
-                }
-                index += 1;
-            }
-        }
-    }
-    kept
-}
-
 fn take_frame(content: &mut StreamContent, key: StreamKey, frame: &Frame<'_>) -> Result<(), ContentError> {
+    let FrameHeader { frame_seq, file, offset, .. } = frame.head.header;
     for record in frame.records() {
-        content.take(key, frame.head.header.frame_seq, &record?)?;
+        let record = record?;
+        let spot = Spot { file, offset: offset + place_in(frame.block(), record.raw()) };
+        content.take(key, frame_seq, &record, spot)?;
     }
+    content.count(frame.block().len() as u64);
     Ok(())
 }

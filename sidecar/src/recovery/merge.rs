@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::content::{Found, FoundSegments, Moment};
-use super::load::{LoadedJournal, Loss};
+use super::load::LoadedJournal;
+use super::noted::{self, Noted, Whereabouts};
+use super::salvage::Loss;
 use crate::commit::buffer::EntryBuffer;
 use crate::commit::collection::Gap;
 use crate::commit::producers::Producers;
 use crate::format::StreamKey;
 use crate::format::facts::{FlushedFact, GapCause};
-use crate::format::record;
+use crate::format::record::{self, RecordRef};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
 /// One directory's part.
@@ -40,6 +42,8 @@ pub(crate) struct MergedCollection {
     pub(crate) truncated_to: Lsn,
     pub(crate) head: Lsn,
     pub(crate) entries: EntryBuffer,
+    /// Where the entries are that are not in memory.
+    pub(crate) noted: Vec<Whereabouts>,
     pub(crate) gaps: Vec<Gap>,
     /// Segments that are needed, by first LSN: what their facts say, and the last LSN.
     pub(crate) segments: Vec<(FlushedFact, Lsn)>,
@@ -91,10 +95,10 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
         for mut stream in journal.streams {
             for loss in stream.losses.drain(..) {
                 if keep_salvage || loss.accepted {
-                    for raw in &loss.salvage.records {
-                        if let Ok((record, _)) = record::decode(raw) {
+                    for saved in &loss.salvage.records {
+                        if let Ok((record, _)) = record::decode(&saved.raw) {
                             // Records that hold were written by a writer: nothing in them can be refused.
-                            let _ = stream.content.take(stream.key, loss.damage.first_seq, &record);
+                            let _ = stream.content.take(stream.key, loss.damage.first_seq, &record, saved.spot);
                         }
                     }
                 }
@@ -172,6 +176,7 @@ impl Parts {
             truncated_to: Lsn::ZERO,
             head: Lsn::ZERO,
             entries: EntryBuffer::default(),
+            noted: Vec::new(),
             gaps: Vec::new(),
             segments: Vec::new(),
             flushed_to: Lsn::ZERO,
@@ -182,13 +187,16 @@ impl Parts {
             last_seen: Moment::default(),
         };
         let mut requests = Vec::new();
-        let mut runs: Vec<(StreamKey, EntryBuffer)> = Vec::new();
-        let mut loose: Vec<(StreamKey, Lsn, Vec<u8>)> = Vec::new();
+        let mut runs: Vec<EntryBuffer> = Vec::new();
+        let mut loose: Vec<(Lsn, Vec<u8>)> = Vec::new();
+        let mut places: Vec<(Uuid, StreamKey, Noted)> = Vec::new();
         for (directory, key, found) in parts {
             let Found {
                 name: _,
                 entries,
                 stragglers,
+                loose: _,
+                noted,
                 home: _,
                 placement,
                 head,
@@ -212,8 +220,11 @@ impl Parts {
                 merged.has_entries_in.push(directory);
             }
             requests.extend(producers);
-            runs.push((key, entries));
-            loose.extend(stragglers.into_iter().map(|(lsn, raw)| (key, lsn, raw)));
+            runs.push(entries);
+            loose.extend(stragglers);
+            if !noted.is_empty() {
+                places.push((directory, key, noted));
+            }
         }
         // The order of requests decides which producers are remembered when there are too many.
         requests.sort_by_key(|(_, request)| (request.first, request.seq));
@@ -224,19 +235,21 @@ impl Parts {
         normalise(&mut merged.gaps, merged.truncated_to);
         let dead = merged.take_segments(segments);
         let below = merged.truncated_to.max(merged.flushed_to);
-        for (_, run) in &mut runs {
+        for run in &mut runs {
             run.truncate_to(below);
         }
-        runs.retain(|(_, run)| run.entries() > 0);
-        runs.sort_by_key(|(_, run)| run.first());
-        let disjoint = runs.windows(2).all(|pair| pair[0].1.last() < pair[1].1.first());
+        runs.retain(|run| run.entries() > 0);
+        loose.retain(|(lsn, _)| *lsn > below);
+        runs.sort_by_key(EntryBuffer::first);
+        let disjoint = runs.windows(2).all(|pair| pair[0].last() < pair[1].first());
         if disjoint && loose.is_empty() {
-            for (_, run) in runs {
+            for run in runs {
                 merged.entries.extend(run);
             }
         } else {
-            merged.entries = interleave(&merged.name, runs, loose, below, contradictions);
+            merged.entries = interleave(&merged.name, runs, loose, contradictions);
         }
+        merged.noted = noted::resolve(&merged.name, &mut places, below, contradictions);
         merged.holes = holes(&merged);
         (merged, dead)
     }
@@ -297,37 +310,41 @@ fn normalise(gaps: &mut Vec<Gap>, truncated_to: Lsn) {
     *gaps = joined;
 }
 
-/// One run of the entries of several that overlap.
+/// One run of the entries of several that overlap: each is let go of as it is copied.
 fn interleave(
     name: &CollectionName,
-    runs: Vec<(StreamKey, EntryBuffer)>,
-    loose: Vec<(StreamKey, Lsn, Vec<u8>)>,
-    truncated_to: Lsn,
+    mut runs: Vec<EntryBuffer>,
+    mut loose: Vec<(Lsn, Vec<u8>)>,
     contradictions: &mut Vec<String>,
 ) -> EntryBuffer {
-    let mut entries: BTreeMap<Lsn, (u64, u32, Vec<u8>)> = BTreeMap::new();
-    let runs = runs.iter().flat_map(|(_, run)| run.iter(Lsn::ZERO).map(|(lsn, raw)| (lsn, raw.to_vec())));
-    let loose = loose.into_iter().map(|(_, lsn, raw)| (lsn, raw));
-    for (lsn, raw) in runs.chain(loose).filter(|(lsn, _)| *lsn > truncated_to) {
-        let Ok((record, _)) = record::decode(&raw) else { continue };
-        let (epoch, crc) = (record.epoch.0, record.crc);
-        match entries.get(&lsn) {
-            Some((_, known, _)) if *known == crc => {}
-            Some((known_epoch, ..)) => {
-                contradictions.push(format!(
-                    "LSN {lsn} of {:?} was found with two contents, of epochs {known_epoch} and {epoch}: the higher counts",
-                    name.as_str()
-                ));
-                if epoch > *known_epoch {
-                    entries.insert(lsn, (epoch, crc, raw));
+    loose.sort_by_key(|(lsn, _)| *lsn);
+    let mut loose = loose.into_iter().peekable();
+    let mut buffer = EntryBuffer::default();
+    loop {
+        let firsts = runs.iter().filter_map(EntryBuffer::first);
+        let Some(lsn) = firsts.chain(loose.peek().map(|(lsn, _)| *lsn)).min() else { break };
+        let apart: Vec<Vec<u8>> =
+            std::iter::from_fn(|| loose.next_if(|(other, _)| *other == lsn)).map(|(_, raw)| raw).collect();
+        let in_runs = runs.iter().filter_map(|run| run.iter(lsn).next().filter(|(first, _)| *first == lsn));
+        let mut chosen: Option<RecordRef<'_>> = None;
+        for raw in in_runs.map(|(_, raw)| raw).chain(apart.iter().map(Vec::as_slice)) {
+            let Ok((record, _)) = record::decode(raw) else { continue };
+            if let Some(known) = &chosen {
+                if known.crc != record.crc {
+                    contradictions.push(noted::contradiction(name, lsn, known.epoch, record.epoch));
+                }
+                if known.epoch >= record.epoch {
+                    continue;
                 }
             }
-            None => drop(entries.insert(lsn, (epoch, crc, raw))),
+            chosen = Some(record);
         }
-    }
-    let mut buffer = EntryBuffer::default();
-    for (lsn, (_, _, raw)) in entries {
-        buffer.push(lsn, raw.len(), |out| out.extend_from_slice(&raw));
+        if let Some(record) = chosen {
+            let raw = record.raw();
+            buffer.push(lsn, raw.len(), |out| out.extend_from_slice(raw));
+        }
+        runs.iter_mut().for_each(|run| run.truncate_to(lsn));
+        runs.retain(|run| run.entries() > 0);
     }
     buffer
 }
@@ -335,6 +352,7 @@ fn interleave(
 /// The LSNs in (truncated_to, head] that are neither entry nor gap.
 fn holes(collection: &MergedCollection) -> Vec<(Lsn, Lsn)> {
     let mut covered: Vec<(Lsn, Lsn)> = collection.entries.spans().collect();
+    covered.extend(collection.noted.iter().map(|found| (found.first, found.last)));
     covered.extend(collection.gaps.iter().map(|gap| (gap.first, gap.last)));
     covered.extend(collection.segments.iter().map(|(fact, last)| (fact.first_lsn, *last)));
     covered.sort_unstable();

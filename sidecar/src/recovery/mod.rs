@@ -7,15 +7,20 @@
 //! 3. A directory known to have been in use that comes up empty is lost, never new. With a grant only what it names is new.
 //! 4. Nothing written before is written over.
 
+pub(crate) mod budget;
 pub(crate) mod content;
 mod decide;
 mod granted;
 pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
+pub(crate) mod noted;
 pub(crate) mod open;
+mod read;
 pub(crate) mod released;
+pub(crate) mod salvage;
 mod shared;
+pub(crate) mod shelf;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,6 +31,7 @@ use uuid::Uuid;
 use walstorage_crds::config::Config;
 use walstorage_crds::url::WalUrl;
 
+use self::budget::Budget;
 use self::load::{LoadError, LoadedJournal};
 use self::merge::Input;
 use self::open::{DiskFactory, DiskHandle, Opened, Rules, Unusable, Wanted};
@@ -115,6 +121,7 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
         unusable: Vec::new(),
         warnings: Vec::new(),
         forget: BTreeSet::new(),
+        budget: Arc::new(Budget::keeping(context.memory_limit)),
     };
     match attempt.run() {
         Ok(ready) => Outcome::Ready(Box::new(ready)),
@@ -191,6 +198,8 @@ struct Attempt<'a> {
     warnings: Vec<String>,
     /// What is given up of what an administrator named: what came back is not.
     forget: BTreeSet<Uuid>,
+    /// Memory for the entries of all journals.
+    budget: Arc<Budget>,
 }
 
 impl Attempt<'_> {
@@ -304,13 +313,34 @@ impl Attempt<'_> {
     /// Checks who the open directories are, then reads those that are not read yet, in parallel.
     fn load(&mut self) -> Result<(), Stop> {
         self.check_identities()?;
+        self.load_within_budget()?;
+        if self.budget.is_over() {
+            tracing::info!(
+                bound = self.context.memory_limit,
+                "the journals hold more than memory may hold: read again, to note where entries are"
+            );
+            self.opened.iter_mut().for_each(|dir| dir.journal = None);
+            self.progress.total.store(0, Ordering::Relaxed);
+            self.progress.done.store(0, Ordering::Relaxed);
+            self.budget = Arc::new(Budget::noting());
+            self.load_within_budget()?;
+        }
+        // A thread that panicked left its directory unread.
+        match self.opened.iter().find(|dir| dir.journal.is_none()) {
+            Some(dir) => Err(Stop::wait(format!("reading {} was given up", dir.opened.wanted.url))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the journals that are not read yet, until there is no memory for more.
+    fn load_within_budget(&mut self) -> Result<(), Stop> {
         let progress = self.progress;
         let identities = self.opened.iter().filter_map(|dir| dir.opened.identity.as_ref());
         let here = Arc::new(identities.map(|identity| identity.directory).collect());
         let jobs = self.opened.iter().enumerate().filter(|(_, dir)| dir.journal.is_none()).map(|(index, dir)| {
             let disk = dir.opened.disk.0.clone();
             let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
-            let here = &here;
+            let (here, budget) = (&here, &self.budget);
             move || {
                 let total = |bytes| {
                     progress.total.fetch_add(bytes, Ordering::Relaxed);
@@ -318,7 +348,7 @@ impl Attempt<'_> {
                 let done = |bytes| {
                     progress.done.fetch_add(bytes, Ordering::Relaxed);
                 };
-                (index, load::load(disk.as_ref(), ours, here, &total, &done))
+                (index, load::load(disk.as_ref(), ours, here, budget, &total, &done))
             }
         });
         let loaded = ambient::in_parallel(jobs.collect());
@@ -333,6 +363,7 @@ impl Attempt<'_> {
                     }
                     self.opened[index].journal = Some(journal);
                 }
+                Err(LoadError::TooMuch) => {}
                 Err(LoadError::Misplaced { path, theirs, ours }) => {
                     let error = LoadError::Misplaced { path, theirs, ours };
                     return Err(Stop::wait(error.to_string()));
@@ -350,11 +381,7 @@ impl Attempt<'_> {
             let dir = self.opened.remove(index);
             self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy));
         }
-        // A thread that panicked left its directory unread.
-        match self.opened.iter().find(|dir| dir.journal.is_none()) {
-            Some(dir) => Err(Stop::wait(format!("reading {} was given up", dir.opened.wanted.url))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// One place behind two URLs, two writers: never go on.
@@ -419,7 +446,8 @@ impl Attempt<'_> {
                 highest
             ))));
         }
-        let decided = decide::decide(self.context, &self.forget, places, inputs, epoch).map_err(Stop::Waiting)?;
+        let decided =
+            decide::decide(self.context, &self.forget, places, inputs, epoch, &self.budget).map_err(Stop::Waiting)?;
         let (start, handles, damage, mut warnings) = decided;
         self.warnings.append(&mut warnings);
         Ok(Ready {

@@ -7,7 +7,7 @@ use std::sync::Once;
 use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
-use super::schedules::{clients, crashes, evacuating, failing, rot, segments, stamping};
+use super::schedules::{clients, crashes, evacuating, failing, replay, rot, segments, stamping};
 use crate::format::{record, stream};
 
 /// Seeds within which the explorer finds a bug that it can find.
@@ -93,6 +93,9 @@ fn catches(mutant: Mutant) -> bool {
         }
         Mutant::UnreadableSegmentReplaced => {
             fails(rot::a_segment_whose_header_cannot_be_read_is_left_alone_and_read_when_it_can_be)
+        }
+        Mutant::ShelvesNotAwaited => {
+            fails(replay::schedule_23_three_times_the_bound_of_one_collection_with_a_crash_at_every_effect_of_the_start)
         }
         Mutant::NoAnnouncement => fails(crashes::a_new_collection_stays_where_its_first_entries_went),
         _ => (1..=SEEDS).any(|seed| {

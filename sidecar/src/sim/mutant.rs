@@ -90,6 +90,8 @@ mutants! {
     ReadsUndurable,
     /// A truncation frees no memory.
     MemoryNotFreed,
+    /// What recovery left in the journals is not in segments when the log serves.
+    ShelvesNotAwaited,
     /// A committer is not woken.
     NoWakeUp,
     /// FLUSHED is written before the segment is synced.

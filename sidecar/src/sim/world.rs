@@ -108,15 +108,7 @@ impl World {
 
     /// Recovers what is on the machine.
     pub(super) fn recover(&self, machine: &Machine) -> Result<Ready, Stopped> {
-        let outcome = attempt(&self.context(machine), &Progress::default());
-        if machine.is_off() {
-            return Err(Stopped::Off);
-        }
-        match outcome {
-            Outcome::Ready(ready) => Ok(*ready),
-            Outcome::Waiting(waiting) => Err(Stopped::Waiting(waiting.reasons)),
-            Outcome::Ended(ended) => panic!("the start was refused: {ended:?}"),
-        }
+        outcome(attempt(&self.context(machine), &Progress::default()), machine)
     }
 
     /// What a start would find if the power went now. The machine itself goes on.
@@ -126,7 +118,9 @@ impl World {
         self.machine.note(Event::ShadowCut);
         aside.cut();
         aside.heal();
-        let ready = match self.recover(&aside) {
+        // Nothing is written there that would be read instead.
+        let context = Context { memory_limit: u64::MAX, ..self.context(&aside) };
+        let ready = match outcome(attempt(&context, &Progress::default()), &aside) {
             Ok(ready) => ready,
             // Damage that waits for somebody to accept it.
             Err(Stopped::Waiting(_)) if self.oracle.may_lose => return,
@@ -192,6 +186,17 @@ impl World {
             disks,
         };
         live(&mut life)
+    }
+}
+
+fn outcome(outcome: Outcome, machine: &Machine) -> Result<Ready, Stopped> {
+    if machine.is_off() {
+        return Err(Stopped::Off);
+    }
+    match outcome {
+        Outcome::Ready(ready) => Ok(*ready),
+        Outcome::Waiting(waiting) => Err(Stopped::Waiting(waiting.reasons)),
+        Outcome::Ended(ended) => panic!("the start was refused: {ended:?}"),
     }
 }
 

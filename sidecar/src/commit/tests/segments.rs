@@ -53,7 +53,7 @@ impl Files {
                         so_far.bytes += records.len() as u64;
                         from = last.next();
                     }
-                    Piece::Read(_) => panic!("read before"),
+                    Piece::Read(_) | Piece::Journal(_) => panic!("read before"),
                     Piece::End => break,
                     Piece::Stop => return None,
                 }

@@ -5,10 +5,12 @@ mod merging;
 mod reading;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 use walstorage_crds::config::{Config, IoMode};
 
+use super::budget::Budget;
 use super::load::{self, LoadedJournal};
 use super::merge::Input;
 use super::{Context, Outcome, Progress, attempt, open};
@@ -59,7 +61,9 @@ fn lay(root: &Path, directory: Uuid, streams: &[&Stream]) {
 }
 
 fn read(root: &Path, directory: Uuid) -> LoadedJournal {
-    load::load(&RealDisk::new(root.to_owned(), IoMode::Auto), directory, &Default::default(), &|_| {}, &|_| {}).unwrap()
+    let budget = Arc::new(Budget::keeping(u64::MAX));
+    let disk = RealDisk::new(root.to_owned(), IoMode::Auto);
+    load::load(&disk, directory, &Default::default(), &budget, &|_| {}, &|_| {}).unwrap()
 }
 
 fn loaded(streams: &[&Stream]) -> LoadedJournal {

@@ -1,0 +1,95 @@
+//! The memory that entries may take while journals are read, over all directories.
+//!
+//! 1. While there is room entries are kept as they are read. When there is none everything read is given up, and all
+//!    journals are read again: then only the places of entries are noted ([`super::noted`]).
+//! 2. What a large batch took above the bound while it was appended it may take here.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::format::limits::{GROUP_CUT, MAX_FRAME};
+
+/// Beyond what is cut as a group, a frame has at most so many bytes of head, padding and facts that were queued.
+const BESIDE: u64 = 2 * GROUP_CUT as u64;
+
+/// How entries are kept.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    used: AtomicU64,
+    /// The longest frame.
+    longest: AtomicU64,
+    over: AtomicBool,
+    noting: bool,
+}
+
+impl Budget {
+    /// Entries are kept up to `limit` bytes of memory.
+    pub(crate) const fn keeping(limit: u64) -> Self {
+        let (used, longest, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { limit, used, longest, over, noting: false }
+    }
+
+    /// Only the places of entries are noted.
+    pub(crate) const fn noting() -> Self {
+        Self { noting: true, ..Self::keeping(u64::MAX) }
+    }
+
+    /// Whether only places are noted.
+    pub(crate) const fn notes(&self) -> bool {
+        self.noting
+    }
+
+    /// What a stream holds has changed, after a frame of `length` bytes. Whether there is still room.
+    pub(crate) fn changed(&self, before: u64, after: u64, length: u64) -> bool {
+        self.longest.fetch_max(length, Ordering::Relaxed);
+        let used = if after >= before {
+            self.used.fetch_add(after - before, Ordering::Relaxed) + (after - before)
+        } else {
+            self.used.fetch_sub(before - after, Ordering::Relaxed) - (before - after)
+        };
+        if used > self.limit.saturating_add(self.allowance()) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        !self.is_over()
+    }
+
+    /// Whether there was no room once.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) && !self.noting
+    }
+
+    /// So much above the bound the largest batch may have been.
+    fn allowance(&self) -> u64 {
+        let longest = self.longest.load(Ordering::Relaxed);
+        if longest > BESIDE { longest.min(MAX_FRAME as u64) } else { 0 }
+    }
+
+    /// Whether `bytes` of memory for all entries are within the bound.
+    pub(crate) fn has_room(&self, limit: u64, bytes: u64) -> bool {
+        bytes <= limit.saturating_add(self.allowance())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_until_all_directories_together_hold_more_than_the_limit() {
+        let budget = Budget::keeping(1000);
+        assert!(budget.changed(0, 600, 4096));
+        assert!(budget.changed(600, 100, 4096), "what is let go of makes room");
+        assert!(budget.changed(0, 900, 4096));
+        assert!(!budget.changed(900, 901, 4096));
+        assert!(!budget.changed(901, 0, 4096), "what was given up stays given up");
+        assert!(Budget::noting().changed(0, u64::MAX, 4096));
+    }
+
+    #[test]
+    fn a_large_batch_may_stand_above_the_limit_as_it_did_when_it_was_appended() {
+        let budget = Budget::keeping(1000);
+        assert!(budget.changed(0, 16 << 20, (16 << 20) + 8192));
+        assert!(!budget.changed(0, 16 << 20, 4096));
+        assert!(budget.has_room(1000, 16 << 20) && !budget.has_room(1000, 32 << 20));
+    }
+}
