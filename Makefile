@@ -1,6 +1,6 @@
 # Every target that a person types; `make` alone prints them. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test image lint fmt generate bench scale soak advisories
+.PHONY: help quickstart test image lint fmt generate bench scale soak advisories cluster demo
 
 BENCH_ARGS = --report docs/benchmarks.md
 # So long the simulator runs in a soak.
@@ -15,6 +15,12 @@ help: ## print this
 quickstart: ## the main job on local folders: build, append real lines, kill, recover, compare (about 5 minutes, then seconds)
 	@$(CI_BUILD) --bins
 	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/quickstart
+
+cluster: ## Kubernetes on this machine with WalStorage in it, until Ctrl-C (needs root; the first time about 15 minutes, then one)
+	@scripts/cluster.sh cluster up
+
+demo: ## the main job on such a cluster: install, append, kill, grow, scale, read back, count (needs root)
+	@scripts/cluster.sh demo demo
 
 test: ## build and run every suite; the last line counts
 	@scripts/run_tests.py

@@ -131,6 +131,23 @@ impl Cluster {
         self.supervisor.order(Order::RestartKubelet { node: node.to_owned() }).await.map(drop)
     }
 
+    /// Kills the processes of a pod, given its uid, whose name begins with `name` (of which the kernel keeps 15 letters):
+    /// SIGKILL, as the kernel does when memory is short.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn kill(&self, node: &str, pod_uid: &str, name: &str) -> Result<()> {
+        // Control groups of a pod are named after its uid, with dashes or underscores.
+        let pattern = pod_uid.replace('-', "[-_]");
+        let script = format!(
+            "killed=; for process in /proc/[0-9]*; do \
+             grep -q '{pattern}' $process/cgroup 2>/dev/null || continue; \
+             case $(cat $process/comm) in {name}*) kill -KILL ${{process#/proc/}}; killed=1;; esac; \
+             done; [ -n \"$killed\" ]"
+        );
+        self.run(node, &script).await.map(drop)
+    }
+
     /// Runs a script of `sh` as root in a node's namespaces and returns its output. Volumes are at
     /// `/var/lib/volumes/<name of the PersistentVolume>`.
     ///

@@ -35,6 +35,12 @@ impl Connection {
         &self.kubeconfig
     }
 
+    /// The folder of `kubectl` and `helm`.
+    #[must_use]
+    pub fn tools(&self) -> &Path {
+        &self.tools
+    }
+
     /// The configuration of an administrator's client.
     #[must_use]
     pub fn config(&self) -> Config {

@@ -29,10 +29,12 @@
 
 pub mod archive;
 pub mod binaries;
+pub mod charts;
 pub mod cluster;
 mod components;
 pub mod connection;
 pub mod control_plane;
+pub mod demo;
 mod folder;
 mod handle;
 pub mod images;
@@ -65,7 +67,19 @@ const PROBE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// When [`DEADLINE`] passes; the message names `what` and the last thing that `probe` found instead.
-pub async fn eventually<T, E, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+pub async fn eventually<T, E, F>(what: &str, probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::fmt::Display,
+{
+    try_eventually(what, probe).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`eventually`] for what is no test.
+///
+/// # Errors
+/// Where that panics.
+pub async fn try_eventually<T, E, F>(what: &str, mut probe: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, E>>,
     E: std::fmt::Display,
@@ -75,10 +89,12 @@ where
     loop {
         ticks.tick().await;
         let found = match tokio::time::timeout(PROBE, probe()).await {
-            Ok(Ok(value)) => return value,
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(found)) => format!("{found:#}"),
             Err(_) => format!("no answer within {PROBE:?}"),
         };
-        assert!(tokio::time::Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}; at last: {found}");
+        if tokio::time::Instant::now() > deadline {
+            anyhow::bail!("waited {DEADLINE:?} in vain: {what}; at last: {found}");
+        }
     }
 }

@@ -168,8 +168,7 @@ async fn make(backing: &Backing, node: &str, wanted: &Wanted) -> Result<()> {
     let (path, bytes) = (path(&wanted.volume), wanted.bytes);
     let format = if bytes >= SMALLEST_XFS { "mkfs.xfs -q -f" } else { "mkfs.ext4 -q -F -m0" };
     let script = format!(
-        "mkdir -p {path}; truncate -s {bytes} {path}.img; {format} {path}.img; mount -o loop {path}.img {path}; \
-         chmod 0777 {path}"
+        "mkdir -p {path}; truncate -s {bytes} {path}.img; {format} {path}.img; mount -o loop {path}.img {path}"
     );
     shell.run(node, &script).await.with_context(|| format!("cannot make {}", wanted.volume)).map(drop)
 }

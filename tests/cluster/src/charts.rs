@@ -1,0 +1,66 @@
+//! The charts on a cluster of the tests.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::binaries::repository;
+use crate::connection::Connection;
+
+/// The release of the chart `walstorage`, and its namespace.
+pub const RELEASE: &str = "walstorage";
+
+/// What the API server calls the controller of that release.
+pub const CONTROLLER: &str = "system:serviceaccount:walstorage:walstorage-controller";
+
+fn chart(name: &str) -> String {
+    repository().join("charts").join(name).display().to_string()
+}
+
+/// Installs both charts with further arguments of `helm`, like `--set=controller.replicas=1`, and waits until the
+/// operator is ready.
+///
+/// # Errors
+/// With what helm says.
+pub fn install(connection: &Connection, args: &[&str]) -> Result<()> {
+    connection.helm(&["install", "walstorage-crds", &chart("walstorage-crds"), "--wait"])?;
+    let chart = chart("walstorage");
+    let fixed = ["install", RELEASE, &chart, "--namespace", RELEASE, "--create-namespace", "--wait", "--timeout=3m"];
+    connection.helm(&[&fixed, args].concat())?;
+    Ok(())
+}
+
+/// Uninstalls the chart `walstorage`; resources and their types stay.
+///
+/// # Errors
+/// With what helm says.
+pub fn uninstall(connection: &Connection) -> Result<()> {
+    connection.helm(&["uninstall", RELEASE, "--namespace", RELEASE, "--wait"]).map(drop)
+}
+
+/// Applies some templates of the chart `walstorage` as they are rendered for this cluster, where the whole chart would
+/// wait for pods.
+///
+/// # Errors
+/// With what helm or the API server says.
+pub fn apply(connection: &Connection, templates: &[&str]) -> Result<()> {
+    let mut args = vec!["template".to_owned(), RELEASE.to_owned(), chart("walstorage")];
+    args.push(format!("--namespace={RELEASE}"));
+    args.extend(templates.iter().map(|template| format!("--show-only=templates/{template}.yaml")));
+    let rendered = connection.helm(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let mut kubectl = connection
+        .command("kubectl")
+        .args(["apply", "--server-side", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run kubectl")?;
+    kubectl.stdin.take().context("no input")?.write_all(rendered.as_bytes())?;
+    let output = kubectl.wait_with_output()?;
+    if !output.status.success() {
+        bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

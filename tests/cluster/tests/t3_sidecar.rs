@@ -1,0 +1,242 @@
+//! The sidecar on a real kubelet: a pod as the webhook makes it, without the grant of an operator. What is killed, cut off
+//! and deleted while it appends loses nothing that was acknowledged.
+
+#![cfg(feature = "suites")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Stdio;
+
+use anyhow::{anyhow, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+use walstorage_cluster_tests::images::{APP, SHELL, WALSTORAGE};
+use walstorage_cluster_tests::numbered::Verdict;
+use walstorage_cluster_tests::skip::skipped;
+use walstorage_cluster_tests::{Cluster, eventually, pods, tools};
+
+const CONFIG: &str = "[storage.wal_config]\nwal_urls = [\"file:///wal/disk\"]\nglobal_flush_threshold = 67108864\n";
+
+/// A namespace with a configuration and a claim, and what can be asked in it.
+struct Setup<'a> {
+    cluster: &'a Cluster,
+    namespace: String,
+}
+
+impl<'a> Setup<'a> {
+    async fn new(cluster: &'a Cluster, prefix: &str, size: &str) -> Self {
+        let namespace = cluster.namespace(prefix).await;
+        cluster.accounts(&namespace).await;
+        let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), &namespace);
+        let map = json!({"metadata": {"name": "config"}, "data": {"config.toml": CONFIG}});
+        maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client(), &namespace);
+        let claim = json!({
+            "metadata": {"name": "disk"},
+            "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": size}}},
+        });
+        claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+        Self { cluster, namespace }
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// The last number that the app has seen acknowledged, by its log.
+    fn acknowledged(&self) -> anyhow::Result<u64> {
+        let log = self.cluster.kubectl(&["-n", &self.namespace, "logs", "app", "-c", "app"])?;
+        Ok(last_number(&log))
+    }
+
+    async fn append_until(&self, count: u64) -> u64 {
+        eventually(&format!("{count} entries are acknowledged"), || async {
+            let acknowledged = self.acknowledged()?;
+            ensure!(acknowledged >= count, "{acknowledged}");
+            anyhow::Ok(acknowledged)
+        })
+        .await
+    }
+
+    /// Everything up to `acknowledged` is there, once and in order.
+    async fn assert_whole(&self, acknowledged: u64) {
+        let acknowledged = acknowledged.to_string();
+        let command = ["/wal-app", "check", "orders", "--acknowledged", &acknowledged];
+        let said = eventually("the log is read", || async {
+            match pods::exec(&self.pods(), "app", "app", &command).await {
+                // The judgement is final, whatever it is; a broken connection is not.
+                Err(error) if error.to_string().contains("\"lost\"") => Ok(error.to_string()),
+                other => other,
+            }
+        })
+        .await;
+        let verdict: Verdict = serde_json::from_str(said.trim()).unwrap_or_else(|_| panic!("{said}"));
+        assert!(verdict.is_whole(), "{verdict:?}");
+    }
+}
+
+fn last_number(log: &str) -> u64 {
+    log.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0)
+}
+
+/// A pod as the webhook makes it, whose container `app` runs `image` with `args`.
+fn pod(image: &str, args: &[&str]) -> Pod {
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let program = |arguments: &[&str]| -> Value {
+        let command: Vec<&str> = std::iter::once("/walstorage-sidecar").chain(arguments.iter().copied()).collect();
+        json!({"exec": {"command": command}})
+    };
+    let probe = |check: &str, period: u32, failures: u32, timeout: u32| {
+        let mut probe = program(&["check", check]);
+        probe["periodSeconds"] = json!(period);
+        probe["failureThreshold"] = json!(failures);
+        probe["timeoutSeconds"] = json!(timeout);
+        probe
+    };
+    serde_json::from_value(json!({
+        "metadata": {"name": "app"},
+        "spec": {
+            "terminationGracePeriodSeconds": 30,
+            "securityContext": {"fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"},
+            "initContainers": [{
+                "name": "walstorage", "image": WALSTORAGE, "imagePullPolicy": "Never", "restartPolicy": "Always",
+                "command": ["/walstorage-sidecar"],
+                "args": ["serve", "--config", "/etc/walstorage/config.toml"],
+                "env": [
+                    {"name": "WALSTORAGE_WRITER_ID", "value": "shop/orders.app"},
+                    {"name": "WALSTORAGE_REQUIRE_MOUNTS", "value": "true"},
+                ],
+                "startupProbe": probe("started", 1, 86_400, 5),
+                "readinessProbe": probe("ready", 10, 3, 5),
+                "livenessProbe": probe("live", 20, 6, 10),
+                "lifecycle": {"preStop": program(&["prestop"])},
+                "securityContext": restricted,
+                "terminationMessagePolicy": "File",
+                "volumeMounts": [
+                    {"name": "socket", "mountPath": "/run/walstorage"},
+                    {"name": "config", "mountPath": "/etc/walstorage", "readOnly": true},
+                    {"name": "disk", "mountPath": "/wal/disk"},
+                ],
+            }],
+            "containers": [{
+                "name": "app", "image": image, "imagePullPolicy": "Never", "args": args,
+                "env": [{"name": "WALSTORAGE_SOCKET", "value": "/run/walstorage/wal.sock"}],
+                "securityContext": restricted,
+                "volumeMounts": [{"name": "socket", "mountPath": "/run/walstorage", "readOnly": true}],
+            }],
+            "volumes": [
+                {"name": "socket", "emptyDir": {"sizeLimit": "1Mi"}},
+                {"name": "config", "projected": {"sources": [{"configMap": {"name": "config"}}]}},
+                {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}},
+            ],
+        },
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_sidecar_starts_again_and_has_lost_nothing() {
+    let Some(cluster) = Cluster::shared_or_skip("a_killed_sidecar_starts_again_and_has_lost_nothing").await else {
+        return;
+    };
+    let setup = Setup::new(cluster, "kill", "128Mi").await;
+    let pod = pods::run(&setup.pods(), &pod(APP, &["append", "orders", "--every", "2"])).await;
+    let uid = pod.metadata.uid.unwrap();
+    for kills in 1..=3 {
+        let before = setup.append_until(setup.acknowledged().unwrap() + 100).await;
+        cluster.kill("node1", &uid, "walstorage-side").await.unwrap();
+        eventually("the sidecar was started again", || async {
+            let pod = setup.pods().get("app").await?;
+            let restarts = pods::restarts(&pod, "walstorage");
+            if restarts >= kills { Ok(()) } else { Err(anyhow!("{restarts} restarts")) }
+        })
+        .await;
+        setup.append_until(before + 100).await;
+    }
+    setup.assert_whole(setup.acknowledged().unwrap()).await;
+    let pod = setup.pods().get("app").await.unwrap();
+    assert_eq!(pods::restarts(&pod, "app"), 0, "the app only sees a broken connection");
+}
+
+#[tokio::test]
+async fn a_power_cut_of_the_node_loses_no_acknowledged_entry() {
+    let test = "a_power_cut_of_the_node_loses_no_acknowledged_entry";
+    if let Some(why) = tools::why_no_node() {
+        return skipped(test, &why);
+    }
+    let cluster = Cluster::start().await.unwrap();
+    let setup = Setup::new(&cluster, "cut", "128Mi").await;
+    pods::run(&setup.pods(), &pod(APP, &["append", "orders", "--every", "2"])).await;
+    let acknowledged = setup.append_until(200).await;
+    cluster.power_cut("node1").await.unwrap();
+    eventually("app and sidecar were started again", || async {
+        let pod = setup.pods().get("app").await?;
+        let restarts = ["walstorage", "app"].map(|container| pods::restarts(&pod, container));
+        if restarts.iter().all(|count| *count > 0) { Ok(()) } else { Err(anyhow!("{restarts:?} restarts")) }
+    })
+    .await;
+    setup.assert_whole(acknowledged).await;
+    setup.append_until(acknowledged + 100).await;
+}
+
+/// The order of the end: the app first, for as long as it takes, the sidecar after it.
+#[tokio::test]
+async fn an_app_that_takes_long_to_end_appends_until_its_end_and_the_next_pod_has_it_all() {
+    let test = "an_app_that_takes_long_to_end_appends_until_its_end_and_the_next_pod_has_it_all";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "slow", "128Mi").await;
+    let slow = pod(APP, &["append", "orders", "--every", "2", "--linger", "2000"]);
+    pods::run(&setup.pods(), &slow).await;
+    let before = setup.append_until(100).await;
+    let follower = cluster
+        .command("kubectl")
+        .args(["-n", &setup.namespace, "logs", "app", "-c", "app", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = tokio::task::spawn_blocking(move || follower.wait_with_output());
+    pods::delete(&setup.pods(), "app").await;
+    let log = log.await.unwrap().unwrap();
+    let acknowledged = last_number(&String::from_utf8_lossy(&log.stdout));
+    assert!(acknowledged > before + 100, "{acknowledged}: it went on for two seconds after {before}");
+    pods::run(&setup.pods(), &pod(APP, &["append", "orders", "--every", "2"])).await;
+    setup.assert_whole(acknowledged).await;
+}
+
+#[tokio::test]
+async fn an_app_can_speak_through_the_socket_and_not_replace_it() {
+    let test = "an_app_can_speak_through_the_socket_and_not_replace_it";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "socket", "128Mi").await;
+    pods::run(&setup.pods(), &pod(SHELL, &["sleep infinity"])).await;
+    for script in ["rm /run/walstorage/wal.sock", "touch /run/walstorage/other"] {
+        let refused = pods::exec(&setup.pods(), "app", "app", &["sh", "-c", script]).await.unwrap_err();
+        assert!(refused.to_string().contains("Read-only file system"), "{refused}");
+    }
+    let seen = pods::exec(&setup.pods(), "app", "app", &["sh", "-c", "ls -l /run/walstorage"]).await.unwrap();
+    assert!(seen.contains("srw-rw-rw-"), "{seen}");
+    let walctl = pods::exec(&setup.pods(), "app", "walstorage", &["/walctl", "selftest"]).await;
+    walctl.expect("the sidecar serves");
+}
+
+/// A volume is a file system of its own, never the node's: the check for mounts sees that.
+#[tokio::test]
+async fn a_sidecar_whose_volume_is_no_mount_does_not_start() {
+    let test = "a_sidecar_whose_volume_is_no_mount_does_not_start";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "mount", "128Mi").await;
+    let mut wrong: Value = serde_json::to_value(pod(APP, &["append", "orders"])).unwrap();
+    wrong["spec"]["volumes"][2] = json!({"name": "disk", "emptyDir": {"medium": "Memory"}});
+    setup.pods().create(&PostParams::default(), &serde_json::from_value(wrong).unwrap()).await.unwrap();
+    eventually("the sidecar says why", || async {
+        let log = cluster.kubectl(&["-n", &setup.namespace, "logs", "app", "-c", "walstorage"])?;
+        ensure!(log.contains("not_mounted") || log.contains("not mounted"), "{log}");
+        Ok(())
+    })
+    .await;
+    let pod = setup.pods().get("app").await.unwrap();
+    assert!(!pods::is(&pod, "Initialized"), "the app has not started");
+}
