@@ -68,6 +68,11 @@ pub const ANNOTATION_INITIALIZED: &str = "walstorage.dev/initialized";
 /// Annotation of the webhook's Secret, by users: another value rotates the certificates.
 pub const ANNOTATION_ROTATE: &str = "walstorage.dev/rotate";
 
+/// Annotation of the webhook's Secret, by us: the value of [`ANNOTATION_ROTATE`] that was followed last.
+pub const ANNOTATION_ROTATED: &str = "walstorage.dev/rotated";
+/// Field manager of the webhook's `caBundle`.
+pub const CERTIFICATES: &str = "walstorage-cert";
+
 /// Scheduling gate of pods that wait for their writer.
 pub const GATE: &str = "walstorage.dev/writer";
 /// Finalizer of WalStorages.

@@ -1,10 +1,12 @@
 //! WalStorage's operator. What it renders offline and what it applies in a cluster come from the same code.
 //!
 //! [`manifests`], [`render`] and [`resource`] are pure: text in, text out. [`process`] is what the long-running commands
-//! share, [`storage`] the WalStorage controller.
+//! share, [`storage`] the WalStorage controller. [`identity`] says who a pod is, [`webhook`] admits pods, and
+//! [`certificates`] lets the API server trust it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod certificates;
 pub mod identity;
 pub mod manifests;
 pub mod process;

@@ -102,7 +102,11 @@ const FORBIDDEN_MOUNTS: [&str; 6] = ["/proc", "/sys", "/dev", "/etc", "/run", "/
 ///
 /// # Errors
 /// Everything that is wrong, the spec's fields first.
-pub fn validate(name: &str, spec: &WalStorageSpec, ledger: &[WalWriter]) -> Result<Effective, Vec<Refusal>> {
+pub fn validate<'a>(
+    name: &str,
+    spec: &WalStorageSpec,
+    ledger: impl IntoIterator<Item = &'a WalWriter>,
+) -> Result<Effective, Vec<Refusal>> {
     let mut refusals = Vec::new();
     if !names::is_dns_label(name) || name.len() > names::STORAGE_NAME_MAX || name.contains("--") {
         let refusal = Refusal::new(Reason::InvalidConfig, "metadata.name", "not a name for a WalStorage");
@@ -113,7 +117,7 @@ pub fn validate(name: &str, spec: &WalStorageSpec, ledger: &[WalWriter]) -> Resu
     check_url_specs(spec, &mut refusals);
     check_urls(&effective, &mut refusals);
     check_memory(&effective, &mut refusals);
-    for writer in ledger.iter().filter(|writer| writer.spec.storage == name) {
+    for writer in ledger.into_iter().filter(|writer| writer.spec.storage == name) {
         for volume in writer.status.iter().flat_map(|status| status.volumes.iter().flatten()) {
             check_ledger(&effective, &writer.spec.writer, volume, &mut refusals);
         }

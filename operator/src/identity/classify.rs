@@ -57,6 +57,8 @@ pub fn identity(pod: &PodFacts) -> Identity {
                 Identity::Pooled
             }
         }
+        // Its pods have a name and a generateName.
+        Some(owner) if owner.is("apps", "StatefulSet") => Identity::Named,
         Some(owner) if pooling.iter().any(|(group, kind)| owner.is(group, kind)) => Identity::Pooled,
         Some(_) if pod.generate_name.is_empty() => Identity::Named,
         Some(_) => Identity::Pooled,
@@ -101,7 +103,8 @@ fn named(pod: &PodFacts, workload: &Workload) -> Result<String, String> {
             Err(format!("{COMPLETION_INDEX} = {index:?} is not a number: leave it to the Job controller"))
         };
     }
-    if !pod.name.is_empty() && pod.generate_name.is_empty() {
+    let of_set = pod.controller.as_ref().is_some_and(|owner| owner.is("apps", "StatefulSet"));
+    if !pod.name.is_empty() && (of_set || pod.generate_name.is_empty()) {
         return Ok(names::short(&pod.name));
     }
     if workload.kind == "Deployment" {

@@ -12,9 +12,10 @@ use super::cache::Caches;
 use super::election::Times;
 use super::events::Events;
 use super::health::Health;
-use super::metrics::{self, ControllerMetrics};
+use super::metrics::{self, CertificateMetrics, ControllerMetrics};
 use super::options::{ControllerOptions, LeaseOptions};
 use super::{LeaseName, Shutdown, client, lead, schema, serve_health, start_logs};
+use crate::certificates::keeper::Keeper;
 use crate::storage;
 
 /// What every controller works with. Cloned freely.
@@ -32,6 +33,8 @@ pub struct Context {
     pub namespace: String,
     /// This replica's name.
     pub identity: String,
+    /// Makes and rotates the webhook's certificates.
+    pub certificates: Keeper,
 }
 
 /// Runs until SIGTERM or SIGINT. Logs are started here, TLS must be installed before.
@@ -50,11 +53,17 @@ pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
 
     let mut registry = metrics::registry();
     let metrics = ControllerMetrics::register(&mut registry);
+    let certificates = CertificateMetrics::register(&mut registry);
     let health = Health::new();
     let (schema_gate, lease_gate) = (health.gate("schema", "not looked at yet"), health.gate("lease", "not read yet"));
     let port = serve_health(options.process.health, health, registry, stop.child_token()).await?;
 
+    let certificates = Keeper::new(client.clone(), namespace.clone(), options.certificates.clone(), certificates);
     schema::wait(&client, &schema_gate, options.process.schema_retry, &stop).await;
+    // Whoever comes first, so that the webhook does not wait for a leader.
+    if let Err(error) = certificates.ensure().await {
+        tracing::warn!(error = format!("{error:#}"), "the leader will make the webhook's certificates");
+    }
     // Ends after the controllers, so that their last words are published.
     let quiet = CancellationToken::new();
     let (events, publisher) = Events::start(
@@ -64,7 +73,8 @@ pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
         quiet.clone(),
     );
     let times = times(&options.lease);
-    let context = Context { client: client.clone(), events, metrics, options: Arc::new(options), namespace, identity };
+    let options = Arc::new(options);
+    let context = Context { client: client.clone(), events, metrics, options, namespace, identity, certificates };
     let lease = LeaseName { namespace: context.namespace.clone(), name: names::CONTROLLER.to_owned() };
     let identity = context.identity.clone();
     let work = move |stop: CancellationToken| controllers(context.clone(), stop);
@@ -82,6 +92,11 @@ async fn controllers(context: Context, stop: CancellationToken) -> anyhow::Resul
     let caches = Caches::start(&context.client, &mut watches, &stop).await;
     context.metrics.leader.set(1);
     let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let (certificates, until) = (context.certificates.clone(), stop.clone());
+    running.spawn(async move {
+        certificates.run(until).await;
+        Ok(())
+    });
     if let Some(caches) = caches {
         running.spawn(storage::run(context.clone(), caches, stop.clone()));
     }

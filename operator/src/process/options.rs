@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::duration;
+use crate::certificates::keeper::CertificateOptions;
 use crate::webhook::patch::Settings;
 
 /// What every long-running command is told.
@@ -74,6 +75,10 @@ pub struct ControllerOptions {
     /// Flags of the leader election.
     #[command(flatten)]
     pub lease: LeaseOptions,
+
+    /// Flags of the webhook's certificates.
+    #[command(flatten)]
+    pub certificates: CertificateOptions,
 
     /// How many objects of a kind are worked on at the same time
     #[arg(long, value_name = "N", env = "WALSTORAGE_OPERATOR_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]

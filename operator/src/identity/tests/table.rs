@@ -56,6 +56,12 @@ fn every_row_of_the_table() {
     let drain = json!({"walstorage.dev/drain": "0a"});
     for (meta, owner, objects, expected) in [
         (json!({"name": "orders-0"}), Some(STATEFUL_SET), vec![], "named orders-0 of apps/StatefulSet/orders"),
+        (
+            json!({"name": "orders-0", "generateName": "orders-"}),
+            Some(STATEFUL_SET),
+            vec![],
+            "named orders-0 of apps/StatefulSet/orders",
+        ),
         (json!({"name": "cli"}), None, vec![], "named cli of /Pod/cli"),
         (json!({"name": "pg-1"}), Some(["pg.io/v1", "Cluster", "pg", "u"]), vec![], "named pg-1 of pg.io/Cluster/pg"),
         (json!({"generateName": "web-7d9f-"}), Some(REPLICA_SET), recreate(), "pooled of apps/Deployment/web"),

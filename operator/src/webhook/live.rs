@@ -1,0 +1,172 @@
+//! The cluster as the webhook sees it: three watches, and two kinds of questions to the API server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client, Error};
+use kube_runtime::WatchStreamExt as _;
+use kube_runtime::watcher::{self, watcher};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use walstorage_crds::names::LABEL_STORAGE;
+use walstorage_crds::walstorage::WalStorage;
+use walstorage_crds::walwriter::WalWriter;
+
+use super::admission::Cluster;
+use super::cache::{Cache, Kept};
+use crate::identity::{Lookup, PodFacts};
+use crate::process::health::{Gate, Health};
+
+/// How long what is above a pod is believed: a rollout asks for the same Deployment with every pod.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// The caches, and the API server behind them. Cloned freely.
+#[derive(Clone)]
+pub struct Live {
+    client: Client,
+    /// How long a question may take; the API server itself waits only so long for the webhook.
+    answer: Duration,
+    storages: Arc<Cache<WalStorage>>,
+    writers: Arc<Cache<WalWriter>>,
+    pods: Arc<Cache<PodFacts>>,
+    /// Objects above pods, by their path.
+    above: Arc<Mutex<HashMap<String, (Instant, Value)>>>,
+}
+
+impl Live {
+    /// Empty caches.
+    #[must_use]
+    pub fn new(client: Client, answer: Duration) -> Self {
+        Self {
+            client,
+            answer,
+            storages: Arc::default(),
+            writers: Arc::default(),
+            pods: Arc::default(),
+            above: Arc::default(),
+        }
+    }
+
+    /// Fills the caches and keeps them so until the token is cancelled. Each is a part of the process's health: closed until
+    /// its first list was read.
+    pub fn watch(&self, health: &Arc<Health>, stop: &CancellationToken) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let all = watcher::Config::default();
+        let gate = |name| health.gate(name, "not listed yet");
+        let storages: Api<WalStorage> = Api::all(self.client.clone());
+        tasks.spawn(follow(storages, all.clone(), Arc::clone(&self.storages), gate("walstorages"), stop.clone(), keep));
+        let writers: Api<WalWriter> = Api::all(self.client.clone());
+        tasks.spawn(follow(writers, all.clone(), Arc::clone(&self.writers), gate("walwriters"), stop.clone(), keep));
+        // Raw, so that what a newer API server adds to pods is in nobody's way.
+        let pods: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("", "v1", "Pod", "pods"));
+        let labelled = all.labels(LABEL_STORAGE);
+        tasks.spawn(follow(pods, labelled, Arc::clone(&self.pods), gate("pods"), stop.clone(), facts));
+        tasks
+    }
+
+    async fn ask<T>(&self, question: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+        match timeout(self.answer, question).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer in {:?}", self.answer)),
+        }
+    }
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// Keeps a cache as the API server has it.
+async fn follow<K, T>(
+    api: Api<K>,
+    config: watcher::Config,
+    cache: Arc<Cache<T>>,
+    gate: Gate,
+    stop: CancellationToken,
+    keep: fn(K) -> Option<Kept<T>>,
+) where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut synced = false;
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            // A watcher has no end.
+            None => return,
+            Some(Ok(event)) => {
+                if cache.take(event, keep) && !synced {
+                    synced = true;
+                    gate.open();
+                }
+            }
+            // It begins anew by itself; what is known stays.
+            Some(Err(error)) => {
+                if !synced {
+                    gate.close(error.to_string());
+                }
+                tracing::warn!(%error, "a watch broke");
+            }
+        }
+    }
+}
+
+fn keep<K: kube::Resource>(object: K) -> Option<Kept<K>> {
+    let (namespace, name) = (object.meta().namespace.clone()?, object.meta().name.clone()?);
+    Some(Kept { namespace, name, value: object })
+}
+
+fn facts(pod: DynamicObject) -> Option<Kept<PodFacts>> {
+    let pod = serde_json::to_value(pod).ok()?;
+    let value = PodFacts::of(&pod, "");
+    Some(Kept { namespace: value.namespace.clone(), name: value.name.clone(), value })
+}
+
+impl Cluster for Live {
+    fn storage(&self, namespace: &str, name: &str) -> Option<Arc<WalStorage>> {
+        self.storages.get(namespace, name)
+    }
+
+    async fn read_storage(&self, namespace: &str, name: &str) -> Result<Option<WalStorage>, String> {
+        let api: Api<WalStorage> = Api::namespaced(self.client.clone(), namespace);
+        self.ask(api.get_opt(name)).await
+    }
+
+    async fn look_up(&self, namespace: &str, what: &Lookup) -> Result<Option<Value>, String> {
+        let key = format!("{}/{namespace}/{}/{}", what.group, what.plural, what.name);
+        let now = Instant::now();
+        let known = {
+            let mut above = self.above.lock();
+            above.retain(|_, (read, _)| now < *read + BELIEVED);
+            above.get(&key).map(|(_, object)| object.clone())
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let kind = resource(what.group, "v1", what.kind, what.plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
+        let found = self.ask(api.get_opt(&what.name)).await?;
+        let found = found.map(serde_json::to_value).transpose().map_err(|error| error.to_string())?;
+        if let Some(object) = &found {
+            self.above.lock().insert(key, (now, object.clone()));
+        }
+        Ok(found)
+    }
+
+    fn writers(&self, namespace: &str) -> Vec<Arc<WalWriter>> {
+        self.writers.all(namespace)
+    }
+
+    fn pods(&self, namespace: &str) -> Vec<Arc<PodFacts>> {
+        self.pods.all(namespace)
+    }
+}
