@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use walstorage_operator::process::options::ControllerOptions;
+use walstorage_operator::webhook::command::WebhookOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +31,22 @@ let go of.
 
 Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.";
 
+const WEBHOOK_HELP: &str = "\
+Answers the API server about new pods with the label walstorage.dev/storage: POST /mutate on a TLS port. It runs as a
+Deployment of the chart. It writes nothing; certificates are made by the controller, or by cert-manager.
+
+Examples:
+  # Against the cluster of the kubeconfig:
+  walstorage-operator webhook --namespace walstorage --sidecar-image localhost/walstorage:0.1.0 --log-format text
+
+  # Is it ready, and if not, why not?
+  curl -s localhost:8080/readyz
+
+Every flag has a variable (WALSTORAGE_OPERATOR_…); the flag wins. SIGTERM ends it: requests are taken for --drain longer,
+those under way are answered.
+
+Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.";
+
 const RENDER_EXAMPLES: &str = "\
 Examples:
   # What the ConfigMap of this resource will hold:
@@ -38,6 +55,9 @@ Examples:
   # The same log on this machine, without a cluster; all paths lie below ./wal:
   walstorage-operator render -f walstorage.yaml --part config --root ./wal > config.toml
   walstorage-sidecar serve --config config.toml
+
+  # A StatefulSet with its sidecar and its claims, for review or GitOps:
+  walstorage-operator render -f walstorage.yaml -f statefulset.yaml
 
   # The other way round, for a file of an application that is to move into a cluster:
   walstorage-operator render --from-config config.toml --name orders > walstorage.yaml
@@ -60,6 +80,9 @@ pub(crate) enum Command {
     /// Run the controllers in a cluster
     #[command(after_help = CONTROLLER_HELP)]
     Controller(Box<ControllerOptions>),
+    /// Run the admission webhook in a cluster
+    #[command(after_help = WEBHOOK_HELP)]
+    Webhook(Box<WebhookOptions>),
     /// Print what would be applied for a WalStorage, or the WalStorage of a config.toml
     Render(RenderArgs),
     /// Print the manifests of the resources WalStorage and WalWriter
@@ -72,7 +95,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = RENDER_EXAMPLES)]
 pub(crate) struct RenderArgs {
-    /// A file with a WalStorage, other documents in it are left alone; - is standard input
+    /// A file with a WalStorage, or with workloads that have its label; several: repeat it; - is standard input
     #[arg(short = 'f', long, value_name = "FILE", required_unless_present = "from_config")]
     pub(crate) file: Vec<PathBuf>,
 
@@ -80,7 +103,15 @@ pub(crate) struct RenderArgs {
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
 
-    /// Put every path of the config.toml below this folder, and the socket at DIR/wal.sock
+    /// The image of the sidecars in workloads
+    #[arg(long, value_name = "IMAGE", env = "WALSTORAGE_OPERATOR_SIDECAR_IMAGE", default_value = concat!("localhost/walstorage:", env!("CARGO_PKG_VERSION")))]
+    pub(crate) sidecar_image: String,
+
+    /// Their imagePullPolicy
+    #[arg(long, value_name = "POLICY", env = "WALSTORAGE_OPERATOR_SIDECAR_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub(crate) sidecar_pull_policy: String,
+
+    /// Put every path of the config.toml below this folder, and the socket at DIR/wal.sock; with --part config
     #[arg(long, value_name = "DIR", requires = "file")]
     pub(crate) root: Option<PathBuf>,
 
@@ -102,7 +133,7 @@ pub(crate) struct RenderArgs {
 pub(crate) enum Part {
     /// The config.toml
     Config,
-    /// All objects
+    /// The WalStorage, its ConfigMap, claims and workloads
     All,
 }
 

@@ -13,6 +13,8 @@ use walstorage_operator::manifests;
 use walstorage_operator::process::{self, controller};
 use walstorage_operator::render::{self, Rendered};
 use walstorage_operator::resource::has_storage;
+use walstorage_operator::webhook;
+use walstorage_operator::webhook::patch::Settings;
 
 use self::cli::{Cli, Command, CrdsArgs, Part, RenderArgs};
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     process::install_tls();
     let done = match Cli::parse().command {
         Command::Controller(options) => run(controller::run(*options)),
+        Command::Webhook(options) => run(webhook::command::run(*options)),
         Command::Render(args) => render(&args),
         Command::Crds(args) => crds(&args),
         Command::Version => {
@@ -51,8 +54,7 @@ fn render(args: &RenderArgs) -> Result<ExitCode> {
         }
     } else {
         if args.part == Part::All {
-            complain(&["--part all is not in this version; --part config prints the config.toml".to_owned()]);
-            return Ok(ExitCode::from(WRONG_INPUT));
+            return render_all(args);
         }
         render_config(args)
     };
@@ -66,6 +68,34 @@ fn render(args: &RenderArgs) -> Result<ExitCode> {
             complain(&errors.iter().map(|error| format!("{name}: {error}")).collect::<Vec<_>>());
             Ok(ExitCode::from(WRONG_INPUT))
         }
+    }
+}
+
+/// Every object, of all files.
+fn render_all(args: &RenderArgs) -> Result<ExitCode> {
+    let wrong = |errors: &[String]| {
+        complain(errors);
+        Ok(ExitCode::from(WRONG_INPUT))
+    };
+    if args.root.is_some() {
+        return wrong(&["--root is for --part config only: a cluster mounts what the resource says".to_owned()]);
+    }
+    let mut files = Vec::new();
+    for file in &args.file {
+        let name = shown(file);
+        match read(file) {
+            Ok(text) => files.push(render::File { name, text }),
+            Err(error) => return wrong(&[format!("{name}: {error}")]),
+        }
+    }
+    let settings = Settings { image: args.sidecar_image.clone(), pull_policy: args.sidecar_pull_policy.clone() };
+    match render::all(&files, &settings) {
+        Ok(Rendered { text, warnings }) => {
+            complain(&warnings.iter().map(|warning| format!("warning: {warning}")).collect::<Vec<_>>());
+            print(&text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(errors) => wrong(&errors),
     }
 }
 

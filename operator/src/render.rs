@@ -1,11 +1,14 @@
 //! `render`: what would be applied, printed. Text in, text out; the program reads and writes the files.
 
+mod workload;
+
 use std::path::{Path, PathBuf};
 
 use walstorage_crds::config::{Config, SOCKET_PATH_MAX, SidecarConfig, UrlOptions, WalConfig};
 use walstorage_crds::url::WalUrl;
 use walstorage_crds::walstorage::{from_config, validate};
 
+pub use self::workload::{File, all};
 use crate::resource;
 
 /// What was rendered, and what there is to say about it.

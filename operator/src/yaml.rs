@@ -19,6 +19,63 @@ pub(crate) fn documents(text: &str) -> Result<Vec<(usize, Value)>, String> {
     Ok(documents)
 }
 
+/// A document that remembers the order of its keys, which JSON need not.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered(serde_yaml::Value);
+
+/// The documents of a stream, empty ones left out.
+///
+/// # Errors
+/// What is wrong and where, as the library words it.
+pub(crate) fn ordered(text: &str) -> Result<Vec<Ordered>, String> {
+    let documents = serde_yaml::Deserializer::from_str(text);
+    let documents = documents.map(|document| serde_yaml::Value::deserialize(document).map(Ordered));
+    let documents: Vec<_> = documents.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    Ok(documents.into_iter().filter(|document| !document.0.is_null()).collect())
+}
+
+impl Ordered {
+    /// The document as JSON.
+    ///
+    /// # Errors
+    /// When a value has no form in JSON.
+    pub(crate) fn json(&self) -> Result<Value, String> {
+        serde_json::to_value(&self.0).map_err(|error| error.to_string())
+    }
+
+    /// Prints what has become of the document: keys that it had in their old order, new ones behind them.
+    ///
+    /// # Errors
+    /// When a value has no form in YAML.
+    pub(crate) fn print_as(&self, value: &Value) -> Result<String, String> {
+        print(&like(Some(&self.0), value))
+    }
+}
+
+fn like(old: Option<&serde_yaml::Value>, new: &Value) -> serde_yaml::Value {
+    match new {
+        Value::Object(map) => {
+            let old = old.and_then(serde_yaml::Value::as_mapping);
+            let known = old.into_iter().flat_map(serde_yaml::Mapping::keys).filter_map(serde_yaml::Value::as_str);
+            let mut keys: Vec<&str> = known.filter(|key| map.contains_key(*key)).collect();
+            let mut added: Vec<&str> = map.keys().map(String::as_str).filter(|key| !keys.contains(key)).collect();
+            added.sort_unstable();
+            keys.extend(added);
+            let below = |key: &str| like(old.and_then(|old| old.get(key)), &map[key]);
+            serde_yaml::Value::Mapping(keys.into_iter().map(|key| (key.into(), below(key))).collect())
+        }
+        Value::Array(items) => {
+            let old = old.and_then(serde_yaml::Value::as_sequence);
+            let named = |item: &Value| {
+                let name = item.get("name")?.as_str()?;
+                old?.iter().find(|old| old.get("name").and_then(serde_yaml::Value::as_str) == Some(name))
+            };
+            serde_yaml::Value::Sequence(items.iter().map(|item| like(named(item), item)).collect())
+        }
+        _ => sorted(new),
+    }
+}
+
 /// One document of a stream as a type.
 ///
 /// # Errors
@@ -62,5 +119,26 @@ fn sorted(value: &Value) -> serde_yaml::Value {
             (None, Some(number)) => number.into(),
             (None, None) => number.as_f64().unwrap_or_default().into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_changed_document_keeps_the_order_of_its_keys() {
+        let text = "kind: Pod\nspec:\n  z: 1\n  list:\n  - value: 2\n    name: b\n  a: 3\n---\n---\nx: 1\n";
+        let documents = ordered(text).unwrap();
+        assert_eq!(documents.len(), 2);
+        let mut value = documents[0].json().unwrap();
+        value["spec"]["list"].as_array_mut().unwrap().insert(0, json!({"value": 4, "name": "new"}));
+        value["spec"]["new"] = json!({});
+        assert_eq!(
+            documents[0].print_as(&value).unwrap(),
+            "kind: Pod\nspec:\n  z: 1\n  list:\n  - name: new\n    value: 4\n  - value: 2\n    name: b\n  a: 3\n  new: {}\n"
+        );
     }
 }

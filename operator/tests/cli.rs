@@ -138,9 +138,9 @@ fn wrong_input_ends_with_2_and_names_file_field_value_and_remedy() {
             "standard input: metadata.name = \"a.b\": not a name for a WalStorage; allowed: a DNS label (a-z, 0-9, -) of at most 40 characters without --\n",
         ),
         (
-            &["render", "-f", "-"],
+            &["render", "-f", "-", "--root", "/x"],
             storage("{}"),
-            "--part all is not in this version; --part config prints the config.toml\n",
+            "--root is for --part config only: a cluster mounts what the resource says\n",
         ),
     ] {
         let (code, text, errors) = run(arguments, &input);
