@@ -1,5 +1,5 @@
-//! `wal-app`: the application in the pods of the tests. It speaks HTTP over the sidecar's socket, with nothing of
-//! WalStorage linked in.
+//! `wal-app`: the application in the pods of the tests. It speaks HTTP over the sidecar's socket, and shares no code with
+//! the sidecar.
 //!
 //! `append` writes entries with the numbers 1, 2, … and goes on after the highest that is there, with the number as the
 //! sequence of its producer, so that a retry is never doubled; each acknowledged number is a line of its output. `check`
@@ -114,6 +114,7 @@ async fn append(
     };
     let terminated = async {
         terminate.recv().await;
+        println!("terminating");
         tokio::time::sleep(linger).await;
     };
     tokio::pin!(terminated);

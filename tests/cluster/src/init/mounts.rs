@@ -54,11 +54,19 @@ fn control_groups() -> Result<()> {
         text.lines().filter_map(|line| line.split(':').nth(1)).filter(|tree| !tree.is_empty()).collect();
     if trees.is_empty() {
         file_system("cgroup2", ROOT, "")?;
-        // A group with processes may not give its controllers to groups below it.
+        // A group with processes may not give its controllers to groups below it. One is outside of these namespaces,
+        // where it has no number; the supervisor moves it.
         let init = Path::new(ROOT).join("init");
         fs::create_dir(&init)?;
-        for process in fs::read_to_string(Path::new(ROOT).join("cgroup.procs"))?.lines() {
-            fs::write(init.join("cgroup.procs"), process)?;
+        loop {
+            let processes = fs::read_to_string(Path::new(ROOT).join("cgroup.procs"))?;
+            if processes.trim().is_empty() {
+                break;
+            }
+            for process in processes.lines().filter(|process| *process != "0") {
+                fs::write(init.join("cgroup.procs"), process)?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         for controller in fs::read_to_string(Path::new(ROOT).join("cgroup.controllers"))?.split_whitespace() {
             fs::write(Path::new(ROOT).join("cgroup.subtree_control"), format!("+{controller}"))?;

@@ -41,6 +41,17 @@ impl Cgroup {
         }
         Ok(Self(name.to_owned()))
     }
+
+    /// Moves a process that stays outside of the namespaces out of the way: in version 2 a group with processes may not
+    /// give its controllers to groups below it. To be called once the namespaces are made, whose root the group is.
+    pub(crate) fn set_aside(&self, process: u32) -> Result<()> {
+        if !is_version_2() {
+            return Ok(());
+        }
+        let outside = Path::new(ROOT).join(&self.0).join("outside");
+        fs::create_dir(&outside)?;
+        Ok(fs::write(outside.join("cgroup.procs"), process.to_string())?)
+    }
 }
 
 impl Drop for Cgroup {

@@ -179,7 +179,7 @@ struct Node {
 struct Machine {
     process: Daemon,
     /// After the processes.
-    _cgroup: Cgroup,
+    cgroup: Cgroup,
 }
 
 impl Node {
@@ -200,8 +200,9 @@ impl Node {
         let me = std::env::current_exe()?;
         let args = UNSHARE.map(PathBuf::from).into_iter().chain([me, "init".into(), file]);
         let process = Daemon::start("init", Some(&group), Path::new("unshare"), args, &folder.join("log"))?;
-        let mut machine = Machine { process, _cgroup: cgroup };
+        let mut machine = Machine { process, cgroup };
         let init = machine.init().await?;
+        machine.cgroup.set_aside(machine.process.id())?;
         link.attach(self.number, init)?;
         Ok((machine, init))
     }
