@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binaries::program;
-use crate::{Connection, eventually};
+use crate::{Connection, eventually, process};
 
-/// A running `walstorage-operator`. Killed and reaped on drop.
+/// A running `walstorage-operator`. Killed and reaped on drop, and killed at the end of the test program where it is
+/// shared and never dropped.
 #[derive(Debug)]
 pub struct Operator {
     child: Child,
@@ -40,7 +41,8 @@ impl Operator {
         impersonate(connection.kubeconfig(), user, &kubeconfig)?;
         let health = free_address()?;
         let log = File::create(folder.path().join("log"))?;
-        let child = Command::new(program("walstorage-operator"))
+        let mut operator = process::tied(&program("walstorage-operator"));
+        operator
             .arg(command)
             .args([
                 "--namespace",
@@ -57,9 +59,8 @@ impl Operator {
             .env("HOSTNAME", command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("the operator does not start")?;
+            .stderr(log);
+        let child = process::for_life(operator).context("the operator does not start")?;
         Ok(Self { child, health, folder })
     }
 

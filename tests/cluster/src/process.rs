@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -96,6 +98,33 @@ pub fn tie(parent: i32, cgroup: Option<&str>, command: &[String]) -> Result<std:
     }
     let (program, args) = command.split_first().context("no command")?;
     Err(Command::new(program).args(args).exec()).with_context(|| format!("cannot run {program}"))
+}
+
+/// A command that runs `program` so that it dies with the thread that spawns it: to be spawned by [`for_life`].
+#[must_use]
+pub(crate) fn tied(program: &Path) -> Command {
+    let mut command = Command::new(crate::binaries::program("walstorage-cluster"));
+    command.arg("tied").arg(std::process::id().to_string()).arg("--").arg(program);
+    command
+}
+
+/// Spawns a command of [`tied`] on a thread that ends with this process only. What a test holds in a static is never
+/// dropped, and the thread of a test ends before others that share it.
+pub(crate) fn for_life(command: Command) -> Result<Child> {
+    type Order = (Command, SyncSender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (send, receive) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in receive {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(send)
+    });
+    let (answer, spawned) = sync_channel(1);
+    spawner.lock().expect("no holder panics").send((command, answer)).context("the spawning thread has ended")?;
+    Ok(spawned.recv()??)
 }
 
 /// Runs a program of the system to its end.
