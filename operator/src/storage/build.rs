@@ -185,7 +185,7 @@ fn accepted(found: &Found, judged: &Judged) -> Option<Note> {
         Err(refused) => {
             let same = before.is_some_and(|before| before.status == "False" && before.message == refused.message);
             (!same).then(|| {
-                let text = format!("{}: nothing changes until this is corrected", refused.message);
+                let text = format!("{}. Nothing changes until this is corrected", refused.message);
                 Note::warning("Refused", "Validate", text)
             })
         }

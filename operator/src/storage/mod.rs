@@ -34,7 +34,7 @@ use kube::Resource as _;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use walstorage_crds::walstorage::WalStorage;
+use walstorage_crds::walstorage::{Reason, WalStorage};
 
 use self::apply::Applied;
 use self::build::Built;
@@ -47,6 +47,9 @@ use crate::process::work::{self, Bounds, Outcome};
 
 /// How long changes that only show in the status are gathered: hundreds of pods change together.
 const GATHER: Duration = Duration::from_millis(500);
+
+/// How often a ConfigMap that is in the way is looked at again.
+const CONFLICT: Duration = Duration::from_secs(10);
 
 /// A WalStorage: namespace and name.
 pub type Key = (String, String);
@@ -177,7 +180,14 @@ impl Controller {
             self.context.events.publish(object, verdict);
         }
         let next = next.unwrap_or(self.context.options.resync).min(self.context.options.resync);
-        Ok((Outcome::Again(next), if judged.effective.is_ok() { "ok" } else { "refused" }))
+        match &judged.effective {
+            Ok(_) => Ok((Outcome::Again(next), "ok")),
+            // Nobody tells when a stranger's ConfigMap goes: it has no label of ours to watch for.
+            Err(refused) if refused.reason == Reason::NameConflict => {
+                Ok((Outcome::Again(next.min(CONFLICT)), "refused"))
+            }
+            Err(_) => Ok((Outcome::Again(next), "refused")),
+        }
     }
 
     /// Since when a writer of this storage can write nowhere.
