@@ -166,7 +166,7 @@ def test_a_digest_wins_over_a_tag_and_the_sidecar_has_the_operators_image_unless
         found = objects(text)
         for name in ("wal-controller", "wal-webhook"):
             assert f'image: "{operator}"' in found["Deployment", name]
-        assert f"={sidecar}\n" in found["Deployment", "wal-webhook"]
+            assert f"--sidecar-image={sidecar}\n" in found["Deployment", name]
 
 
 def test_no_rule_lets_the_operator_read_a_secret_of_users_or_create_pods(helm: str) -> None:
@@ -206,6 +206,17 @@ def test_the_operator_alone_writes_the_bundle_of_the_webhook(helm: str) -> None:
         assert "operations: [CREATE]" in webhook
 
 
+def test_the_operator_knows_every_flag_that_it_is_given(helm: str) -> None:
+    program = Path(os.environ.get("WALSTORAGE_BIN_DIR", ROOT / "target" / "ci")) / "walstorage-operator"
+    for values in VARIANTS.values():
+        found = objects(template(helm, *values))
+        for command in ("controller", "webhook"):
+            given = set(re.findall(r"(?m)^        - \"?(--[a-z-]+)=", found["Deployment", f"wal-{command}"]))
+            help_text = run(str(program), command, "--help").stdout
+            known = set(re.findall(r"(?m)^\s+(?:-\w, )?(--[a-z-]+)", help_text))
+            assert given and given <= known, given - known
+
+
 def test_every_container_is_restricted(helm: str) -> None:
     found = objects(template(helm))
     for document in (
@@ -228,6 +239,8 @@ def test_there_is_an_alert_for_each_runbook(helm: str) -> None:
     assert set(re.findall(r"- alert: (\S+)", rule)) == ALERTS
     links = re.findall(r"runbook_url: \S+/docs/runbooks/(\S+)\.md", rule)
     assert set(links) == ALERTS and len(links) == len(ALERTS)
+    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("Wal*.md")}
+    assert pages == ALERTS
 
 
 def test_the_policies_name_the_controller_of_the_release(helm: str) -> None:
@@ -249,7 +262,7 @@ def test_the_panels_ask_for_metrics_that_exist() -> None:
     rule = (CHARTS / "walstorage" / "templates" / "prometheus-rule.yaml").read_text()
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     named = set(re.findall(r"\bwalstorage_(\w+)", " ".join([*queries, *re.findall(r"expr: (.*)", rule)])))
-    sources = [ROOT / "sidecar" / "src" / "metrics.rs", *(ROOT / "operator" / "src").rglob("*.rs")]
+    sources = [path for part in ("sidecar", "operator") for path in (ROOT / part / "src").rglob("*.rs")]
     text = " ".join(path.read_text() for path in sources)
     registered = {name for name in re.findall(r'"([a-z][a-z0-9_]+)"', text)}
     for name in named:
