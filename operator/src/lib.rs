@@ -7,8 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod certificates;
+pub mod grant;
 pub mod identity;
 pub mod manifests;
+mod planted;
 pub mod process;
 pub mod render;
 pub mod resource;

@@ -211,8 +211,11 @@ impl PodFacts {
     /// Whether something of it shows that our sidecar has served: an application's container starts only after that.
     #[must_use]
     pub fn has_served(&self) -> bool {
-        let ran = |container: &ContainerFacts| {
-            matches!(container.state, ContainerState::Running | ContainerState::Terminated { .. })
+        let ran = |container: &ContainerFacts| match &container.state {
+            ContainerState::Running => true,
+            // The kubelet guesses this of containers that never started.
+            ContainerState::Terminated { reason, .. } => reason != "ContainerStatusUnknown",
+            ContainerState::Unreported | ContainerState::Waiting => false,
         };
         self.sidecar_started || self.containers.iter().any(|container| !container.init && ran(container))
     }

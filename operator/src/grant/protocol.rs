@@ -1,0 +1,57 @@
+//! The order of a run: read the ledger, see to its holder, to the user's verbs and to time; then to the pods that want it.
+
+use walstorage_crds::walwriter::Phase;
+
+use super::context::{Cx, Flow};
+use super::ledger::Ledger;
+use super::run::{Key, Outcome, Seam};
+use super::view::View;
+use super::{candidates, claims, holder, mint, reclaim, verbs};
+
+pub(super) async fn run(seam: Seam, key: Key, view: View) -> Outcome {
+    let cx = Cx { seam, key, view };
+    match drive(&cx).await {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+async fn drive(cx: &Cx) -> Flow<Outcome> {
+    if cx.view.namespace_ends {
+        return Ok(Outcome::Settled(None));
+    }
+    // G1
+    let mut ledger = match cx.get_writer().await? {
+        Some(writer) => Ledger::new(cx, writer),
+        None => match mint::mint(cx).await? {
+            Some(ledger) => ledger,
+            None => return Ok(Outcome::Settled(None)),
+        },
+    };
+    claims::grow(cx, &mut ledger).await?;
+    let mut wake = Wake::default();
+    let held = holder::see_to(cx, &mut ledger, &mut wake).await?;
+    verbs::abandon(cx, &mut ledger).await?;
+    verbs::judge_claims(cx, &mut ledger).await?;
+    if reclaim::by_time(cx, &mut ledger, &mut wake).await? {
+        return Ok(Outcome::Settled(None));
+    }
+    if ledger.phase() == Some(Phase::Reclaiming) && !reclaim::reclaim(cx, &mut ledger, &mut wake).await? {
+        return Ok(Outcome::Settled(wake.after));
+    }
+    candidates::see_to(cx, ledger, held, &mut wake).await?;
+    Ok(Outcome::Settled(wake.after))
+}
+
+/// When the run must be made again without anything having changed.
+#[derive(Debug, Default)]
+pub(super) struct Wake {
+    after: Option<i64>,
+}
+
+impl Wake {
+    /// In so many milliseconds at the latest.
+    pub(super) fn within(&mut self, ms: i64) {
+        let ms = ms.max(1);
+        self.after = Some(self.after.map_or(ms, |after| after.min(ms)));
+    }
+}

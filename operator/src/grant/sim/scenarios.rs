@@ -1,0 +1,423 @@
+//! The invariants by name, and the scenarios that must exist. Where it says so, each call of a scenario fails in each way.
+
+use std::collections::BTreeSet;
+
+use walstorage_crds::names;
+use walstorage_crds::walstorage::{WhenDeleted, WhenDrained};
+use walstorage_crds::walwriter::{Phase, WalWriterStatus};
+
+use super::control::{Fault, template};
+use super::world::World;
+use crate::grant::run::{Key, NoteReason, Run, Step};
+
+impl World {
+    fn status(&self, writer: &str) -> WalWriterStatus {
+        self.api.writers[&format!("orders.{writer}")].status.clone().unwrap_or_default()
+    }
+
+    fn phase(&self, writer: &str) -> Option<Phase> {
+        self.api.writers.get(&format!("orders.{writer}"))?.status.as_ref()?.phase
+    }
+
+    /// Each serving process appends so many entries.
+    fn append(&mut self, entries: usize) {
+        let uids: Vec<String> = self.nodes.processes.keys().cloned().collect();
+        for uid in uids {
+            for _ in 0..entries {
+                self.nodes.append(&mut self.api, &uid, &mut self.dice);
+            }
+        }
+    }
+
+    fn unapplied(&self) -> usize {
+        self.api.truth.acknowledged.values().map(std::collections::BTreeMap::len).sum()
+    }
+
+    fn notes(&self, reason: NoteReason) -> usize {
+        self.controllers.iter().flat_map(|one| &one.notes).filter(|note| note.reason == reason).count()
+    }
+}
+
+/// Runs a scenario as it is, and then with each of its calls failing in each way. It ends in a world at rest each time.
+fn whatever_fails(urls: &[&str], scenario: impl Fn(&mut World)) {
+    let mut plain = World::new(1, urls);
+    scenario(&mut plain);
+    plain.settle();
+    let calls = plain.calls;
+    let mut tried = 0;
+    for at in 0..calls.min(120) {
+        for fault in [Fault::NotDone, Fault::NoAnswer, Fault::CrashBefore, Fault::CrashAfter] {
+            let mut world = World::new(1, urls);
+            world.planned = Some((at, fault));
+            scenario(&mut world);
+            world.settle();
+            tried += 1;
+        }
+    }
+    println!("{calls} calls, {tried} failures");
+}
+
+/// A StatefulSet's pod with entries, scaled away, and back.
+fn down_and_up(world: &mut World) {
+    world.stateful = 1;
+    world.rounds(8);
+    world.append(3);
+    world.stateful = 0;
+    world.rounds(8);
+    world.stateful = 1;
+    world.rounds(8);
+}
+
+/// A Deployment's pod is deleted by force; its successor takes over.
+fn handover(world: &mut World) {
+    world.deployment = 1;
+    world.rounds(8);
+    world.append(3);
+    let pod = world.api.pods.keys().next().cloned();
+    if let Some(pod) = pod {
+        world.force_delete(&pod);
+    }
+    world.rounds(8);
+}
+
+#[test]
+fn i01_a_writer_has_one_pod_that_may_run_whatever_call_fails() {
+    whatever_fails(&["a"], down_and_up);
+    whatever_fails(&["a", "b"], handover);
+}
+
+#[test]
+fn i02_a_pod_that_is_not_the_holder_is_not_let_go() {
+    let mut world = World::new(2, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    // Another pod names the same writer, with a seal of its own.
+    let mut rival = template(&mut world.api, "db-0-rival", Some(["apps", "StatefulSet", "db"]), false);
+    rival.annotations.insert(names::ANNOTATION_WRITER.to_owned(), "orders.db-0".to_owned());
+    rival.annotations.insert(names::ANNOTATION_WORKLOAD.to_owned(), "apps/StatefulSet/db".to_owned());
+    rival.annotations.insert(names::ANNOTATION_SEAL.to_owned(), rival.seal_for("db-0").unwrap());
+    rival.gates = vec![names::GATE.to_owned()];
+    rival.claims = vec![(names::volume("orders", "a"), names::claim("orders", "a", "db-0"))];
+    world.api.put_pod(rival);
+    world.rounds(8);
+    assert!(world.api.pods["db-0-rival"].is_gated());
+    assert!(world.notes(NoteReason::WaitingForWriter) > 0);
+}
+
+#[test]
+fn i03_admission_writes_nothing_and_a_dry_run_not_even_a_reservation() {
+    let mut world = World::new(3, &["a"]);
+    let pod = template(&mut world.api, "web-1-", Some(["apps", "ReplicaSet", "web-1"]), true);
+    let admit = |world: &mut World, dry_run| {
+        let seen = world.webhooks[0].admit(&world.api, pod.clone(), dry_run, &mut world.dice).unwrap();
+        seen.writer().unwrap().to_owned()
+    };
+    orphan(&mut world, 1);
+    let logged = world.api.log.len();
+    let orphaned = admit(&mut world, true);
+    assert_eq!(admit(&mut world, false), orphaned, "a dry run reserves nothing");
+    // A quota rejects that pod after us. For a while the writer is reserved, then it is proposed again.
+    assert_ne!(admit(&mut world, false), orphaned);
+    world.api.now += 30_000;
+    assert_eq!(admit(&mut world, false), orphaned);
+    assert_eq!(world.api.log.len(), logged, "nothing is stored, so nothing leaks");
+}
+
+/// So many writers of the Deployment with entries and without a pod.
+fn orphan(world: &mut World, count: usize) {
+    world.deployment = count;
+    world.rounds(20);
+    world.append(2);
+    world.deployment = 0;
+    world.rounds(80);
+    for webhook in &mut world.webhooks {
+        webhook.cache.advance(&world.api, usize::MAX);
+    }
+    let orphans =
+        world.api.writers.keys().filter(|name| world.phase(&name["orders.".len()..]) == Some(Phase::Orphaned));
+    assert_eq!(orphans.count(), count, "{}", world.shown());
+}
+
+#[test]
+fn i04_losers_are_deleted_behind_their_gates_only() {
+    let mut world = World::new(4, &["a"]);
+    orphan(&mut world, 3);
+    // Two replicas that know nothing of each other propose the same writers.
+    world.deployment = 3;
+    world.settle();
+    assert_eq!(world.notes(NoteReason::LostWriterRace), world.api.losers);
+}
+
+#[test]
+fn i05_claims_go_only_after_the_writer_was_given_up_whatever_call_fails() {
+    whatever_fails(&["a"], |world| {
+        world.stateful = 1;
+        world.rounds(6);
+        world.append(2);
+        world.stateful = 0;
+        world.rounds(6);
+        let uid = world.api.writers["orders.db-0"].spec.writer_uid.clone();
+        world.abandon("orders.db-0", &uid);
+        world.rounds(6);
+        world.stateful = 1;
+        world.rounds(6);
+    });
+}
+
+#[test]
+fn i06_the_epoch_rises_with_every_grant() {
+    let mut world = World::new(6, &["a"]);
+    let mut last = 0;
+    for _ in 0..5 {
+        world.stateful = 1;
+        world.rounds(6);
+        let epoch = world.status("db-0").epoch.unwrap();
+        assert!(epoch > last);
+        last = epoch;
+        world.stateful = 0;
+        world.rounds(6);
+        // A clock that steps back changes nothing.
+        world.api.now -= 60_000;
+    }
+}
+
+#[test]
+pub(super) fn i07_a_directory_is_made_once_and_what_comes_up_empty_is_lost() {
+    let mut world = World::new(7, &["a"]);
+    down_and_up(&mut world);
+    world.append(2);
+    let claim = world.api.claims.values().next().unwrap().uid.clone();
+    world.stateful = 0;
+    world.rounds(8);
+    // Somebody empties the disk; the claim is the same.
+    world.api.truth.disks.remove(&claim);
+    world.stateful = 1;
+    world.rounds(8);
+    assert!(world.nodes.lost > 0 && world.nodes.processes.is_empty(), "it must not begin at LSN 1");
+}
+
+#[test]
+fn i08_two_controllers_at_once_break_nothing() {
+    for seed in 1..=40 {
+        let mut world = World::new(seed, &["a"]);
+        (world.stateful, world.deployment) = (2, 2);
+        for _ in 0..300 {
+            // Call by call, in turn: as close together as two can be.
+            for which in 0..2 {
+                world.controllers[which].cache.advance(&world.api, usize::MAX);
+                world.control(which, Fault::None);
+                world.api.check();
+            }
+            world.workloads_act();
+            for webhook in &mut world.webhooks {
+                webhook.cache.advance(&world.api, 1);
+            }
+        }
+        world.settle();
+    }
+}
+
+#[test]
+fn i09_a_running_pod_whose_ledger_was_deleted_is_held_again_and_under_its_own_epoch() {
+    let mut world = World::new(9, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    world.append(3);
+    let before = world.api.writers["orders.db-0"].clone();
+    world.api.remove_writer("orders.db-0");
+    let held = |world: &World| world.status("db-0").holder.map(|holder| holder.pod_uid);
+    world.all_controllers_unchecked();
+    world.rounds(3);
+    let after = world.api.writers["orders.db-0"].clone();
+    assert_eq!(after.spec, before.spec);
+    assert_eq!(world.status("db-0").epoch, before.status.clone().unwrap().epoch);
+    assert_eq!(held(&world), before.status.unwrap().holder.map(|holder| holder.pod_uid));
+    world.rounds(3);
+    assert_eq!(world.phase("db-0"), Some(Phase::Active));
+    assert_eq!(world.status("db-0").volumes.unwrap()[0].initialized, Some(true));
+}
+
+#[test]
+fn i10_a_leader_killed_between_g3_and_g5_is_gone_on_from() {
+    let mut world = World::new(10, &["a"]);
+    world.stateful = 1;
+    for webhook in &mut world.webhooks {
+        webhook.cache.advance(&world.api, usize::MAX);
+    }
+    while world.api.pods.is_empty() {
+        world.workloads_act();
+    }
+    world.controllers[0].cache.advance(&world.api, usize::MAX);
+    while world.api.writers.get("orders.db-0").is_none_or(|w| w.status.as_ref().is_none_or(|s| s.holder.is_none())) {
+        world.control(0, Fault::None);
+    }
+    world.controllers.remove(0);
+    assert!(world.api.pods["db-0"].is_gated());
+    let epoch = world.status("db-0").epoch;
+    world.settle();
+    assert_eq!(world.status("db-0").epoch, epoch, "it goes on with the same grant");
+}
+
+#[test]
+fn ten_replicas_take_over_ten_orphans_through_two_webhooks() {
+    let mut world = World::new(11, &["a"]);
+    (world.most, world.admits_all) = (10, true);
+    orphan(&mut world, 10);
+    let left = world.unapplied();
+    let writers: BTreeSet<String> = world.api.writers.keys().cloned().collect();
+    world.deployment = 10;
+    world.settle();
+    let held = world.api.writers.values().filter_map(|writer| writer.status.clone()?.holder);
+    let holders: BTreeSet<String> = held.map(|holder| holder.pod_uid).collect();
+    assert_eq!(holders.len(), 10);
+    assert_eq!(world.api.writers.keys().cloned().collect::<BTreeSet<_>>(), writers, "no fresh writer beside them");
+    assert!(left >= 20 && world.unapplied() >= left);
+    println!("{} pods lost a race on the way", world.api.losers);
+}
+
+#[test]
+fn a_stateful_set_from_five_to_three_to_five_replays_everything() {
+    let mut world = World::new(12, &["a"]);
+    world.most = 5;
+    world.stateful = 5;
+    world.settle();
+    world.append(4);
+    world.stateful = 3;
+    world.settle();
+    assert_eq!(world.phase("db-4"), Some(Phase::Orphaned));
+    assert!(world.unapplied() >= 20);
+    let replayed = world.nodes.replayed;
+    world.stateful = 5;
+    world.settle();
+    assert_eq!(world.nodes.replayed - replayed, 2);
+}
+
+#[test]
+fn after_a_force_deletion_the_successor_waits_for_the_old_process_and_replays_what_it_acknowledged() {
+    let mut world = World::new(13, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    world.append(2);
+    world.force_delete("db-0");
+    world.rounds(8);
+    assert_eq!(world.phase("db-0"), Some(Phase::Pending));
+    assert!(!world.api.pods["db-0"].sidecar_started, "the old process has its directory open");
+    world.append(2);
+    let left = world.unapplied();
+    let replayed = world.nodes.replayed;
+    world.settle();
+    assert_eq!((world.nodes.replayed - replayed, world.phase("db-0")), (1, Some(Phase::Active)));
+    assert!(left >= 4 && world.unapplied() >= left);
+}
+
+#[test]
+fn a_claim_deleted_under_its_pod_makes_the_writer_lost_and_only_the_user_gives_it_up() {
+    let mut world = World::new(14, &["a", "b"]);
+    world.stateful = 1;
+    world.rounds(8);
+    world.append(8);
+    world.api.delete_claim("wal-orders--a-db-0");
+    world.rounds(4);
+    assert_eq!(world.phase("db-0"), Some(Phase::Active), "the pod goes on");
+    world.stateful = 0;
+    world.rounds(8);
+    world.stateful = 1;
+    world.rounds(8);
+    assert_eq!(world.phase("db-0"), Some(Phase::Lost));
+    assert!(world.api.pods["db-0"].is_gated() && world.notes(NoteReason::Lost) > 0);
+    // Another loss than this one accepts nothing.
+    world.api.annotate_writer("orders.db-0", names::ANNOTATION_ACCEPT_LOSS, "a@another");
+    world.rounds(4);
+    assert_eq!(world.phase("db-0"), Some(Phase::Lost));
+    world.accept_losses();
+    world.rounds(1);
+    let told = world.api.pods["db-0"].annotation(names::ANNOTATION_GRANT).unwrap().to_owned();
+    assert!(told.contains(r#""init":["a"],"forget":["a"]"#), "{told}");
+    world.settle();
+    assert_eq!(world.phase("db-0"), Some(Phase::Active));
+    assert!(
+        !world.api.writers["orders.db-0"]
+            .metadata
+            .annotations
+            .clone()
+            .unwrap_or_default()
+            .contains_key(names::ANNOTATION_ACCEPT_LOSS)
+    );
+}
+
+#[test]
+fn a_namespace_that_ends_is_not_fought_with() {
+    let mut world = World::new(15, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    world.api.namespace_ends = true;
+    for key in world.controllers[0].keys() {
+        let view = world.controllers[0].view(&mut world.api, &key);
+        assert!(matches!(Run::new(key, view).step(None), Step::Done(_)), "no call is made");
+    }
+    // One that has not heard of it is refused what it would make, and ends.
+    let key = Key::of("shop", "orders.db-9").unwrap();
+    let view = crate::grant::View { namespace_ends: false, ..world.controllers[0].view(&mut world.api, &key) };
+    let mut run = Run::new(key.clone(), view);
+    let mut answer = None;
+    while let Step::Call(call) = run.step(answer) {
+        answer = Some(world.api.call(&key, &call));
+    }
+    assert_eq!(world.api.writers.len(), 1);
+}
+
+#[test]
+fn a_full_quota_for_claims_holds_the_pod_and_leaves_nothing_half_done() {
+    let mut world = World::new(16, &["a", "b"]);
+    world.stateful = 1;
+    world.api.quota_is_full = true;
+    world.rounds(8);
+    assert!(world.api.pods["db-0"].is_gated() && world.api.claims.is_empty());
+    let ready = world.status("db-0");
+    let ready = ready.condition("ClaimsReady").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "QuotaExceeded"));
+    world.settle();
+    assert_eq!(world.status("db-0").condition("ClaimsReady").unwrap().status, "True");
+}
+
+#[test]
+fn what_is_drained_goes_when_the_policy_says_so_and_what_has_entries_stays() {
+    let mut world = World::new(17, &["a"]);
+    if let Some(storage) = &mut world.api.storage {
+        storage.when_drained = WhenDrained::Delete;
+        storage.drained_after = 60_000;
+    }
+    (world.stateful, world.most) = (2, 2);
+    world.settle();
+    world.append(3);
+    // Ends with a word: a kill is not what this is about.
+    while world.phase("db-0") != Some(Phase::Drained) {
+        world.stateful = 2;
+        world.settle();
+        let uid = world.api.writers["orders.db-0"].spec.writer_uid.clone();
+        world.api.truth.truncate(&uid);
+        world.stateful = 0;
+        world.rounds(6);
+    }
+    world.rounds(40);
+    let claims: Vec<&String> = world.api.claims.keys().collect();
+    assert_eq!(claims, ["wal-orders--a-db-1"], "{}", world.shown());
+    assert_eq!(world.phase("db-0"), Some(Phase::Drained), "its tombstone keeps the uid");
+}
+
+#[test]
+fn a_deleted_storage_takes_what_its_policy_names() {
+    for (policy, left) in [(WhenDeleted::Retain, 1), (WhenDeleted::DeleteDrained, 1), (WhenDeleted::Delete, 0)] {
+        let mut world = World::new(18, &["a"]);
+        world.stateful = 1;
+        world.rounds(8);
+        world.append(2);
+        world.stateful = 0;
+        world.rounds(8);
+        if let Some(storage) = &mut world.api.storage {
+            (storage.deleting, storage.when_deleted) = (true, policy);
+        }
+        world.rounds(12);
+        assert_eq!((world.api.claims.len(), world.api.writers.len()), (left, left), "{policy:?} {}", world.shown());
+    }
+}
