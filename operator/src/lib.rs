@@ -16,4 +16,5 @@ pub mod render;
 pub mod resource;
 pub mod storage;
 pub mod webhook;
+pub mod writer;
 mod yaml;

@@ -1,0 +1,189 @@
+//! The WalWriter controller: the grant's protocol on a real API server.
+//!
+//! A run of [`crate::grant`] is given a view from the caches (`dereference`), decides (`validate` and `build` are the
+//! protocol itself), and its calls are carried out one by one (`apply`), the status among them. Nothing is decided here.
+//!
+//! 1. A key is worked on by one task at a time; that two processes may work on it is the protocol's business.
+//! 2. What a deleted pod said last comes from the event of its deletion, never from a cache.
+//! 3. A run may be dropped at any point.
+
+mod apply;
+mod dereference;
+mod tell;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use walstorage_crds::names;
+
+use crate::grant::{Key, LoserDelays, Run, Step};
+use crate::identity::PodFacts;
+use crate::process::cache::{Caches, Change, Changed, Kind};
+use crate::process::controller::Context;
+use crate::process::metrics::OfReconcile;
+use crate::process::work::{self, Bounds, Outcome};
+
+/// Deleted pods whose last words are kept: more than can be deleted before their writers are looked at.
+const WORDS_MAX: usize = 4096;
+/// Keys that wait to be taken over by the queue.
+const HANDED_IN: usize = 1024;
+/// So long a changed key waits for further changes.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What the runs of one process share.
+pub(crate) struct Shared {
+    pub(crate) context: Context,
+    pub(crate) caches: Caches,
+    pub(crate) memory: Mutex<Memory>,
+}
+
+/// What is remembered between runs and lost with the process.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Pods inside DELETED events, by uid.
+    words: HashMap<String, PodFacts>,
+    order: VecDeque<String>,
+    pub(crate) delays: LoserDelays,
+}
+
+impl Memory {
+    fn keep(&mut self, pod: PodFacts) {
+        if self.words.len() >= WORDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.words.remove(&oldest);
+        }
+        self.order.push_back(pod.uid.clone());
+        self.words.insert(pod.uid.clone(), pod);
+    }
+
+    pub(crate) fn words(&self, uid: &str) -> Option<PodFacts> {
+        self.words.get(uid).cloned()
+    }
+}
+
+/// Runs until the token is cancelled. Starts when the caches are filled.
+///
+/// # Errors
+/// When a run panics.
+pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> anyhow::Result<()> {
+    let options = &context.options;
+    let bounds = Bounds {
+        concurrency: usize::from(options.concurrency),
+        longest_wait: options.backoff,
+        deadline: options.reconcile_deadline,
+    };
+    let (hand_in, keys) = mpsc::channel(HANDED_IN);
+    let mut changes = caches.changes();
+    let shared = Arc::new(Shared { context, caches, memory: Mutex::default() });
+    let feeder = {
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        async move {
+            let mut pending = all(&shared.caches);
+            loop {
+                for key in pending.drain(..) {
+                    if hand_in.send((key, GATHER)).await.is_err() {
+                        return;
+                    }
+                }
+                let change = tokio::select! {
+                    () = stop.cancelled() => return,
+                    change = changes.next() => change,
+                };
+                let Some(change) = change else { return };
+                pending = concerned(&shared, &change);
+            }
+        }
+    };
+    let feeder = tokio::spawn(feeder);
+    let done = work::run(keys, bounds, move |key| reconcile(Arc::clone(&shared), key), stop).await;
+    feeder.await?;
+    done
+}
+
+/// One run: from the view to its end.
+async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
+    let view = dereference::view(&shared, &key);
+    let resync = shared.context.options.resync;
+    let mut calls = apply::Calls::new(shared.context.client.clone(), key.clone());
+    let mut run = Run::new(key.clone(), view);
+    let mut answer = None;
+    let outcome = loop {
+        let step = run.step(answer.take());
+        tell::notes(&shared, &key, &calls, run.notes());
+        match step {
+            Step::Call(call) => answer = Some(calls.make(call).await),
+            Step::Done(outcome) => break outcome,
+        }
+    };
+    let (result, again) = match outcome {
+        crate::grant::Outcome::Settled(after) => {
+            let after = after.and_then(|ms| u64::try_from(ms).ok()).map_or(resync, Duration::from_millis);
+            ("ok", Outcome::Again(after.min(resync)))
+        }
+        // The queue's first wait is short, and whoever meets another again and again should back off.
+        crate::grant::Outcome::Again => ("ok", Outcome::Failed),
+        crate::grant::Outcome::Failed(why) => {
+            tracing::warn!(writer = key.name(), namespace = key.namespace, why, "a run ended early and is tried again");
+            ("error", Outcome::Failed)
+        }
+    };
+    shared.context.metrics.reconciles.get_or_create(&OfReconcile { kind: "WalWriter", result }).inc();
+    again
+}
+
+/// Every writer that there is or that a pod names.
+fn all(caches: &Caches) -> Vec<Key> {
+    let writers = caches.writers.state();
+    let known = writers
+        .iter()
+        .filter_map(|writer| Key::of(writer.metadata.namespace.as_deref()?, writer.metadata.name.as_deref()?));
+    let pods = caches.pods.state();
+    let named = pods.iter().filter_map(|pod| {
+        let labels = pod.metadata.labels.as_ref()?;
+        Some(Key {
+            namespace: pod.metadata.namespace.clone()?,
+            storage: labels.get(names::LABEL_STORAGE)?.clone(),
+            writer: labels.get(names::LABEL_WRITER)?.clone(),
+        })
+    });
+    let mut keys: Vec<Key> = known.chain(named).collect();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// The writers that a change concerns. Keeps what a deleted pod said.
+fn concerned(shared: &Shared, change: &Change) -> Vec<Key> {
+    let changed = match change {
+        Change::Everything => return all(&shared.caches),
+        Change::One(changed) => changed,
+    };
+    let Changed { kind, namespace, name, storage, writer, last } = changed;
+    if let Some(pod) = last {
+        shared.memory.lock().keep(dereference::facts(pod, namespace));
+    }
+    match kind {
+        Kind::Writer => Key::of(namespace, name).into_iter().collect(),
+        Kind::Pod | Kind::Claim => match (storage, writer) {
+            (Some(storage), Some(writer)) => {
+                vec![Key { namespace: namespace.clone(), storage: storage.clone(), writer: writer.clone() }]
+            }
+            _ => Vec::new(),
+        },
+        Kind::Storage => of_namespace(shared, namespace, storage.as_deref()),
+        Kind::Namespace => of_namespace(shared, name, None),
+        Kind::Class => all(&shared.caches),
+        Kind::ConfigMap => Vec::new(),
+    }
+}
+
+fn of_namespace(shared: &Shared, namespace: &str, storage: Option<&str>) -> Vec<Key> {
+    let mut keys = all(&shared.caches);
+    keys.retain(|key| key.namespace == namespace && storage.is_none_or(|storage| storage == key.storage));
+    keys
+}

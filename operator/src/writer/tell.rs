@@ -1,0 +1,100 @@
+//! What a run tells: Events, and counts.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use walstorage_crds::names;
+
+use super::Shared;
+use super::apply::Calls;
+use crate::grant::{About, Key, Note, NoteReason};
+use crate::process::events;
+use crate::process::metrics::OfResult;
+
+pub(super) fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<Note>) {
+    for note in notes {
+        count(shared, key, calls, &note);
+        let object = regarding(key, calls, &note.about);
+        let (reason, action) = (note.reason.as_str(), action(note.reason));
+        let event = if note.reason.is_warning() {
+            events::Note::warning(reason, action, note.message)
+        } else {
+            events::Note::normal(reason, action, note.message)
+        };
+        shared.context.events.publish(object, event);
+    }
+}
+
+fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
+    let metrics = &shared.context.metrics;
+    let result = |result| metrics.grants.get_or_create(&OfResult { result }).inc();
+    let workload = match &note.about {
+        About::Pod { name, .. } => calls.workloads.get(name).map(String::as_str).unwrap_or_default(),
+        About::Writer | About::Workload(_) => "",
+    };
+    let workload = format!("{}/{workload}", key.namespace);
+    match note.reason {
+        NoteReason::Granted => {
+            result("granted");
+            shared.memory.lock().delays.granted(&workload);
+        }
+        NoteReason::LostWriterRace => {
+            result("lost");
+            shared.memory.lock().delays.lost(&workload);
+        }
+        NoteReason::SealMismatch | NoteReason::WriterBelongsToAnother => {
+            result("refused");
+        }
+        NoteReason::Abandoned => {
+            metrics.abandoned_writers.inc();
+        }
+        NoteReason::WaitingForWriter
+        | NoteReason::WaitingForClaim
+        | NoteReason::WaitingForStorage
+        | NoteReason::Created
+        | NoteReason::Released
+        | NoteReason::Orphaned
+        | NoteReason::Lost
+        | NoteReason::LossAccepted
+        | NoteReason::Reclaimed
+        | NoteReason::Stuck
+        | NoteReason::Unplaceable
+        | NoteReason::ClaimGrown
+        | NoteReason::FreshWriterWhileOthersHoldData => {}
+    }
+}
+
+fn regarding(key: &Key, calls: &Calls, about: &About) -> ObjectReference {
+    let (api_version, kind, name, uid) = match about {
+        About::Pod { name, uid } => ("v1".to_owned(), "Pod".to_owned(), name.clone(), Some(uid.clone())),
+        About::Writer => {
+            let uid = calls.writer.as_ref().and_then(|writer| writer.metadata.uid.clone());
+            (names::API_VERSION.to_owned(), "WalWriter".to_owned(), key.name(), uid)
+        }
+        About::Workload(workload) => {
+            let version = if workload.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", workload.group) };
+            (version, workload.kind.clone(), workload.name.clone(), None)
+        }
+    };
+    ObjectReference {
+        api_version: Some(api_version),
+        kind: Some(kind),
+        namespace: Some(key.namespace.clone()),
+        name: Some(name),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+/// What was done or tried.
+fn action(reason: NoteReason) -> &'static str {
+    match reason {
+        NoteReason::Granted => "Grant",
+        NoteReason::WaitingForWriter | NoteReason::WaitingForClaim | NoteReason::WaitingForStorage => "Wait",
+        NoteReason::LostWriterRace => "Delete",
+        NoteReason::WriterBelongsToAnother | NoteReason::SealMismatch => "Refuse",
+        NoteReason::Created | NoteReason::FreshWriterWhileOthersHoldData => "Create",
+        NoteReason::Released | NoteReason::Orphaned | NoteReason::Stuck | NoteReason::Unplaceable => "Watch",
+        NoteReason::Lost | NoteReason::LossAccepted => "JudgeClaims",
+        NoteReason::Abandoned | NoteReason::Reclaimed => "Reclaim",
+        NoteReason::ClaimGrown => "Grow",
+    }
+}
