@@ -100,3 +100,31 @@ async fn controllers(context: Context, stop: CancellationToken) -> anyhow::Resul
     if let Some(caches) = caches {
         running.spawn(storage::run(context.clone(), caches.clone(), stop.clone()));
         running.spawn(writer::run(context.clone(), caches, stop.clone()));
+    }
+    let mut ended = Ok(());
+    while let Some(done) = running.join_next().await {
+        let done = done.map_err(anyhow::Error::from).and_then(|done| done);
+        if done.is_err() {
+            // One that fails ends the others, and so the process: it starts anew with caches that are.
+            stop.cancel();
+        }
+        ended = ended.and(done);
+    }
+    context.metrics.leader.set(0);
+    stop.cancel();
+    watches.join_all().await;
+    ended
+}
+
+fn times(options: &LeaseOptions) -> Times {
+    let LeaseOptions { identity: _, lease_duration, lease_renew, lease_retry } = options;
+    Times { duration: *lease_duration, renew: *lease_renew, retry: *lease_retry }
+}
+
+/// Unique for each start, so that a process never takes its predecessor's Lease for its own.
+fn identity(options: &LeaseOptions) -> String {
+    options.identity.clone().unwrap_or_else(|| {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
+        format!("{host}_{}", uuid::Uuid::new_v4())
+    })
+}

@@ -37,8 +37,14 @@ fn failure(run: impl FnOnce()) -> Option<String> {
 /// What a bug is caught by: a seed, or a scenario where chance alone rarely meets it.
 fn caught(mutant: Mutant) -> Option<String> {
     let _planted = plant(mutant);
-    if mutant == Mutant::InitAlways {
-        return failure(scenarios::i07_a_directory_is_made_once_and_what_comes_up_empty_is_lost);
+    match mutant {
+        Mutant::InitAlways => return failure(scenarios::i07_a_directory_is_made_once_and_what_comes_up_empty_is_lost),
+        Mutant::MessageBeforeLastPhase => {
+            return failure(
+                scenarios::what_a_container_said_before_it_started_again_is_not_believed_after_a_force_deletion,
+            );
+        }
+        _ => {}
     }
     (1..=SEEDS).find_map(|seed| {
         let why = failure(|| explore(seed, &mut Figures::default()))?;

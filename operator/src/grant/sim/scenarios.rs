@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use walstorage_crds::names;
 use walstorage_crds::walstorage::{WhenDeleted, WhenDrained};
 use walstorage_crds::walwriter::{Phase, WalWriterStatus};
@@ -9,6 +10,7 @@ use walstorage_crds::walwriter::{Phase, WalWriterStatus};
 use super::control::{Fault, template};
 use super::world::World;
 use crate::grant::run::{Key, NoteReason, Run, Step};
+use crate::identity::ContainerState;
 
 impl World {
     fn status(&self, writer: &str) -> WalWriterStatus {
@@ -420,4 +422,31 @@ fn a_deleted_storage_takes_what_its_policy_names() {
         world.rounds(12);
         assert_eq!((world.api.claims.len(), world.api.writers.len()), (left, left), "{policy:?} {}", world.shown());
     }
+}
+
+#[test]
+pub(super) fn what_a_container_said_before_it_started_again_is_not_believed_after_a_force_deletion() {
+    let mut world = World::new(19, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    let (writer_uid, epoch) = (world.api.writers["orders.db-0"].spec.writer_uid.clone(), world.status("db-0").epoch);
+    world.api.truth.truncate(&writer_uid);
+    let message = json!({
+        "v": 1, "writerUid": writer_uid, "granted": epoch, "exit": "clean", "unappliedEntries": 0, "unappliedBytes": 0,
+        "empty": ["a"],
+    });
+    // Both containers ended well, and both run again, which the node could not report.
+    world.api.edit_pod("db-0", |pod| {
+        for container in &mut pod.containers {
+            let (reason, message) = ("Completed".to_owned(), message.to_string());
+            container.state = ContainerState::Terminated { reason, message };
+        }
+    });
+    world.append(3);
+    let left = world.unapplied();
+    world.force_delete("db-0");
+    world.stateful = 0;
+    world.rounds(4);
+    assert!(left >= 3);
+    assert_eq!(world.phase("db-0"), Some(Phase::Released));
 }
