@@ -31,7 +31,7 @@ pub(crate) mod space;
 pub(crate) mod stream;
 pub(crate) mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod upkeep;
 pub(crate) mod watch;
 pub(crate) mod wear;

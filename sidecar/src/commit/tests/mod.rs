@@ -13,6 +13,6 @@ mod rig;
 mod segments;
 mod sessions;
 mod slots;
-mod space;
+pub(crate) mod space;
 mod stalls;
 mod waiting;

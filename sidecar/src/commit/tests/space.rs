@@ -7,7 +7,7 @@ use crate::commit::frames::{IDLE, Work};
 use crate::commit::journal::Health;
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::reserve::Reserve;
-use crate::commit::slots::{NotStamped, Spare};
+use crate::commit::slots::{FreeSlot, NotStamped, Spare};
 use crate::commit::upkeep::Upkeep;
 use crate::commit::wear::Wear;
 use crate::directory::disk::Space;
@@ -300,4 +300,22 @@ fn a_start_on_a_full_disk_begins_its_stream_in_a_free_file_and_serves_truncation
     let next = rig.send("c", &[b"x"]);
     rig.settle();
     assert_eq!(rig.lsns(next), (10, 10));
+}
+
+#[test]
+pub(crate) fn a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk() {
+    let mut rig = rig(1);
+    rig.log.journals[0].pool.reserve = Reserve::default();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.send("c", &[b"2"]);
+    rig.frame(0);
+    let free = FreeSlot { name: "worn".into(), bytes: SLOT, wear: Wear::default().with(0, 1) };
+    rig.log.journals[0].pool.free.push(free);
+    no_space(&mut rig, 0);
+    assert!(matches!(rig.log.journals[0].health, Health::Full(_)), "no session could begin");
+    measure(&mut rig, 0, 99);
+    measure(&mut rig, 0, 50);
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().durable_head, Lsn(2), "it goes on by itself");
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::sweep::Sweep;
 use crate::api::Ack;
+use crate::commit::log::{Stage, Worker};
 use crate::sim::disk::Faults;
-use crate::sim::life::Life;
+use crate::sim::life::{Life, Step};
 use crate::sim::shape::Shape;
-use crate::sim::world::collection;
+use crate::sim::world::{World, collection};
 use crate::types::Lsn;
 
 fn shape() -> Shape {
@@ -59,6 +60,36 @@ pub(in crate::sim) fn schedule_09_a_crash_at_every_effect_of_the_evacuation_of_a
     .run();
 }
 
+#[test]
+pub(in crate::sim) fn schedule_09_what_only_a_dead_disk_was_told_is_said_elsewhere_before_it_may_be_removed() {
+    let mut world = World::new(8, shape());
+    let dead = world.serve(|life| {
+        fill(life);
+        let home = life.home(0);
+        let other = 1 - home;
+        // A checkpoint is under way there, and too early to say what comes now.
+        life.log.journals[other].since_checkpoint = u64::MAX;
+        life.log.journals[other].signalled = true;
+        life.wake();
+        while life.log.journals[other].checkpoint.is_none() {
+            assert_eq!(life.step(other, Worker::Commit), Step::Worked);
+        }
+        life.truncate(&collection(0), Lsn(2));
+        life.run(home, &[Worker::Commit]);
+        assert_eq!(life.log.find(&collection(0)).unwrap().truncated_to, Lsn(2));
+        let root = life.root(home).to_owned();
+        life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
+        life.append(&collection(0), 1, 3_000, Ack::Durable);
+        life.run(home, &[Worker::Commit]);
+        life.pass(Duration::from_millis(2500));
+        assert_eq!(life.evacuated(), std::slice::from_ref(&root));
+        root
+    });
+    world.machine.heal();
+    world.machine.wipe(&dead);
+    world.serve(|life| life.check());
+}
+
 /// Segments and entries in both directories; then one URL leaves the configuration.
 fn fill_and_leave(life: &mut Life<'_>) {
     fill(life);
@@ -81,7 +112,7 @@ fn drain(life: &mut Life<'_>) {
 }
 
 #[test]
-fn schedule_24_a_crash_at_every_effect_of_emptying_a_removed_directory_twice_in_a_row() {
+pub(in crate::sim) fn schedule_24_a_crash_at_every_effect_of_emptying_a_removed_directory_twice_in_a_row() {
     Sweep {
         shape: shape(),
         seed: 5,
@@ -95,4 +126,23 @@ fn schedule_24_a_crash_at_every_effect_of_emptying_a_removed_directory_twice_in_
         step: 7,
     }
     .run();
+}
+
+#[test]
+pub(in crate::sim) fn schedule_24_a_directory_is_not_removed_while_segments_in_it_are_needed() {
+    let mut world = World::new(6, shape());
+    world.serve(fill_and_leave);
+    let lived = world.life(|life| {
+        for _ in 0..60 {
+            // Its segments are not rewritten.
+            (0..2).for_each(|dir| life.run(dir, &[Worker::Commit, Worker::Upkeep]));
+            life.world.pass(Duration::from_millis(100));
+        }
+        assert_eq!((&life.log.stage, life.evacuated().len()), (&Stage::Serving, 0));
+        life.pass(Duration::from_secs(5));
+        assert_eq!(life.evacuated().len(), 1);
+    });
+    lived.unwrap();
+    world.machine.cut();
+    world.serve(|life| assert_eq!((life.directories(), life.head(0), life.head(1)), (1, Lsn(4), Lsn(4))));
 }
