@@ -6,7 +6,7 @@ use super::sweep::Sweep;
 use crate::api::Ack;
 use crate::commit::log::{Stage, Worker};
 use crate::sim::disk::Faults;
-use crate::sim::life::{Life, Step};
+use crate::sim::life::Life;
 use crate::sim::shape::Shape;
 use crate::sim::world::{World, collection};
 use crate::types::Lsn;
@@ -58,36 +58,6 @@ pub(in crate::sim) fn schedule_09_a_crash_at_every_effect_of_the_evacuation_of_a
         step: 7,
     }
     .run();
-}
-
-#[test]
-pub(in crate::sim) fn schedule_09_what_only_a_dead_disk_was_told_is_said_elsewhere_before_it_may_be_removed() {
-    let mut world = World::new(8, shape());
-    let dead = world.serve(|life| {
-        fill(life);
-        let home = life.home(0);
-        let other = 1 - home;
-        // A checkpoint is under way there, and too early to say what comes now.
-        life.log.journals[other].since_checkpoint = u64::MAX;
-        life.log.journals[other].signalled = true;
-        life.wake();
-        while life.log.journals[other].checkpoint.is_none() {
-            assert_eq!(life.step(other, Worker::Commit), Step::Worked);
-        }
-        life.truncate(&collection(0), Lsn(2));
-        life.run(home, &[Worker::Commit]);
-        assert_eq!(life.log.find(&collection(0)).unwrap().truncated_to, Lsn(2));
-        let root = life.root(home).to_owned();
-        life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
-        life.append(&collection(0), 1, 3_000, Ack::Durable);
-        life.run(home, &[Worker::Commit]);
-        life.pass(Duration::from_millis(2500));
-        assert_eq!(life.evacuated(), std::slice::from_ref(&root));
-        root
-    });
-    world.machine.heal();
-    world.machine.wipe(&dead);
-    world.serve(|life| life.check());
 }
 
 /// Segments and entries in both directories; then one URL leaves the configuration.
