@@ -6,9 +6,9 @@
 
 use std::process::Stdio;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use walstorage_cluster_tests::images::{APP, SHELL, WALSTORAGE};
 use walstorage_cluster_tests::numbered::Verdict;
@@ -236,6 +236,54 @@ async fn a_sidecar_whose_volume_is_no_mount_does_not_start() {
     eventually("the sidecar says why", || async {
         let log = cluster.kubectl(&["-n", &setup.namespace, "logs", "app", "-c", "walstorage"])?;
         ensure!(log.contains("not_mounted") || log.contains("not mounted"), "{log}");
+        Ok(())
+    })
+    .await;
+    let pod = setup.pods().get("app").await.unwrap();
+    assert!(!pods::is(&pod, "Initialized"), "the app has not started");
+}
+
+#[tokio::test]
+async fn a_sidecar_sees_its_volume_grow_and_is_not_restarted() {
+    let test = "a_sidecar_sees_its_volume_grow_and_is_not_restarted";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "grow", "320Mi").await;
+    pods::run(&setup.pods(), &pod(APP, &["append", "orders", "--every", "2"])).await;
+    let capacity = || async {
+        let status = ["/walctl", "status", "--output", "json"];
+        let status = pods::exec(&setup.pods(), "app", "walstorage", &status).await?;
+        let status: Value = serde_json::from_str(&status)?;
+        let bytes = status["directories"][0]["capacityBytes"].as_str().and_then(|text| text.parse::<u64>().ok());
+        bytes.with_context(|| status.to_string())
+    };
+    let before = capacity().await.unwrap();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client(), &setup.namespace);
+    let more = json!({"spec": {"resources": {"requests": {"storage": "640Mi"}}}});
+    claims.patch("disk", &PatchParams::default(), &Patch::Merge(&more)).await.unwrap();
+    eventually("the sidecar sees it", || async {
+        let now = capacity().await?;
+        ensure!(now > before + (250 << 20), "{before} bytes, then {now}");
+        Ok(())
+    })
+    .await;
+    setup.append_until(setup.acknowledged().unwrap() + 100).await;
+    let pod = setup.pods().get("app").await.unwrap();
+    assert_eq!(pods::restarts(&pod, "walstorage"), 0);
+    setup.assert_whole(setup.acknowledged().unwrap()).await;
+}
+
+/// A new volume is root's. Nothing is lost when nobody may write: the app does not start, and the log says why.
+#[tokio::test]
+async fn without_a_group_for_its_files_a_sidecar_says_so_and_the_app_waits() {
+    let test = "without_a_group_for_its_files_a_sidecar_says_so_and_the_app_waits";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "group", "128Mi").await;
+    let mut wrong: Value = serde_json::to_value(pod(APP, &["append", "orders"])).unwrap();
+    wrong["spec"]["securityContext"] = json!({});
+    setup.pods().create(&PostParams::default(), &serde_json::from_value(wrong).unwrap()).await.unwrap();
+    eventually("the sidecar says why", || async {
+        let log = cluster.kubectl(&["-n", &setup.namespace, "logs", "app", "-c", "walstorage"])?;
+        ensure!(log.contains("Permission denied"), "{log}");
         Ok(())
     })
     .await;
