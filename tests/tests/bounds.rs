@@ -147,3 +147,44 @@ async fn an_idle_sidecar_holds_little_memory_of_its_own() {
     println!("idle: {resident:.1} MiB, {:.1} of its own", mib(sidecar.pid(), "RssAnon").expect("memory"));
     assert!(resident < 15.0, "{resident:.1} MiB");
 }
+
+/// Kills a process that holds `load` in memory and journal, starts one with a bound of `bound` bytes, and reads back.
+async fn replayed_within(load: Load, bound: u64) {
+    let roomy = Setup::new(1).set("memory_flush_size_bytes = \"512Mi\"").set("journal_max_bytes = \"512Mi\"");
+    let mut sidecar = Sidecar::ready(roomy.set("global_flush_threshold = \"512Mi\"")).await;
+    let cost = many::run(&sidecar, load).await;
+    assert_eq!(cost.acked as usize, load.collections * load.entries);
+    let held = (load.collections * load.entries * load.payload) as u64;
+    assert!(held >= 3 * bound && cost.journal >= held, "{held} bytes in a journal of {}", cost.journal);
+    sidecar.kill();
+    sidecar.setup.add(&format!("global_flush_threshold = {bound}"));
+    sidecar.setup.add(&format!("memory_flush_size_bytes = {}", bound / 2));
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let started = mib(sidecar.pid(), "VmHWM").expect("its memory");
+    let mut client = sidecar.grpc();
+    for n in (0..load.collections).step_by(load.collections.div_ceil(200)) {
+        many::check(&mut client, n, load.entries, load.payload).await;
+    }
+    // A batch above 1 MiB may stand above the bound, and what goes to a segment is laid out there.
+    let most = bound as f64 / MIB as f64 * 1.1 + BESIDE + if load.payload > MIB as usize { 48.0 } else { 0.0 };
+    let highest = mib(sidecar.pid(), "VmHWM").expect("its memory");
+    println!("{} MiB within {}: at most {started:.1} MiB until ready, {highest:.1} read", held / MIB, bound / MIB);
+    assert!(started <= most, "at most {started:.1} MiB resident until ready, {most:.1} are allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_23_a_start_on_a_journal_of_four_times_the_bound_stays_within_it_one_collection() {
+    replayed_within(load(1, 4096, 16 << 10), 16 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_23_a_start_on_a_journal_of_four_times_the_bound_stays_within_it_thousands_of_collections() {
+    replayed_within(load(4000, 8, 2 << 10), 16 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_23_the_largest_entries_are_replayed_within_the_bound_and_a_batch() {
+    let largest = Load { window: 1, clients: 1, ..load(1, 4, 16 << 20) };
+    replayed_within(largest, 16 * MIB).await;
+}

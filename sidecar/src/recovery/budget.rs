@@ -1,7 +1,8 @@
 //! The memory that entries may take while journals are read, over all directories.
 //!
 //! 1. While there is room entries are kept as they are read. When there is none everything read is given up, and all
-//!    journals are read again: then only the places of entries are noted ([`super::noted`]).
+//!    journals are read again: then only the places of entries are noted ([`super::noted`]). Where files are much larger
+//!    than the memory that is not even tried.
 //! 2. What a large batch took above the bound while it was appended it may take here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,11 +12,16 @@ use crate::format::limits::{GROUP_CUT, MAX_FRAME};
 /// Beyond what is cut as a group, a frame has at most so many bytes of head, padding and facts that were queued.
 const BESIDE: u64 = 2 * GROUP_CUT as u64;
 
+/// Files of so many times the memory hardly fit into it.
+const TOO_MANY: u64 = 2;
+
 /// How entries are kept.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: u64,
     used: AtomicU64,
+    /// Bytes of all files.
+    files: AtomicU64,
     /// The longest frame.
     longest: AtomicU64,
     over: AtomicBool,
@@ -25,8 +31,8 @@ pub(crate) struct Budget {
 impl Budget {
     /// Entries are kept up to `limit` bytes of memory.
     pub(crate) const fn keeping(limit: u64) -> Self {
-        let (used, longest, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Self { limit, used, longest, over, noting: false }
+        let [used, files, longest] = [const { AtomicU64::new(0) }; 3];
+        Self { limit, used, files, longest, over: AtomicBool::new(false), noting: false }
     }
 
     /// Only the places of entries are noted.
@@ -37,6 +43,13 @@ impl Budget {
     /// Whether only places are noted.
     pub(crate) const fn notes(&self) -> bool {
         self.noting
+    }
+
+    /// A directory's files have so many bytes. Whether it is worth to keep what is in them.
+    pub(crate) fn expects(&self, bytes: u64) -> bool {
+        let files = self.files.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.over.fetch_or(files > self.limit.saturating_mul(TOO_MANY), Ordering::Relaxed);
+        !self.is_over()
     }
 
     /// What a stream holds has changed, after a frame of `length` bytes. Whether there is still room.
@@ -83,6 +96,14 @@ mod tests {
         assert!(!budget.changed(900, 901, 4096));
         assert!(!budget.changed(901, 0, 4096), "what was given up stays given up");
         assert!(Budget::noting().changed(0, u64::MAX, 4096));
+    }
+
+    #[test]
+    fn files_of_more_than_twice_the_limit_are_not_kept() {
+        let budget = Budget::keeping(1000);
+        assert!(budget.expects(2000));
+        assert!(!budget.expects(1));
+        assert!(Budget::noting().expects(u64::MAX) && Budget::keeping(u64::MAX).expects(u64::MAX));
     }
 
     #[test]

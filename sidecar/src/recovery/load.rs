@@ -126,6 +126,9 @@ pub(crate) fn load(
             loaded.garbage.push((entry.name, entry.len));
         }
     }
+    if !budget.expects(streams.values().flatten().map(|(_, len)| len).sum()) {
+        return Err(LoadError::TooMuch);
+    }
     let mut closes: HashMap<StreamId, Close> = HashMap::new();
     let mut accepted: Vec<AcceptedDamage> = Vec::new();
     let mut oldest = (Epoch(0), 0);

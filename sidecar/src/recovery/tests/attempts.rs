@@ -247,3 +247,23 @@ fn what_an_epoch_of_a_higher_version_says_of_the_members_counts_wherever_it_stan
     let in_use: Vec<bool> = log.journals.iter().map(|journal| journal.in_use).collect();
     assert_eq!(in_use, [true, false]);
 }
+
+#[test]
+fn what_does_not_fit_into_memory_is_left_in_the_journal_and_counted_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let mut a = Stream::new(1, 0);
+    a.begin(Vec::new());
+    a.frame(&[collection("c", C, 0, DIRECTORY, Epoch(1))]);
+    for lsn in 1..=20 {
+        a.frame(&[entry("c", C, lsn, Epoch(1), &[7; 4000])]);
+    }
+    lay(&root.path().join("a"), DIRECTORY, &[&a]);
+    // 172 KiB of files, 79 KiB of entries, which take 128 KiB of memory: not tried; tried and given up; kept.
+    for (limit, kept) in [(60 << 10, false), (100 << 10, false), (200 << 10, true)] {
+        let context = Context { memory_limit: limit, ..context(root.path(), &["a"], "") };
+        let log = ready(&context);
+        let c = log.find(&name("c")).unwrap();
+        assert_eq!((log.has_shelves(), c.buffer.entries() == 20, c.durable_head), (!kept, kept, Lsn(20)), "{limit}");
+        assert!(log.memory() <= limit && (kept || c.shelf.bytes() > 79 << 10), "{limit}");
+    }
+}
