@@ -61,6 +61,33 @@ fn schedule_9_everything_that_lay_on_a_failed_disk_is_durable_elsewhere_before_i
 }
 
 #[test]
+pub(crate) fn schedule_9_the_members_change_only_when_every_fact_is_durable_elsewhere() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1", b"2"]);
+    rig.settle();
+    let dir = rig.home("c");
+    let mut gone = rig.truncate("c", 1);
+    rig.settle();
+    assert!(gone.try_recv().unwrap().is_ok());
+    rig.fail(dir);
+    for _ in 0..100 {
+        rig.log.watch(rig.now);
+        if !rig.log.journals[dir].in_use {
+            break;
+        }
+        if !rig.step(1 - dir) {
+            rig.now += IDLE;
+        }
+    }
+    assert!(!rig.log.journals[dir].in_use, "it is emptied in the end");
+    let frames = &rig.frames[1 - dir];
+    let copy = frames.iter().rposition(|frame| !frame.data("c").is_empty()).unwrap();
+    let told = frames.iter().rposition(|frame| frame.header.flags & FLAG_CHECKPOINT_END != 0);
+    assert!(told.is_some_and(|told| copy < told), "a crash now finds the truncation nowhere: {copy} {told:?}");
+    assert_eq!(frames[told.unwrap()].of(Kind::Truncate, "c"), [1]);
+}
+
+#[test]
 fn copies_take_turns_with_what_clients_append_and_carry_whole_batches() {
     let mut rig = Rig::two();
     let large = vec![7_u8; 200_000];

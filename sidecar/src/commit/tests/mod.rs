@@ -3,7 +3,7 @@
 mod balance;
 mod closing;
 mod durability;
-mod evacuating;
+pub(crate) mod evacuating;
 mod facts;
 mod flush;
 mod freeing;
