@@ -157,7 +157,7 @@ fn wrong_usage_ends_with_2() {
         &["render", "--from-config", "b", "--root", "c"],
         &["render", "-f", "a", "--drop"],
         &["render", "-f", "a", "--part", "some"],
-        &["controller"],
+        &["reconcile"],
     ] {
         let (code, text, errors) = run(arguments, "");
         assert!(

@@ -56,7 +56,7 @@ pub struct CertificateOptions {
     #[arg(long, value_name = "NAME", env = "WALSTORAGE_OPERATOR_TLS_SECRET", default_value = "walstorage-webhook-tls")]
     pub tls_secret: String,
 
-    /// A name or address that the webhook is called by; several: repeat it. Default: walstorage-webhook.<namespace>.svc
+    /// A name or address that the webhook is called by; several: repeat it. Default: `walstorage-webhook.<namespace>.svc`
     #[arg(long, value_name = "NAME", env = "WALSTORAGE_OPERATOR_TLS_NAME", value_delimiter = ',')]
     pub tls_name: Vec<String>,
 

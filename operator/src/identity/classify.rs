@@ -148,8 +148,10 @@ fn refusal(pod: &PodFacts, above: &Above) -> Option<String> {
                 .to_owned(),
         );
     }
-    let own = if pod.generate_name.is_empty() { &pod.name } else { &pod.generate_name };
-    let bad = if !is_prefix(own) { Some(("pod", own)) } else { None };
+    // A StatefulSet's pod has both.
+    let named = pod.name.is_empty() || is_name(&pod.name);
+    let own = if named { &pod.generate_name } else { &pod.name };
+    let bad = if named && is_prefix(own) { None } else { Some(("pod", own)) };
     let owners = pod.controller.iter().chain(&above.owner);
     let bad = bad.or_else(|| owners.clone().find(|owner| !is_name(&owner.name)).map(|owner| ("owner", &owner.name)));
     if let Some((what, name)) = bad {

@@ -1,4 +1,4 @@
-//! Step 5: what the user reads. [`status`] is pure; [`write`] writes it where it differs from what stands.
+//! Step 5: what the user reads. [`status`] is pure; [`write()`] writes it where it differs from what stands.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

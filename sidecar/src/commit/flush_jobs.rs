@@ -121,11 +121,12 @@ pub(crate) struct SealJob {
 /// What the flush worker does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FlushWork {
-    /// Write it, report to [`Log::flushed`] or [`Log::flush_failed`].
+    /// Write it, report to [`Log::flushed`](super::log::Log::flushed) or
+    /// [`Log::flush_failed`](super::log::Log::flush_failed).
     Flush(FlushJob),
-    /// Rename it, report to [`Log::sealed`].
+    /// Rename it, report to [`Log::sealed`](super::log::Log::sealed).
     Seal(SealJob),
-    /// Remove these files if they are the ones named, report to [`Log::removed`].
+    /// Remove these files if they are the ones named, report to [`Log::removed`](super::log::Log::removed).
     Remove(Vec<(Uuid, SegmentPath)>),
     /// Look for files of deleted collections that no fact speaks of, report to [`Log::swept`].
     ///
