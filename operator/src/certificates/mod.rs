@@ -8,10 +8,11 @@
 //! 4. Of the webhook's configuration only the field `caBundle` is written, by a field manager of its own.
 //!
 //! `rotation` is the state machine, `material` the Secret, `issue` makes and reads certificates, `keeper` runs in the
-//! controller and `served` in the webhook.
+//! controller, `served` and `trusted` in the webhook.
 
 pub mod issue;
 pub mod keeper;
 pub mod material;
 pub mod rotation;
 pub mod served;
+pub mod trusted;

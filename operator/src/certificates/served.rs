@@ -49,6 +49,12 @@ impl Served {
         Arc::default()
     }
 
+    /// The certificate that is served; none before the first was read.
+    #[must_use]
+    pub fn certificate(&self) -> Option<String> {
+        self.current.read().as_ref().map(|current| current.certificate.clone())
+    }
+
     /// A configuration that serves what is current at each handshake.
     ///
     /// # Errors

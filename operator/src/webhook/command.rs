@@ -16,6 +16,7 @@ use super::live::Live;
 use super::patch::Settings;
 use super::server::{Service, serve};
 use crate::certificates::served::{Served, keep_fresh};
+use crate::certificates::trusted::keep_trusted;
 use crate::process::health::Health;
 use crate::process::metrics::{CertificateMetrics, WebhookMetrics, registry};
 use crate::process::options::ProcessOptions;
@@ -35,6 +36,15 @@ pub struct WebhookOptions {
     /// The Secret with the certificate, in the operator's own namespace
     #[arg(long, value_name = "NAME", env = "WALSTORAGE_OPERATOR_TLS_SECRET", default_value = "walstorage-webhook-tls")]
     pub tls_secret: String,
+
+    /// The MutatingWebhookConfiguration that must trust it before the webhook is ready
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WALSTORAGE_OPERATOR_WEBHOOK_CONFIGURATION",
+        default_value = "walstorage-webhook"
+    )]
+    pub webhook_configuration: String,
 
     /// The image of the sidecars
     #[arg(long, value_name = "IMAGE", env = "WALSTORAGE_OPERATOR_SIDECAR_IMAGE")]
@@ -83,6 +93,7 @@ pub async fn run(options: WebhookOptions) -> anyhow::Result<()> {
     let health = Health::new();
     let (schema_gate, tls_gate) =
         (health.gate("schema", "not looked at yet"), health.gate("certificate", "not read yet"));
+    let trust_gate = health.gate("trust", "not looked at yet");
     let running = health.gate("process", "starting");
     // The health port outlives the others: whoever asks during the end is told that it ends.
     let ended = CancellationToken::new();
@@ -93,6 +104,14 @@ pub async fn run(options: WebhookOptions) -> anyhow::Result<()> {
     let quiet = CancellationToken::new();
     let mut tasks = live.watch(&health, &quiet);
     let served = Served::new();
+    tasks.spawn(keep_trusted(
+        client.clone(),
+        options.webhook_configuration.clone(),
+        options.tls_resync,
+        Arc::clone(&served),
+        trust_gate,
+        quiet.clone(),
+    ));
     tasks.spawn(keep_fresh(
         client,
         (namespace, options.tls_secret.clone()),
