@@ -158,28 +158,6 @@ async fn a_segment_that_is_damaged_is_told_from_one_that_cannot_be_reached() {
 }
 
 #[tokio::test]
-async fn a_start_with_more_than_a_lowered_bound_puts_it_into_segments_and_takes_more() {
-    let mut sidecar = Sidecar::ready(Setup::new(1)).await;
-    let mut client = sidecar.grpc();
-    let payload = vec![b'x'; MIB];
-    // Its own folder cannot be made: a shared segment takes it.
-    sidecar.setup.block_segments("c");
-    for _ in 0..24 {
-        append(&mut client, "c", &[&payload]).await;
-    }
-    sidecar.stop().await;
-    sidecar.setup.add(r#"global_flush_threshold = "16Mi""#);
-    sidecar.start();
-    sidecar.wait_ready().await;
-    let mut client = sidecar.grpc();
-    assert!(describe(&mut client, "c").await.segments > 0);
-    assert_eq!(payloads(&mut client, "c").await, vec![payload; 24]);
-    assert_eq!(append(&mut client, "c", &[b"x"]).await.first_lsn, 25);
-    truncate(&mut client, "c", 24).await;
-    assert_eq!(payloads(&mut client, "c").await, [b"x"]);
-}
-
-#[tokio::test]
 async fn a_buffered_entry_is_readable_when_it_is_durable() {
     let mut sidecar = Sidecar::ready(Setup::new(1).set("buffered_commit_interval_ms = 600000")).await;
     let mut client = sidecar.grpc();
