@@ -68,14 +68,19 @@ async fn cleanly_stopped() -> Sidecar {
     sidecar
 }
 
+/// The journal's files; beside them lies what is kept for a full disk.
+fn slots(sidecar: &Sidecar) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(sidecar.setup.journal(1)).expect("the journal");
+    let mut slots: Vec<_> = files.map(|file| file.expect("a name").path()).collect();
+    slots.retain(|path| path.extension().is_some_and(|extension| extension == "avro"));
+    slots.sort();
+    slots
+}
+
 #[tokio::test]
 async fn stock_readers_see_the_records_that_dump_shows() {
     let sidecar = cleanly_stopped().await;
-    let mut slots: Vec<_> = std::fs::read_dir(sidecar.setup.journal(1))
-        .expect("the journal")
-        .map(|file| file.expect("a name").path())
-        .collect();
-    slots.sort();
+    let slots = slots(&sidecar);
     let mut seen = 0;
     for slot in &slots {
         let expected = dumped(slot);
@@ -120,11 +125,10 @@ async fn verify_finds_nothing_wrong_after_a_clean_stop_and_names_a_flipped_bit()
     let sidecar = cleanly_stopped().await;
     let url = sidecar.setup.url("d1");
     run(walctl(), ["verify", &url], b"").ok();
-    let mut slots = std::fs::read_dir(sidecar.setup.journal(1)).expect("the journal");
-    let slot = slots.next().expect("a slot").expect("a name").path();
-    let mut bytes = std::fs::read(&slot).expect("the slot");
+    let slot = &slots(&sidecar)[0];
+    let mut bytes = std::fs::read(slot).expect("the slot");
     bytes[3 * 4096 + 1000] ^= 4;
-    std::fs::write(&slot, bytes).expect("written");
+    std::fs::write(slot, bytes).expect("written");
     let verified = run(walctl(), ["verify", &url], b"");
     assert_eq!(verified.code, 1);
     let said = format!("{}{}", verified.stdout, verified.stderr);
