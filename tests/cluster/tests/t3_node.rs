@@ -221,26 +221,29 @@ async fn clusters_run_side_by_side_and_nothing_is_left_of_one_that_ends() {
     let folder = cluster.folder().to_owned();
     assert!(!traces(&folder).is_empty(), "what is looked for below is there");
     let host = cluster.host_address().to_string();
-    let addresses = || String::from_utf8(Command::new("ip").args(["-o", "addr"]).output().unwrap().stdout).unwrap();
-    let bridge = addresses()
-        .lines()
-        .find(|line| line.contains(&host))
-        .and_then(|line| line.split_whitespace().nth(1))
-        .unwrap()
-        .to_owned();
+    let addresses = String::from_utf8(Command::new("ip").args(["-o", "addr"]).output().unwrap().stdout).unwrap();
+    let line = addresses.lines().find(|line| line.contains(&host)).unwrap();
+    let mut words = line.split_whitespace();
+    // A cluster that starts next gets the same name, under another number.
+    let (number, bridge) = (words.next().unwrap(), words.next().unwrap());
+    let link = format!("{number} {bridge}:");
+    assert!(links().lines().any(|line| line.starts_with(&link)), "what is looked for below is there");
     let groups = || {
-        Command::new("find")
-            .args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", &format!("{bridge}n*")])
+        let name = format!("{bridge}n*");
+        let found = Command::new("find")
+            .args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", &name, "-printf", "%i %p\n"])
             .output()
-            .unwrap()
-            .stdout
+            .unwrap();
+        let lines = String::from_utf8(found.stdout).unwrap();
+        lines.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
     };
-    assert!(!groups().is_empty(), "what is looked for below is there");
+    let its_groups = groups();
+    assert!(!its_groups.is_empty(), "what is looked for below is there");
 
     drop(cluster);
     assert_eq!(traces(&folder), Vec::<String>::new());
     assert!(!folder.exists());
-    assert!(!links().contains(&format!(" {bridge}")), "{}", links());
-    assert_eq!(String::from_utf8_lossy(&groups()), "");
+    assert!(!links().lines().any(|line| line.starts_with(&link)), "{}", links());
+    assert_eq!(groups().intersection(&its_groups).count(), 0);
     other.kubectl(&["get", "nodes"]).expect("the other one goes on");
 }
