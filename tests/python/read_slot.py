@@ -1,4 +1,7 @@
-"""Prints the DATA records of Avro files as lines of JSON, read by a stock library: `read_slot.py LIBRARY FILE...`."""
+"""Prints the DATA records of Avro files as JSON lines, read by a stock library: `read_slot.py [--tail] LIBRARY FILE`.
+
+With `--tail` a file may end in what is no block, as a slot of a journal does: what stands before that is printed.
+"""
 
 import base64
 import json
@@ -42,10 +45,21 @@ def line(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    library, *paths = sys.argv[1:]
+    arguments = sys.argv[1:]
+    tail = arguments[0] == "--tail"
+    library, *paths = arguments[tail:]
     for path in paths:
         with open(path, "rb") as file:
-            for record in {"fastavro": with_fastavro, "avro": with_avro}[library](file):
+            records = iter({"fastavro": with_fastavro, "avro": with_avro}[library](file))
+            while True:
+                try:
+                    record = next(records)
+                except StopIteration:
+                    break
+                except Exception:
+                    if tail:
+                        break
+                    raise
                 if record["kind"] == "DATA":
                     print(json.dumps(line(record)))
 
