@@ -3,8 +3,10 @@
 //!
 //! 1. The first piece of the first file is written with the first frame of a stream, before the directory takes entries:
 //!    a disk that is filled from outside at any later time still takes truncations.
-//! 2. The rest is written when the stream is used; where the disk gets full before, what there is of a file is the reserve.
-//! 3. Where files are not written ahead (copy on write, network), or the space is short already, there is none.
+//! 2. That piece grows with the collections: a checkpoint of all of them fits. One that was used up, or is too small by
+//!    now, is made good as soon as there is space, whether or not the stream is used.
+//! 3. The rest is written when the stream is used; where the disk gets full before, what there is of a file is the reserve.
+//! 4. Where files are not written ahead (copy on write, network), or the space is short already, there is none.
 
 use std::time::Instant;
 
@@ -16,6 +18,10 @@ use super::slots::{FILL_EVERY, FILL_PIECE, FreeSlot, RETRY};
 use super::wear::Wear;
 use crate::format::limits::PAGE;
 
+/// What a checkpoint says of a collection: its facts with a few producers and segments.
+const PER_COLLECTION: u64 = 512;
+/// A file of a reserve grows with the collections in steps of so many bytes.
+const STEP: u64 = 64 << 10;
 /// Files in a reserve.
 const RESERVES: usize = 2;
 /// How their names begin: no name of a slot does.
@@ -43,6 +49,8 @@ pub(crate) struct Reserve {
     making: Option<Making>,
     /// Files begun by this process.
     begun: u64,
+    /// What a checkpoint speaks of: collections, and those deleted.
+    stated: u64,
 }
 
 impl Reserve {
@@ -56,6 +64,20 @@ impl Reserve {
     pub(crate) fn bytes(&self) -> u64 {
         let making = self.making.as_ref().map_or(0, |making| making.len + making.under_way);
         self.files.iter().map(|file| file.bytes).sum::<u64>() + making
+    }
+
+    /// Bytes of the largest part that is written.
+    fn largest(&self) -> u64 {
+        let making = self.making.as_ref().map(|making| making.len);
+        self.files.iter().map(|file| file.bytes).chain(making).max().unwrap_or(0)
+    }
+
+    /// The largest file of less than `enough` bytes, to be gone on with.
+    fn reopen(&mut self, enough: u64, now: Instant) -> Option<Making> {
+        let small = self.files.iter().enumerate().filter(|(_, file)| file.bytes < enough);
+        let (at, _) = small.max_by_key(|(_, file)| file.bytes)?;
+        let FreeSlot { name, bytes, wear: _ } = self.files.swap_remove(at);
+        Some(Making { file: name, len: bytes, due: now, under_way: 0 })
     }
 
     /// Takes the file in which most fits.
@@ -75,9 +97,20 @@ pub(crate) struct ReserveJob {
 }
 
 impl Journal {
-    /// Bytes of each file of the reserve: a checkpoint of many collections fits.
-    fn reserve_size(&self) -> u64 {
+    fn quarter(&self) -> u64 {
         (self.slot_limit() / 4 / PAGE as u64).max(4) * PAGE as u64
+    }
+
+    /// The least that is of use: a checkpoint fits. Half a slot at most, so that a small journal has room for entries.
+    fn first_piece(&self) -> u64 {
+        let page = PAGE as u64;
+        let facts = self.pool.reserve.stated * PER_COLLECTION / STEP * STEP;
+        (FILL_PIECE.min(self.quarter()) + facts).min(self.slot_limit() / 2 / page * page)
+    }
+
+    /// Bytes of each whole file of the reserve.
+    fn reserve_size(&self) -> u64 {
+        self.quarter().max(self.first_piece())
     }
 
     /// Keeps a file for the reserve, where it is one: a part of one is gone on with.
@@ -87,11 +120,12 @@ impl Journal {
         if !is_reserve(name) || !self.pool.in_place || reserve.files.len() >= RESERVES {
             return false;
         }
-        if bytes == size || (full && bytes > PAGE as u64) {
+        // One that was written for more collections than there are now is as good.
+        if bytes >= size || (full && bytes > PAGE as u64) {
             reserve.files.push(FreeSlot { name: name.to_owned(), bytes, wear: Wear::default() });
             return true;
         }
-        let goes_on = bytes > PAGE as u64 && bytes < size && bytes.is_multiple_of(PAGE as u64);
+        let goes_on = bytes > PAGE as u64 && bytes.is_multiple_of(PAGE as u64);
         if goes_on && reserve.making.is_none() {
             let due = self.last_commit;
             reserve.making = Some(Making { file: name.to_owned(), len: bytes, due, under_way: 0 });
@@ -127,7 +161,7 @@ impl Journal {
 
     /// The first piece of a reserve, for the frame that begins a stream, where there is nothing of one.
     pub(super) fn first_reserve(&mut self) -> Option<ReserveJob> {
-        let len = FILL_PIECE.min(self.reserve_size());
+        let len = self.first_piece();
         let none = self.pool.reserve.files.is_empty() && self.pool.reserve.making.is_none();
         (none && self.spares_a_reserve(len)).then(|| ReserveJob { file: self.name_reserve(), offset: 0, len })
     }
@@ -152,34 +186,45 @@ impl Journal {
         }
     }
 
-    /// The next thing to do for the reserve; the second file can wait for the spare.
+    /// The next thing to do for the reserve; what is not needed at once can wait for the spare.
     pub(super) fn reserve_work(&mut self, now: Instant, spare_waits: bool) -> Option<ReserveJob> {
-        let size = self.reserve_size();
+        let (size, enough) = (self.reserve_size(), self.first_piece());
+        if let Some(whole) = self.pool.reserve.making.take_if(|making| making.under_way == 0 && making.len >= size)
+            && !self.keep_in_reserve(&whole.file, whole.len)
+        {
+            self.garbage.push((whole.file, whole.len));
+        }
         let there = self.pool.reserve.files.len();
-        let wanted = there == 0 || (there < RESERVES && !spare_waits);
-        let begun = self.pool.reserve.making.as_ref().map(|making| (making.len, making.under_way, making.due));
-        let (offset, rest) = match begun {
-            Some((_, under_way, due)) if under_way > 0 || due > now => return None,
-            Some((len, ..)) => (len, size.saturating_sub(len)),
-            None => (0, size),
-        };
-        let possible = self.opening == Opening::Done && self.is_worth_writing_ahead(now) && self.spares_a_reserve(rest);
-        if !wanted || !possible || rest == 0 {
+        let short = self.pool.reserve.largest() < enough;
+        let small = self.pool.reserve.files.iter().any(|file| file.bytes < enough);
+        let wanted = short || there == 0 || (!spare_waits && (there < RESERVES || small));
+        let possible = self.opening == Opening::Done
+            && if short { self.may_write_ahead(now) } else { self.is_worth_writing_ahead(now) };
+        if !wanted || !possible {
             return None;
         }
-        let len = FILL_PIECE.min(rest);
-        let file = match &mut self.pool.reserve.making {
-            Some(making) => {
-                making.under_way = len;
-                making.file.clone()
-            }
-            None => {
-                let file = self.name_reserve();
-                self.pool.reserve.making = Some(Making { file: file.clone(), len: 0, due: now, under_way: len });
-                file
-            }
+        let goal = if short { enough } else { size };
+        let begun = match &self.pool.reserve.making {
+            Some(making) if making.under_way > 0 || making.due > now => return None,
+            Some(making) => Some(making.len),
+            None => self.pool.reserve.files.iter().map(|file| file.bytes).filter(|bytes| *bytes < enough).max(),
         };
-        Some(ReserveJob { file, offset, len })
+        let rest = goal.saturating_sub(begun.unwrap_or(0));
+        if rest == 0 || !self.spares_a_reserve(rest) {
+            return None;
+        }
+        // The first piece is whole, or there is none.
+        let under_way = if short && begun.is_none() { rest } else { FILL_PIECE.min(rest) };
+        let making = match self.pool.reserve.making.take() {
+            Some(making) => Making { under_way, ..making },
+            None => self.pool.reserve.reopen(enough, now).map_or_else(
+                || Making { file: self.name_reserve(), len: 0, due: now, under_way },
+                |making| Making { under_way, ..making },
+            ),
+        };
+        let job = ReserveJob { file: making.file.clone(), offset: making.len, len: under_way };
+        self.pool.reserve.making = Some(making);
+        Some(job)
     }
 
     /// When the next thing is to be done for the reserve.
@@ -190,7 +235,13 @@ impl Journal {
 }
 
 impl Log {
-    /// A piece of the reserve is written, or could not be: then nothing is left of the file.
+    /// How much a reserve has to hold.
+    pub(super) fn measure_reserve(&mut self, dir: DirIx) {
+        self.journals[dir].pool.reserve.stated = (self.by_name.len() + self.tombstones.len()) as u64;
+    }
+
+    /// A piece of the reserve is written, or could not be. For want of space: what was there before is the reserve. Else
+    /// nothing is left of the file.
     pub(crate) fn reserved(&mut self, dir: DirIx, job: &ReserveJob, outcome: Result<(), Failure>, now: Instant) {
         let journal = &mut self.journals[dir];
         journal.upkeep_signalled = true;
@@ -204,7 +255,9 @@ impl Log {
                 self.go_on_with_facts(dir, now);
             }
             Err(failure) => {
-                journal.pool.reserve.making = None;
+                let kept = |_: &mut Making| matches!(failure, Failure::Full(_)) && job.offset > 0;
+                let kept = journal.pool.reserve.making.take_if(kept);
+                journal.pool.reserve.making = kept.map(|making| Making { under_way: 0, ..making });
                 journal.pool.retry_at = Some(now + RETRY);
                 if let Failure::Full(why) = failure {
                     journal.is_full(why, true, now);

@@ -137,6 +137,7 @@ impl SlotUse {
 impl Log {
     /// The frame that waits for a file, where there is one now.
     pub(super) fn held_frame(&mut self, dir: DirIx) -> Work {
+        self.measure_reserve(dir);
         let journal = &mut self.journals[dir];
         if !journal.holds_a_frame() {
             return Work::Wait(None);
@@ -322,11 +323,12 @@ impl Journal {
 
     /// Whether what is written ahead will be used.
     pub(super) fn is_worth_writing_ahead(&self, now: Instant) -> bool {
-        self.pool.in_place
-            && self.pool.taken >= WORTH_A_SPARE.min(self.slot_limit() / 4)
-            && self.pool.retry_at.is_none_or(|at| at <= now)
-            && !self.draining
-            && !self.is_idle(now)
+        self.may_write_ahead(now) && self.pool.taken >= WORTH_A_SPARE.min(self.slot_limit() / 4) && !self.is_idle(now)
+    }
+
+    /// Whether anything can be written ahead here.
+    pub(super) fn may_write_ahead(&self, now: Instant) -> bool {
+        self.pool.in_place && self.pool.retry_at.is_none_or(|at| at <= now) && !self.draining
     }
 
     /// The next thing to do for the spare and the reserve.

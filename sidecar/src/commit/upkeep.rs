@@ -71,6 +71,7 @@ impl Log {
         if let Some(at) = self.probe_at(dir) {
             return if at <= now { Upkeep::Probe } else { Upkeep::Wait(Some(at)) };
         }
+        self.measure_reserve(dir);
         let journal = &mut self.journals[dir];
         let stopping = self.stage == Stage::Stopping;
         if matches!(self.stage, Stage::Fenced(_)) || (stopping && !journal.is_healthy()) {

@@ -15,6 +15,7 @@ use crate::directory::disk::{self, DiskFile};
 use crate::directory::identity::JOURNAL;
 use crate::format::Marker;
 use crate::format::header::SlotHeader;
+use crate::format::limits::GROUP_CUT;
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
 
@@ -74,22 +75,41 @@ pub(super) fn stamp(handle: &Handle, job: &StampJob) -> Result<Stamped, NotStamp
     }
 }
 
-/// Writes a piece of a file of the reserve; nothing is left of it where that fails.
+/// Writes a piece of a file of the reserve. Where the space ends, what was there before is left; else, where that fails,
+/// nothing.
 pub(super) fn reserve(handle: &Handle, job: &ReserveJob) -> Result<(), Failure> {
     let disk = &handle.disk.0;
     let path = Path::new(JOURNAL).join(&job.file);
-    let written = (|| {
+    let mut made = None;
+    let written = (|| -> io::Result<()> {
         let file = if job.offset == 0 { disk.create_slot(&path)? } else { disk.open_slot(&path)? };
-        let zeros = Aligned::zeros(job.len as usize);
-        let written = file.write_sync_at(job.offset, zeros.as_ref())?;
+        let file = made.insert(file);
+        let zeros = Aligned::zeros(job.len.min(GROUP_CUT as u64) as usize);
+        let mut at = 0;
+        while at < job.len {
+            let piece = &zeros.as_ref()[..(job.len - at).min(GROUP_CUT as u64) as usize];
+            if file.write_sync_at(job.offset + at, piece)? != piece.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            at += piece.len() as u64;
+        }
         if job.offset == 0 {
             disk.sync_dir(Path::new(JOURNAL))?;
         }
-        if written == zeros.as_ref().len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        Ok(())
     })();
     written.map_err(|error| {
+        let no_space = job.offset > 0 && disk::is_full(&error);
+        let cut = |file: Box<dyn DiskFile>| file.set_len(job.offset).is_ok();
+        if no_space && made.is_some_and(cut) {
+            return failure("write a reserve")(error);
+        }
         remove(handle, &path);
-        failure("write a reserve")(error)
+        match failure("write a reserve")(error) {
+            // What is reported as a lack of space leaves what was there before.
+            Failure::Full(why) if no_space => Failure::Failed(why),
+            failure => failure,
+        }
     })
 }
 

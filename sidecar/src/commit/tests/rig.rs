@@ -44,7 +44,7 @@ pub(super) struct Rec {
 pub(super) struct Seen {
     pub(super) header: FrameHeader,
     pub(super) records: Vec<Rec>,
-    len: u64,
+    pub(super) len: u64,
     crc: u32,
 }
 

@@ -159,6 +159,90 @@ fn a_disk_filled_from_outside_before_the_first_spare_takes_truncations() {
     assert_eq!((rig.key(0).session, rig.stamped[0].len()), (1, 1), "in a file of the reserve");
 }
 
+/// Ends the stream for want of space; facts go on in the reserve.
+fn goes_on_in_the_reserve(rig: &mut Rig) {
+    rig.no_new_files = true;
+    rig.space[0] = used(100);
+    drop(rig.truncate("c", 1));
+    rig.frame(0);
+    no_space(rig, 0);
+    rig.settle();
+    assert_eq!((rig.key(0).session, rig.log.journals[0].pool.reserve.bytes()), (1, 0), "it is used up");
+}
+
+#[test]
+fn a_reserve_that_was_used_up_is_there_again_as_soon_as_there_is_room() {
+    let mut rig = rig(1);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let reserve = rig.log.journals[0].pool.reserve.bytes();
+    goes_on_in_the_reserve(&mut rig);
+    measure(&mut rig, 0, 90);
+    assert_eq!(rig.log.journals[0].pool.reserve.bytes(), 0, "it is full still");
+    // Nothing more is appended than what a quiet application has to say.
+    rig.no_new_files = false;
+    measure(&mut rig, 0, 50);
+    assert_eq!(rig.log.journals[0].pool.reserve.bytes(), reserve);
+    rig.send("c", &[b"2"]);
+    rig.settle();
+    rig.no_new_files = true;
+    rig.space[0] = used(100);
+    drop(rig.truncate("c", 2));
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(2), "the second full disk is no worse");
+}
+
+#[test]
+fn the_first_piece_of_a_reserve_holds_a_checkpoint_of_many_collections() {
+    let collection = |number: u64| {
+        let name = name(&format!("a-collection-with-a-name-of-a-usual-length-{number:05}"));
+        let incarnation = crate::types::Incarnation((3 << 20) + number);
+        let mut collection = crate::commit::collection::Collection::new(name, incarnation, 0, number);
+        (collection.durable_head, collection.assigned_head, collection.truncated_to) = (Lsn(9), Lsn(9), Lsn(8));
+        collection
+    };
+    let collections = (1..=6000).map(collection).collect();
+    let mut rig = Rig::new(Setup { in_place: true, journal_max: 64 * SLOT, collections, ..Setup::default() });
+    let reserve = rig.log.journals[0].pool.reserve.bytes();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    goes_on_in_the_reserve(&mut rig);
+    let checkpoint: u64 =
+        rig.frames[0].iter().filter(|frame| frame.header.stream == rig.log.journals[0].stream.id).map(|f| f.len).sum();
+    assert!(checkpoint > 512 << 10, "{checkpoint}");
+    assert!(checkpoint + 4096 <= reserve, "{checkpoint} bytes do not fit {reserve}");
+}
+
+#[test]
+fn a_reserve_grows_with_the_collections() {
+    let mut rig = Rig::new(Setup { in_place: true, journal_max: 8 * SLOT, ..Setup::default() });
+    for number in 0..1000 {
+        rig.send(&format!("c{number}"), &[&[7; 500]]);
+    }
+    for _ in 0..200 {
+        rig.pass(Duration::from_millis(5));
+    }
+    let files: Vec<u64> = rig.log.journals[0].pool.reserve.files.iter().map(|file| file.bytes).collect();
+    assert!(files.len() == 2 && files.iter().all(|bytes| *bytes >= (256 << 10) + (448 << 10)), "{files:?}");
+    assert!(rig.unlinked[0].is_empty(), "{:?}", rig.unlinked[0]);
+}
+
+#[test]
+fn a_reserve_that_has_no_space_to_grow_is_what_it_was() {
+    let mut rig = Rig::new(Setup { in_place: true, journal_max: 64 * SLOT, ..Setup::default() });
+    rig.send("c", &[&[7; 300_000]]);
+    assert!(rig.commit(0));
+    rig.now += Duration::from_millis(5);
+    let Upkeep::Reserve(job) = rig.log.poll_upkeep(0, rig.now) else { panic!("a piece") };
+    assert_eq!(job.offset, 256 << 10);
+    rig.log.reserved(0, &job, Err(Failure::Full("no space left".into())), rig.now);
+    assert_eq!(rig.log.journals[0].pool.reserve.bytes(), 256 << 10);
+    goes_on_in_the_reserve(&mut rig);
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(1));
+}
+
 #[test]
 fn a_part_of_a_reserve_that_the_last_process_left_is_gone_on_with() {
     let mut rig = Rig::closed(Setup { in_place: true, journal_max: 64 * SLOT, ..Setup::default() });
@@ -186,11 +270,11 @@ fn where_files_only_grow_or_the_space_is_short_there_is_no_reserve() {
 #[test]
 fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
     let mut rig = rig(1);
-    rig.log.journals[0].pool.reserve = Reserve::default();
     rig.send("c", &[b"1"]);
     rig.settle();
     rig.send("c", &[b"2"]);
     rig.frame(0);
+    rig.log.journals[0].pool.reserve = Reserve::default();
     no_space(&mut rig, 0);
     assert!(matches!(rig.log.journals[0].health, Health::Full(_)));
     measure(&mut rig, 0, 99);
@@ -204,11 +288,11 @@ fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
 #[test]
 fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_minute() {
     let mut rig = rig(1);
-    rig.log.journals[0].pool.reserve = Reserve::default();
     rig.send("c", &[b"1"]);
     rig.settle();
     rig.send("c", &[b"2"]);
     rig.frame(0);
+    rig.log.journals[0].pool.reserve = Reserve::default();
     no_space(&mut rig, 0);
     for _ in 0..58 {
         measure(&mut rig, 0, 10);
@@ -305,13 +389,13 @@ fn a_start_on_a_full_disk_begins_its_stream_in_a_free_file_and_serves_truncation
 #[test]
 pub(crate) fn a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk() {
     let mut rig = rig(1);
-    rig.log.journals[0].pool.reserve = Reserve::default();
     rig.send("c", &[b"1"]);
     rig.settle();
     rig.send("c", &[b"2"]);
     rig.frame(0);
     let free = FreeSlot { name: "worn".into(), bytes: SLOT, wear: Wear::default().with(0, 1) };
     rig.log.journals[0].pool.free.push(free);
+    rig.log.journals[0].pool.reserve = Reserve::default();
     no_space(&mut rig, 0);
     assert!(matches!(rig.log.journals[0].health, Health::Full(_)), "no session could begin");
     measure(&mut rig, 0, 99);
