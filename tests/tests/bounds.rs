@@ -150,6 +150,11 @@ async fn an_idle_sidecar_holds_little_memory_of_its_own() {
 
 /// Kills a process that holds `load` in memory and journal, starts one with a bound of `bound` bytes, and reads back.
 async fn replayed_within(load: Load, bound: u64) {
+    replayed_after(load, bound, |_| {}).await;
+}
+
+/// The same; `meanwhile` is done before the start.
+async fn replayed_after(load: Load, bound: u64, meanwhile: impl FnOnce(&Setup)) {
     let roomy = Setup::new(1).set("memory_flush_size_bytes = \"512Mi\"").set("journal_max_bytes = \"512Mi\"");
     let mut sidecar = Sidecar::ready(roomy.set("global_flush_threshold = \"512Mi\"")).await;
     let cost = many::run(&sidecar, load).await;
@@ -159,6 +164,7 @@ async fn replayed_within(load: Load, bound: u64) {
     sidecar.kill();
     sidecar.setup.add(&format!("global_flush_threshold = {bound}"));
     sidecar.setup.add(&format!("memory_flush_size_bytes = {}", bound / 2));
+    meanwhile(&sidecar.setup);
     sidecar.start();
     sidecar.wait_ready().await;
     let started = mib(sidecar.pid(), "VmHWM").expect("its memory");
@@ -181,6 +187,13 @@ async fn schedule_23_a_start_on_a_journal_of_four_times_the_bound_stays_within_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schedule_23_a_start_on_a_journal_of_four_times_the_bound_stays_within_it_thousands_of_collections() {
     replayed_within(load(4000, 8, 2 << 10), 16 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedule_23_a_start_over_a_lowered_bound_gets_ready_although_no_collection_has_a_path_of_its_own() {
+    let load = load(20, 256, 16 << 10);
+    let block = |setup: &Setup| (0..load.collections).for_each(|n| setup.block_own_path(&many::name(n)));
+    replayed_after(load, 16 * MIB, block).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

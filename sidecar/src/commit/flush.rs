@@ -6,6 +6,7 @@
 //! 3. Nothing is released before the FLUSHED fact is durable.
 //! 4. A segment that a fact speaks of is never written below its valid length, and never removed while it is needed.
 //! 5. Journals and memory are bounded whatever clients do: flushing is what makes room when nobody truncates.
+//! 6. A collection whose own path cannot be written goes to shared segments, until that works again.
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ use crate::types::{CollectionName, Lsn};
 pub(crate) const OWN_SEGMENT: u64 = 256 << 10;
 /// So long a stop flushes.
 pub(crate) const STOP_FLUSH: Duration = Duration::from_secs(5);
+/// After its own path could not be written a collection goes to shared segments for so long.
+pub(super) const DETOUR: Duration = Duration::from_secs(60);
 /// Most bytes of a piece, unless one record is larger.
 const PIECE: usize = 256 << 10;
 /// Most files to remove in one piece of work.
@@ -196,7 +199,7 @@ impl Log {
                         last,
                         source: None,
                     };
-                    return Some(self.own_flush(dir, part, Why::Due));
+                    return Some(self.own_flush(dir, part, Why::Due, now));
                 }
                 _ => self.look_whether_due(ix, now),
             }
@@ -207,15 +210,18 @@ impl Log {
     /// A large one alone, small ones together.
     pub(super) fn flush_planned(&mut self, dir: DirIx, first: (FlushPart, u64), why: Why, now: Instant) -> FlushWork {
         let (part, mut bytes) = first;
-        if why == Why::Asked || bytes >= OWN_SEGMENT {
-            return self.own_flush(dir, part, why);
+        let alone = |log: &Self, ix: ColIx, why: Why, bytes: u64| {
+            (why == Why::Asked || bytes >= OWN_SEGMENT) && !log.takes_a_detour(dir, ix, now)
+        };
+        if alone(self, part.collection, why, bytes) {
+            return self.own_flush(dir, part, why, now);
         }
         let mut parts = vec![part];
         while bytes < FLUSH_MOST
             && let Some((ix, incarnation, why)) = self.journals[dir].flusher.plan.pop_front()
         {
             let Some((part, more)) = self.planned_part(dir, ix, incarnation, why, now) else { continue };
-            if why == Why::Asked || more >= OWN_SEGMENT {
+            if alone(self, ix, why, more) {
                 // Its turn comes next.
                 self.get_mut(ix).flush.planned = true;
                 self.journals[dir].flusher.plan.push_front((ix, incarnation, why));
@@ -227,7 +233,7 @@ impl Log {
             }
         }
         match parts.pop() {
-            Some(only) if parts.is_empty() => self.own_flush(dir, only, why),
+            Some(only) if parts.is_empty() => self.own_flush(dir, only, why, now),
             last => {
                 parts.extend(last);
                 self.shared_flush(dir, parts, why)
@@ -235,8 +241,16 @@ impl Log {
         }
     }
 
+    /// Whether a collection goes to shared segments of `dir` because its own path there could not be written.
+    fn takes_a_detour(&self, dir: DirIx, ix: ColIx, now: Instant) -> bool {
+        self.get(ix).flush.detour.is_some_and(|(there, until)| there == dir && until > now)
+    }
+
     /// Behind the collection's segment being written, or in a new one. What stands in the way is sealed first.
-    fn own_flush(&mut self, dir: DirIx, part: FlushPart, why: Why) -> FlushWork {
+    fn own_flush(&mut self, dir: DirIx, part: FlushPart, why: Why, now: Instant) -> FlushWork {
+        if self.takes_a_detour(dir, part.collection, now) {
+            return self.shared_flush(dir, vec![part], why);
+        }
         let collection = self.get(part.collection);
         let own = |segment: &&Segment| segment.dir == dir && !(segment.sealed || segment.shared || segment.not_found);
         let size = self.settings.segment_size;

@@ -34,6 +34,8 @@ pub(crate) struct FlushState {
     pub(super) due: Option<(DirIx, Instant)>,
     /// It stands in a plan.
     pub(super) planned: bool,
+    /// Its own path in this directory could not be written: until then it goes to shared segments there.
+    pub(super) detour: Option<(DirIx, Instant)>,
     /// The last flush left something behind: the next one does not wait.
     pub(super) capped: bool,
     pub(super) wishes: Vec<FlushWish>,

@@ -156,6 +156,19 @@ impl Log {
         flusher.signalled = true;
     }
 
+    /// Puts a collection whose own path failed at the head of the plan: whether the directory takes a shared segment is
+    /// known before the next collection finds out the same.
+    pub(super) fn plan_detour(&mut self, dir: DirIx, ix: ColIx, incarnation: Incarnation, why: Why) {
+        let Some(collection) = self.live(ix, incarnation) else { return };
+        if collection.flush.busy || collection.flush.planned {
+            return;
+        }
+        collection.flush.planned = true;
+        let flusher = &mut self.journals[dir].flusher;
+        flusher.plan.push_front((ix, incarnation, why));
+        flusher.signalled = true;
+    }
+
     /// Memory is short, or the process ends: everything that `dir` can flush, largest first.
     pub(super) fn plan_for_memory(&mut self, dir: DirIx, now: Instant) {
         let why = if self.stage == Stage::Stopping {

@@ -138,7 +138,11 @@ impl Log {
     pub(crate) fn flush_failed(&mut self, dir: DirIx, number: u64, failure: FlushFailure, now: Instant) {
         let Some(job) = self.take_flush(dir, number) else { return };
         self.journals[dir].flusher.signalled = true;
-        if let FlushFailure::Device(why) = &failure {
+        let own = !matches!(job.target, Target::Shared(..)) && !mutant!(OwnPathOnly);
+        let detour = own && matches!(failure, FlushFailure::Device(_));
+        if let FlushFailure::Device(why) = &failure
+            && !detour
+        {
             self.block_flusher(dir, why, now);
         }
         if job.parts.iter().any(|part| part.source.is_some()) {
@@ -162,13 +166,19 @@ impl Log {
                     FlushFailure::Unusable(_) | FlushFailure::Device(_) => segment.closed = true,
                 }
             }
-            if let FlushFailure::Device(_) = &failure {
+            if detour {
+                // Whether that is its own path only, or the directory, its next flush finds out.
+                collection.flush.detour = Some((dir, now + super::flush::DETOUR));
+            } else if let FlushFailure::Device(_) = &failure {
                 let waiters = std::mem::take(&mut collection.flush.wishes);
                 for wish in waiters {
                     self.outbox.truncated(wish.waiter, Err(refusal.clone()));
                 }
             }
             self.flush_is_over(ix, incarnation, now);
+            if detour {
+                self.plan_detour(dir, ix, incarnation, job.why);
+            }
         }
     }
 
@@ -249,7 +259,11 @@ impl Log {
             SealOutcome::Missing(_) => segment.not_found = true,
             SealOutcome::Device(why) => {
                 segment.closed = true;
-                self.block_flusher(dir, &why, now);
+                if mutant!(OwnPathOnly) {
+                    self.block_flusher(dir, &why, now);
+                } else {
+                    collection.flush.detour = Some((dir, now + super::flush::DETOUR));
+                }
             }
         }
         self.flush_is_over(job.collection, job.incarnation, now);

@@ -8,7 +8,7 @@ use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, replay, rot, segments, stamping};
-use crate::commit::tests::{evacuating as commits, space};
+use crate::commit::tests::{detour, evacuating as commits, space};
 use crate::format::{record, stream};
 
 /// Seeds within which the explorer finds a bug that it can find.
@@ -102,6 +102,9 @@ fn catches(mutant: Mutant) -> bool {
         }
         Mutant::SessionsWithoutFiles => {
             fails(space::a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk)
+        }
+        Mutant::OwnPathOnly => {
+            fails(detour::a_collection_whose_own_path_cannot_be_written_goes_to_shared_segments_until_it_can_be)
         }
         Mutant::NoAnnouncement => fails(crashes::a_new_collection_stays_where_its_first_entries_went),
         _ => (1..=SEEDS).any(|seed| {

@@ -112,6 +112,8 @@ mutants! {
     SlotFreedBeforeFlushed,
     /// A segment whose header could not be read is replaced by the next one.
     UnreadableSegmentReplaced,
+    /// A collection whose own path cannot be written goes nowhere else.
+    OwnPathOnly,
     /// What a directory could not write gets new LSNs.
     ReroutedWithNewLsns,
     /// What a directory could not write is acknowledged before another one has synced it.

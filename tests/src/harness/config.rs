@@ -110,9 +110,16 @@ impl Setup {
         self.path(&format!("d{n}")).join("_wal/journal")
     }
 
-    /// Puts a file where directory 1 would have the folder of a collection: nothing of it can be flushed.
-    pub fn block_segments(&self, collection: &str) {
+    /// Puts a file where directory 1 would have the folder of a collection.
+    pub fn block_own_path(&self, collection: &str) {
         std::fs::write(self.path("d1").join(collection), b"").expect("a file in the way");
+    }
+
+    /// Puts files where directory 1 would have the folders of a collection and of shared segments: nothing of the
+    /// collection can be flushed.
+    pub fn block_segments(&self, collection: &str) {
+        self.block_own_path(collection);
+        std::fs::write(self.path("d1").join("_wal/shared"), b"").expect("a file in the way");
     }
 
     /// Where the socket is.

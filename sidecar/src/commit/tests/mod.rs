@@ -2,6 +2,7 @@
 
 mod balance;
 mod closing;
+pub(crate) mod detour;
 mod durability;
 pub(crate) mod evacuating;
 mod facts;

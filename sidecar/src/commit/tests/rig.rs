@@ -123,6 +123,9 @@ pub(super) struct Rig {
     /// What the next listings say of the space of each directory.
     pub(super) space: Vec<Option<Space>>,
     flushes: bool,
+    /// Nothing can be written at the own paths of collections; among shared segments.
+    pub(super) own_blocked: bool,
+    pub(super) shared_blocked: bool,
     /// Segments as they lie in each directory.
     pub(super) segments: Vec<Files>,
     /// Flushes written.
@@ -225,6 +228,8 @@ impl Rig {
             took: vec![Duration::from_micros(300); count],
             space: vec![None; count],
             flushes: setup.flushes,
+            own_blocked: false,
+            shared_blocked: false,
             segments: (0..count).map(|_| Files::default()).collect(),
             flushed: 0,
             answered: BTreeMap::new(),

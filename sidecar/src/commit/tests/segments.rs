@@ -81,8 +81,19 @@ impl Rig {
 
     /// Does what the log asked of the flush worker.
     pub(super) fn carry_out(&mut self, dir: DirIx, work: FlushWork) {
+        let blocked = match &work {
+            FlushWork::Flush(job) if matches!(job.target, Target::Shared(..)) => self.shared_blocked,
+            FlushWork::Flush(_) | FlushWork::Seal(_) => self.own_blocked,
+            FlushWork::Remove(_) | FlushWork::Sweep(_) | FlushWork::Wait(_) | FlushWork::End => false,
+        };
         let (log, now) = (&mut self.log, self.now);
         match work {
+            FlushWork::Flush(job) if blocked => {
+                log.flush_failed(dir, job.number, FlushFailure::Device("not a folder".into()), now);
+            }
+            FlushWork::Seal(job) if blocked => {
+                log.sealed(dir, job.number, SealOutcome::Device("not a folder".into()), now);
+            }
             FlushWork::Flush(job) => {
                 let copies: Vec<BTreeMap<Uuid, Entries>> = self
                     .segments
