@@ -42,6 +42,8 @@ pub(super) struct Place {
     garbage: Vec<(String, u64)>,
     accepted: Vec<AcceptedDamage>,
     highest_epoch: u64,
+    /// What lies there counts.
+    counts: bool,
     /// The highest number of a shared segment.
     last_shared: u64,
 }
@@ -63,6 +65,7 @@ impl Place {
             garbage: journal.garbage.clone(),
             accepted: journal.accepted.clone(),
             highest_epoch: journal.highest_epoch,
+            counts,
             last_shared: 0,
         }
     }
@@ -224,8 +227,11 @@ pub(super) fn decide(
     let mut handles = Vec::new();
     for place in places {
         let newly = newly_accepted.remove(&place.identity.directory).unwrap_or_default();
+        // What counts is in use from the first frame on, whatever the newest EPOCH that can be read says: a start that is
+        // cut short behind that frame must not leave one by which it does not count.
         let in_use = epoch.is_some_and(|epoch| {
-            epoch.members.iter().any(|member| member.uuid == place.identity.directory && member.in_use)
+            let said = || epoch.members.iter().any(|m| m.uuid == place.identity.directory && m.in_use);
+            place.counts && (!mutant!(InUseByWordOnly) || said())
         });
         let mixed = epoch.is_some_and(|epoch| epoch.may_be_mixed(place.identity.directory));
         let (mut journal, handle) = place.into_journal(context, new_epoch, newly, in_use);
@@ -454,7 +460,8 @@ impl Place {
         newly_accepted: Vec<AcceptedDamage>,
         in_use: bool,
     ) -> (Journal, Handle) {
-        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _, last_shared } = self;
+        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _, counts: _, last_shared } =
+            self;
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
         // Streams older than all that were read were given up before.

@@ -7,7 +7,7 @@ use std::sync::Once;
 use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
-use super::schedules::{clients, crashes, evacuating, failing, replay, rot, segments, stamping};
+use super::schedules::{clients, crashes, evacuating, failing, opening, replay, rot, segments, stamping};
 use crate::commit::tests::{detour, evacuating as commits, space};
 use crate::format::{record, stream};
 
@@ -103,6 +103,7 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::SessionsWithoutFiles => {
             fails(space::a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk)
         }
+        Mutant::InUseByWordOnly => fails(opening::a_start_cut_short_at_any_effect_leaves_what_was_used_in_use),
         Mutant::OwnPathOnly => {
             fails(detour::a_collection_whose_own_path_cannot_be_written_goes_to_shared_segments_until_it_can_be)
         }

@@ -60,6 +60,8 @@ mutants! {
     NoCloses,
     /// Where a stream was closed is not looked at.
     ClosesIgnored,
+    /// A directory is in use only if the EPOCH that can still be read says so.
+    InUseByWordOnly,
     /// A collection has two groups in flight, so that acknowledgements come out of order.
     TwoGroupsInFlight,
     /// A frame with the first entries of a collection does not announce it.

@@ -15,6 +15,7 @@ pub(super) mod crashes;
 pub(super) mod evacuating;
 pub(super) mod failing;
 mod full;
+pub(super) mod opening;
 pub(super) mod replay;
 pub(super) mod rot;
 pub(super) mod segments;

@@ -1,0 +1,95 @@
+//! Starts that are cut short between the frame that says who is there and the one that says who is in use.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::sweep::cut_after;
+use crate::api::Ack;
+use crate::commit::journal::Opening;
+use crate::commit::log::{Stage, Worker};
+use crate::sim::life::Life;
+use crate::sim::shape::Shape;
+use crate::sim::world::{World, collection};
+use crate::types::Lsn;
+
+/// Opens a writer of new directories; where the frames are that say that they are in use.
+fn open_noting_second_frames(life: &mut Life<'_>) -> Vec<(PathBuf, PathBuf, u64)> {
+    let mut second = vec![None; life.directories()];
+    for _ in 0..1000 {
+        if life.log.stage == Stage::Serving {
+            break;
+        }
+        for (dir, place) in second.iter_mut().enumerate() {
+            if place.is_none() && life.log.journals[dir].opening == Opening::Second {
+                let (file, offset) = life.next_place(dir);
+                *place = Some((life.root(dir).to_owned(), file, offset));
+            }
+            life.step(dir, Worker::Commit);
+            life.wake();
+        }
+    }
+    assert_eq!(life.log.stage, Stage::Serving);
+    second.into_iter().flatten().collect()
+}
+
+/// A writer that has used each of its directories, in the first second of each. `rots`: no frame is left that says so.
+fn used(directories: usize, rots: bool) -> World {
+    let mut world = World::new(7, Shape { directories, gaps: true, ..Shape::default() });
+    let mut second = Vec::new();
+    cut_after(&mut world, None, |life| {
+        second = open_noting_second_frames(life);
+        for n in 0..directories as u64 {
+            life.append(&collection(n), 2, 1000, Ack::Durable);
+            life.settle();
+        }
+        let homes: BTreeSet<usize> = (0..directories as u64).map(|n| life.home(n)).collect();
+        assert_eq!(homes.len(), directories, "each is used");
+    });
+    assert_eq!(second.len(), directories);
+    for (root, file, offset) in second.iter().filter(|_| rots) {
+        // In the EPOCH record: it cannot be saved either.
+        world.machine.flip(root, file, offset + 200, 3);
+    }
+    world
+}
+
+fn all_is_there(world: &mut World, directories: usize, what: &str) {
+    cut_after(world, None, |life| {
+        life.open();
+        for n in 0..directories as u64 {
+            assert_eq!(life.head(n), Lsn(2), "{what}");
+        }
+        life.check();
+        assert!(life.log.journals.iter().all(|journal| journal.in_use), "{what}");
+    });
+}
+
+#[test]
+pub(in crate::sim) fn a_start_cut_short_at_any_effect_leaves_what_was_used_in_use() {
+    for (directories, rots) in [(1, false), (2, false), (1, true), (2, true)] {
+        let effects = cut_after(&mut used(directories, rots), None, |life| life.open()).effects;
+        for effect in 1..=effects {
+            let mut world = used(directories, rots);
+            let what = format!("{directories} directories, rot: {rots}, cut after {effect} of {effects} effects");
+            cut_after(&mut world, Some(effect), |life| life.open());
+            cut_after(&mut world, Some(1 + effect % 7), |life| life.open());
+            all_is_there(&mut world, directories, &what);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_new_and_a_start_cut_short_at_any_effect_lose_nothing_that_was_there() {
+    let added = || {
+        let mut world = used(1, false);
+        world.shape.directories = 2;
+        world
+    };
+    let effects = cut_after(&mut added(), None, |life| life.open()).effects;
+    for effect in 1..=effects {
+        let mut world = added();
+        cut_after(&mut world, Some(effect), |life| life.open());
+        cut_after(&mut world, Some(1 + effect % 11), |life| life.open());
+        all_is_there(&mut world, 1, &format!("cut after {effect} of {effects} effects"));
+    }
+}
