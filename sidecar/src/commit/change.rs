@@ -39,6 +39,15 @@ impl Log {
             self.outbox.truncated(waiter, Ok(truncated_to));
             return Ok(());
         }
+        if up_to > collection.durable_head && collection.is_parked() {
+            // Nobody can say when it will be.
+            let message = format!(
+                "LSN {up_to} is not durable yet, and no directory takes entries now: truncate at most to {}, or try again \
+                 later",
+                collection.durable_head
+            );
+            return Err(ApiError::new(Reason::NoHealthyDirectory, message));
+        }
         let home = self.commit_journal(collection.home);
         self.healthy_for_facts(home).ok_or_else(no_directory_for_facts)?;
         let Some(&ix) = self.by_name.get(name) else { return Ok(()) };

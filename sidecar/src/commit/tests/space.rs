@@ -306,6 +306,23 @@ fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_min
 }
 
 #[test]
+fn a_truncation_of_what_waits_for_room_is_refused_and_not_left_waiting() {
+    let mut rig = rig(1);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let second = rig.send("c", &[b"2"]);
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    assert_eq!(rig.reason(second), Reason::UnknownOutcome);
+    let (waiter, _answer) = tokio::sync::oneshot::channel();
+    let refused = rig.log.truncate(&name("c"), Lsn(2), waiter, rig.now).unwrap_err();
+    assert_eq!(refused.reason, Reason::NoHealthyDirectory);
+    let mut truncated = rig.truncate("c", 1);
+    rig.settle();
+    assert_eq!(truncated.try_recv().unwrap().unwrap(), Lsn(1), "what is durable can go");
+}
+
+#[test]
 fn a_spare_that_has_no_space_is_a_reserve_as_far_as_it_came() {
     let mut rig = rig(1);
     rig.send("c", &[&[0; 300_000]]);
