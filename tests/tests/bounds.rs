@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use walstorage_tests::harness::memory::mib;
-use walstorage_tests::harness::skip::skipped;
+use walstorage_tests::harness::skip::{full_size, skipped};
 use walstorage_tests::harness::{Setup, Sidecar};
 use walstorage_tests::load::many::{self, Load, descriptors};
 use walstorage_tests::twin::Rig;
@@ -15,10 +15,6 @@ const MIB: u64 = 1 << 20;
 
 /// What a process takes beside its entries: the bound's tenth, and this.
 const BESIDE: f64 = 30.0;
-
-fn full_size() -> bool {
-    std::env::var_os("WALSTORAGE_FULL_SIZE").is_some()
-}
 
 fn bounded(memory: u64, journal: u64) -> Setup {
     Setup::new(1)

@@ -2,11 +2,13 @@
 //! and the others go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 use walstorage_sidecar::proto::Status;
 use walstorage_tests::harness::Setup;
 use walstorage_tests::harness::calls::{append, directory, payloads, request};
-use walstorage_tests::harness::skip::skipped;
+use walstorage_tests::harness::skip::{full_size, skipped};
 use walstorage_tests::twin::{Op, Rig, Rule, What};
 
 const CAPACITY: u64 = 1 << 30;
@@ -149,4 +151,54 @@ async fn a_stalled_disk_loses_its_collections_to_another_and_its_late_answer_cha
     let mut client = rig.sidecar.grpc();
     assert_eq!(payloads(&mut client, "c1").await, entries);
     assert_eq!(payloads(&mut client, "c2").await, others);
+}
+
+#[tokio::test]
+async fn a_disk_that_failed_and_works_again_is_used_again_after_a_minute() {
+    let test = "a_disk_that_failed_and_works_again_is_used_again_after_a_minute";
+    if !full_size() {
+        return;
+    }
+    let Some(mut rig) = two_in_turn(test).await else { return };
+    let (back, other) = (rig.sidecar.setup.url("d1"), rig.sidecar.setup.url("d2"));
+    let mut client = rig.sidecar.grpc();
+    rig.disks[0].inject(Rule::dead());
+    assert_eq!(append(&mut client, "c1", &[b"second"]).await.directory, other);
+    rig.sidecar.wait_status("failed", |status| directory(status, &back).state == "failed").await;
+    rig.disks[0].heal();
+    // Meanwhile the other one does all the work.
+    let mut meanwhile = 0u64;
+    let works = |status: &Status| {
+        let shown = directory(status, &back);
+        shown.state == "healthy" && shown.in_use
+    };
+    let returned = tokio::time::timeout(Duration::from_secs(240), async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(500));
+        while !works(&rig.sidecar.status().await) {
+            ticks.tick().await;
+            assert_eq!(append(&mut client, "c1", &[&meanwhile.to_le_bytes()]).await.directory, other);
+            meanwhile += 1;
+        }
+    });
+    returned.await.expect("it is used again");
+    assert!(meanwhile > 60, "it is left alone for a minute: {meanwhile} half seconds");
+    println!("used again after {meanwhile} half seconds");
+    let mut placed = Vec::new();
+    for name in ["n1", "n2"] {
+        placed.push(append(&mut client, name, &[name.as_bytes()]).await.directory);
+    }
+    placed.sort();
+    assert_eq!(placed, [back, other], "new collections go to both in turn");
+    let numbers = (0..meanwhile).map(|n| n.to_le_bytes().to_vec());
+    let entries: Vec<_> = [b"first".to_vec(), b"second".to_vec()].into_iter().chain(numbers).collect();
+    for seed in 0..2 {
+        let mut client = rig.sidecar.grpc();
+        assert_eq!(payloads(&mut client, "c1").await, entries);
+        assert_eq!(payloads(&mut client, "c2").await, [b"first"]);
+        for name in ["n1", "n2"] {
+            assert_eq!(payloads(&mut client, name).await, [name.as_bytes()]);
+        }
+        rig.cut(seed);
+        rig.start().await;
+    }
 }

@@ -3,6 +3,12 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
+/// Whether loads have the size, and waits the length, that the design names: `WALSTORAGE_FULL_SIZE`.
+#[must_use]
+pub fn full_size() -> bool {
+    std::env::var_os("WALSTORAGE_FULL_SIZE").is_some()
+}
+
 /// Records that `test` did not run. `make test` names the file in `WALSTORAGE_SKIPPED_FILE`, counts its lines as
 /// skipped, and fails on any with `CI=true`.
 pub fn skipped(test: &str, why: &str) {
