@@ -61,6 +61,10 @@ async fn release(cx: &Cx, ledger: &mut Ledger, words: Option<PodFacts>) -> Flow<
         initialize(cx, ledger, &mut status, pod).await?;
     }
     status.holder = None;
+    // Nobody reports on them any more, and the next pod finds out anew.
+    for volume in status.volumes.iter_mut().flatten() {
+        volume.state = None;
+    }
     if status.phase == Some(Phase::Pending) && never_scheduled {
         let previous = status.previous.take().unwrap_or(Phase::Drained);
         status.enter(previous, now);

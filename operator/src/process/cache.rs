@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch as latest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use walstorage_crds::names::{LABEL_MANAGED_BY, LABEL_STORAGE, LABEL_WRITER, MANAGED_BY};
+use walstorage_crds::names::{CONTAINER, LABEL_MANAGED_BY, LABEL_STORAGE, LABEL_WRITER, MANAGED_BY};
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::WalWriter;
 
@@ -310,6 +310,8 @@ fn names(containers: &[Container]) -> Vec<Container> {
         restart_policy: container.restart_policy.clone(),
         // With the class of the pod, these decide about the sidecar's own.
         resources: container.resources.clone(),
+        // Where the sidecar is asked how it is.
+        ports: container.ports.clone().filter(|_| container.name == CONTAINER),
         ..Container::default()
     });
     named.collect()
@@ -340,8 +342,9 @@ mod tests {
                 "annotations": {"walstorage.dev/writer": "orders.orders-0"}},
             "spec": {
                 "nodeName": "node", "schedulingGates": [{"name": "walstorage.dev/writer"}], "terminationGracePeriodSeconds": 30,
-                "initContainers": [{"name": "walstorage", "restartPolicy": "Always", "image": "x", "env": [{"name": "A", "value": "b"}]}],
-                "containers": [{"name": "app", "image": "y", "command": ["z"]}],
+                "initContainers": [{"name": "walstorage", "restartPolicy": "Always", "image": "x", "env": [{"name": "A", "value": "b"}],
+                    "ports": [{"name": "wal-admin", "containerPort": 9465}]}],
+                "containers": [{"name": "app", "image": "y", "command": ["z"], "ports": [{"containerPort": 80}]}],
                 "volumes": [{"name": "wal-orders--data", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}],
                 "tolerations": [{"key": "k"}],
             },
@@ -356,7 +359,9 @@ mod tests {
         {
             assert_eq!(kept.pointer(field), whole.pointer(field), "{field}");
         }
-        assert_eq!(kept["spec"]["initContainers"], json!([{"name": "walstorage", "restartPolicy": "Always"}]));
+        let ports = json!([{"name": "wal-admin", "containerPort": 9465}]);
+        let sidecar = json!([{"name": "walstorage", "restartPolicy": "Always", "ports": ports}]);
+        assert_eq!(kept["spec"]["initContainers"], sidecar);
         assert_eq!(kept["spec"]["containers"], json!([{"name": "app"}]));
         assert_eq!(kept["spec"]["volumes"].as_array().map(Vec::len), Some(1));
         assert_eq!(kept["spec"]["tolerations"], json!(null));

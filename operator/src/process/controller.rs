@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use kube::Client;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
@@ -16,7 +17,11 @@ use super::metrics::{self, CertificateMetrics, ControllerMetrics};
 use super::options::{ControllerOptions, LeaseOptions};
 use super::{LeaseName, Shutdown, client, lead, schema, serve_health, start_logs};
 use crate::certificates::keeper::Keeper;
-use crate::{storage, writer};
+use crate::observe::{Asking, Observations};
+use crate::{observe, storage, writer};
+
+/// Storages of which sidecars said something new, and that nobody has looked at yet.
+const NEWS: usize = 1024;
 
 /// What every controller works with. Cloned freely.
 #[derive(Clone)]
@@ -98,7 +103,10 @@ async fn controllers(context: Context, stop: CancellationToken) -> anyhow::Resul
         Ok(())
     });
     if let Some(caches) = caches {
-        running.spawn(storage::run(context.clone(), caches.clone(), stop.clone()));
+        let (observations, (news, heard)) = (Observations::default(), mpsc::channel(NEWS));
+        let asking = Asking { observations: observations.clone(), news };
+        running.spawn(observe::run(context.clone(), caches.clone(), asking, stop.clone()));
+        running.spawn(storage::run(context.clone(), caches.clone(), observations, heard, stop.clone()));
         running.spawn(writer::run(context.clone(), caches, stop.clone()));
     }
     let mut ended = Ok(());

@@ -88,6 +88,8 @@ pub struct ControllerMetrics {
     pub abandoned_writers: Counter,
     /// Events that could not be published.
     pub events_dropped: Counter,
+    /// Questions to sidecars, by result.
+    pub polls: Family<OfResult, Counter>,
 }
 
 impl ControllerMetrics {
@@ -107,6 +109,7 @@ impl ControllerMetrics {
             drift_reverted,
             abandoned_writers,
             events_dropped,
+            polls,
         } = metrics.clone();
         registry.register("leader", "Whether this replica leads", leader);
         registry.register("writers", "Writers, by phase", writers);
@@ -127,6 +130,7 @@ impl ControllerMetrics {
         registry.register("drift_reverted", "Changes by others to what is the operator's, reverted", drift_reverted);
         registry.register("abandoned_writers", "Writers whose entries somebody gave up", abandoned_writers);
         registry.register("events_dropped", "Events that could not be published", events_dropped);
+        registry.register("polls", "Questions to the admin ports of sidecars, by result", polls);
         Arc::new(metrics)
     }
 }
@@ -180,8 +184,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn metrics_have_the_names_that_alerts_and_dashboards_use() {
+    /// What is exposed when everything was counted at least once.
+    fn exposed() -> String {
         let mut registry = registry();
         let controller = ControllerMetrics::register(&mut registry);
         let webhook = WebhookMetrics::register(&mut registry);
@@ -189,15 +193,23 @@ mod tests {
         let storage = OfStorage { namespace: "shop".to_owned(), storage: "orders".to_owned() };
         controller.unapplied_entries.get_or_create(&storage).set(3);
         controller.pods_outdated.get_or_create(&storage).set(1);
+        controller.stuck_writers.get_or_create(&storage).set(0);
         let phase = OfPhase { namespace: "shop".to_owned(), storage: "orders".to_owned(), phase: "Orphaned" };
         controller.writers.get_or_create(&phase).set(2);
         controller.grants.get_or_create(&OfResult { result: "granted" }).inc();
         controller.reconciles.get_or_create(&OfReconcile { kind: "WalStorage", result: "ok" }).inc();
         controller.drift_reverted.get_or_create(&OfKind { kind: "ConfigMap" }).inc();
+        controller.polls.get_or_create(&OfResult { result: "unreachable" }).inc();
         webhook.requests.get_or_create(&OfResult { result: "allowed" }).inc();
         webhook.seconds.observe(0.002);
         let mut out = String::new();
         text::encode(&mut out, &registry).unwrap();
+        out
+    }
+
+    #[test]
+    fn metrics_have_the_names_that_alerts_and_dashboards_use() {
+        let out = exposed();
         for line in [
             "walstorage_operator_writers{namespace=\"shop\",storage=\"orders\",phase=\"Orphaned\"} 2",
             "walstorage_operator_unapplied_entries{namespace=\"shop\",storage=\"orders\"} 3",
@@ -210,8 +222,41 @@ mod tests {
             "walstorage_operator_reconciles_total{kind=\"WalStorage\",result=\"ok\"} 1",
             "walstorage_operator_drift_reverted_total{kind=\"ConfigMap\"} 1",
             "walstorage_operator_abandoned_writers_total 0",
+            "walstorage_operator_polls_total{result=\"unreachable\"} 1",
         ] {
             assert!(out.lines().any(|found| found == line), "{line} is not in\n{out}");
         }
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_one_is_there() {
+        let out = exposed();
+        let types = out.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut exposed: Vec<String> = types
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let documented = include_str!("../../../docs/metrics.md").lines();
+        let mut documented: Vec<&str> = documented
+            .filter_map(|line| line.strip_prefix("| `")?.split(['{', '`']).next())
+            .filter(|name| name.starts_with("walstorage_operator_"))
+            .collect();
+        exposed.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, exposed);
+    }
+
+    #[test]
+    fn every_alert_asks_for_a_metric_that_there_is() {
+        let documented = include_str!("../../../docs/metrics.md");
+        let rules = include_str!("../../../charts/walstorage/templates/prometheus-rule.yaml");
+        let mut asked = 0;
+        for expression in rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
+            let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            for name in words.filter(|word| word.starts_with("walstorage_")) {
+                assert!(documented.contains(&format!("| `{name}")), "{name}: {expression}");
+                asked += 1;
+            }
+        }
+        assert!(asked >= 7, "{asked} metrics in {rules}");
     }
 }

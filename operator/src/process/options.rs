@@ -115,6 +115,18 @@ pub struct ControllerOptions {
     /// How long a writer may be without a directory that takes entries before its WalStorage is not ready
     #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_UNWRITABLE_AFTER", default_value = "60s", value_parser = duration::parse)]
     pub unwritable_after: Duration,
+
+    /// How often each sidecar is asked at its admin port how its directories are
+    #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_POLL_INTERVAL", default_value = "30s", value_parser = duration::parse)]
+    pub poll_interval: Duration,
+
+    /// How long a sidecar may take to answer
+    #[arg(long, value_name = "TIME", env = "WALSTORAGE_OPERATOR_POLL_TIMEOUT", default_value = "3s", value_parser = duration::parse)]
+    pub poll_timeout: Duration,
+
+    /// How many sidecars are asked at the same time
+    #[arg(long, value_name = "N", env = "WALSTORAGE_OPERATOR_POLL_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub poll_concurrency: u16,
 }
 
 impl ControllerOptions {

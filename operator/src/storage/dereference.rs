@@ -17,6 +17,7 @@ use walstorage_crds::walwriter::WalWriter;
 
 use super::Key;
 use super::pods::PodView;
+use crate::observe::Observation;
 use crate::process::cache::Caches;
 use crate::webhook::patch::Settings;
 
@@ -41,6 +42,8 @@ pub struct Found {
     pub users: Option<Vec<String>>,
     /// What new sidecars are, if the controller was told.
     pub sidecar: Option<Settings>,
+    /// What sidecars said last, by name of the WalWriter.
+    pub observed: BTreeMap<String, Observation>,
     /// Now.
     pub now: Timestamp,
 }
@@ -99,6 +102,7 @@ pub async fn read(
         namespace_ends: caches.is_terminating(namespace),
         users,
         sidecar: None,
+        observed: BTreeMap::new(),
         now,
         storage,
     }))

@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use walstorage_crds::names::ADMIN_PORT_NAME;
 use walstorage_crds::walstorage::{Effective, EffectiveUrl, Place, UrlState};
 use walstorage_crds::walwriter::{Phase, WalWriter, WriterVolume};
 
 use super::conditions::Said;
 use super::dereference::Found;
+use super::finalizer::some;
 use super::validate::Draining;
+use crate::observe::{Directory, Observation, has_moved};
 
 /// States of a directory as the sidecar names them, the worst first. What is not here is worse than all.
 const STATES: [&str; 11] = [
@@ -35,13 +38,64 @@ fn rank(state: &str) -> usize {
     STATES.iter().position(|known| *known == state).map_or(0, |at| at + 1)
 }
 
-/// Directories of writers that a pod holds now: only those are reported on.
-fn reported(writers: &[impl AsRef<WalWriter>]) -> impl Iterator<Item = (&WalWriter, &WriterVolume, &str)> {
-    let held = writers.iter().map(AsRef::as_ref).filter(|writer| phase(writer) == Some(Phase::Active));
-    held.flat_map(|writer| {
-        let volumes = writer.status.iter().flat_map(|status| status.volumes.iter().flatten());
-        volumes.filter_map(move |volume| Some((writer, volume, volume.state.as_deref()?)))
-    })
+/// A directory of a writer that a pod holds now: only those are reported on.
+struct Reported<'f> {
+    writer: &'f WalWriter,
+    /// In the ledger; nothing of a URL that the writer was not granted yet.
+    name: Option<&'f str>,
+    url: &'f str,
+    state: &'f str,
+    /// What its sidecar said, if it was heard by this process.
+    said: Option<&'f Directory>,
+}
+
+impl Reported<'_> {
+    /// Its name in the ledger, else in the spec.
+    fn named<'a>(&'a self, effective: &'a Effective) -> &'a str {
+        let listed = || listed(effective).find(|url| url.url.as_str() == self.url).map(|url| url.name.as_str());
+        self.name.or_else(listed).unwrap_or(self.url)
+    }
+}
+
+fn listed(effective: &Effective) -> impl Iterator<Item = &EffectiveUrl> {
+    effective.urls.iter().chain(&effective.journal)
+}
+
+fn held(found: &Found) -> impl Iterator<Item = &WalWriter> {
+    found.writers.iter().map(AsRef::as_ref).filter(|writer| phase(writer) == Some(Phase::Active))
+}
+
+fn volumes(writer: &WalWriter) -> &[WriterVolume] {
+    writer.status.as_ref().and_then(|status| status.volumes.as_deref()).unwrap_or_default()
+}
+
+/// What the sidecar of a writer's pod said, if this process has heard it or given it up.
+fn observation<'f>(found: &'f Found, writer: &WalWriter) -> Option<&'f Observation> {
+    let observed = found.observed.get(writer.metadata.name.as_deref()?)?;
+    let holder = writer.status.as_ref()?.holder.as_ref().map(|holder| holder.pod_uid.as_str());
+    (observed.is_known() && holder == Some(&observed.pod_uid)).then_some(observed)
+}
+
+/// What sidecars said; of those that this process has not asked yet, what the ledger has of them.
+fn reported(found: &Found) -> Vec<Reported<'_>> {
+    let mut reported = Vec::new();
+    for writer in held(found) {
+        let of_ledger = |url: &str| volumes(writer).iter().find(|volume| volume.url == url);
+        match observation(found, writer) {
+            Some(observation) => reported.extend(observation.directories.iter().map(|said| Reported {
+                writer,
+                name: of_ledger(&said.url).map(|volume| volume.name.as_str()),
+                url: &said.url,
+                state: &said.state,
+                said: Some(said),
+            })),
+            None => reported.extend(volumes(writer).iter().filter_map(|volume| {
+                let state = volume.state.as_deref()?;
+                Some(Reported { writer, name: Some(&volume.name), url: &volume.url, state, said: None })
+            })),
+        }
+    }
+    reported
 }
 
 fn phase(writer: &WalWriter) -> Option<Phase> {
@@ -50,12 +104,13 @@ fn phase(writer: &WalWriter) -> Option<Phase> {
 
 /// Writers with a pod and without a directory that takes entries.
 #[must_use]
-pub fn unwritable(writers: &[impl AsRef<WalWriter>]) -> Vec<String> {
-    let mut writable: BTreeMap<&str, bool> = BTreeMap::new();
-    for (writer, _, state) in reported(writers) {
-        *writable.entry(&writer.spec.writer).or_default() |= WRITABLE.contains(&state);
+pub fn unwritable(found: &Found) -> Vec<String> {
+    let mut writable: BTreeMap<String, bool> = BTreeMap::new();
+    for directory in reported(found) {
+        let name = directory.writer.spec.writer.clone();
+        *writable.entry(name).or_default() |= WRITABLE.contains(&directory.state);
     }
-    writable.into_iter().filter(|(_, writable)| !writable).map(|(writer, _)| writer.to_owned()).collect()
+    writable.into_iter().filter(|(_, writable)| !writable).map(|(writer, _)| writer).collect()
 }
 
 /// DirectoriesHealthy.
@@ -64,44 +119,76 @@ pub fn healthy(found: &Found, effective: &Effective) -> Said {
     if effective.admin_port.is_none() {
         return Said::unknown("NotObserved", "adminPort is 0: nobody can ask the sidecars");
     }
+    let reported = reported(found);
     let mut bad: Vec<(usize, String)> = Vec::new();
-    let mut seen = 0;
-    for (writer, volume, state) in reported(&found.writers) {
-        seen += 1;
-        if !FINE.contains(&state) {
-            let mut sentence = format!("{} of writer {} is {state}", volume.name, writer.spec.writer);
-            if let Some(remedy) = remedy(effective, volume, state) {
-                // Writing to a String cannot fail.
-                let _ = write!(sentence, " ({remedy})");
-            }
-            bad.push((rank(state), sentence));
+    for directory in reported.iter().filter(|directory| !FINE.contains(&directory.state)) {
+        let (writer, state) = (&directory.writer.spec.writer, directory.state);
+        let mut sentence = format!("{} of writer {writer} is {state}", directory.named(effective));
+        let reason = directory.said.map(|said| said.reason.as_str()).filter(|reason| !reason.is_empty());
+        if let Some(reason) = reason {
+            // Writing to a String cannot fail.
+            let _ = write!(sentence, ": {reason}");
         }
+        if let Some(remedy) = remedy(effective, directory) {
+            let _ = write!(sentence, " ({remedy})");
+        }
+        bad.push((rank(state), sentence));
     }
-    if bad.is_empty() {
-        return if seen == 0 {
-            Said::unknown("NotObserved", "no sidecar has been asked yet")
-        } else {
-            Said::yes("Healthy", format!("{seen} directories"))
-        };
+    if !bad.is_empty() {
+        bad.sort();
+        let count = bad.len();
+        let shown: Vec<String> = bad.into_iter().take(5).map(|(_, sentence)| sentence).collect();
+        let more = if count > shown.len() { format!("; and {} more", count - shown.len()) } else { String::new() };
+        return Said::no("DirectoryUnhealthy", format!("{}{more}", shown.join("; ")));
     }
-    bad.sort();
-    let count = bad.len();
-    let shown: Vec<String> = bad.into_iter().take(5).map(|(_, sentence)| sentence).collect();
-    let more = if count > shown.len() { format!("; and {} more", count - shown.len()) } else { String::new() };
-    Said::no("DirectoryUnhealthy", format!("{}{more}", shown.join("; ")))
+    let silent: Vec<(&WalWriter, &str)> =
+        held(found).filter_map(|writer| Some((writer, observation(found, writer)?.silent.as_deref()?))).collect();
+    if let Some((_, why)) = silent.first() {
+        let names: Vec<String> = silent.iter().map(|(writer, _)| writer.spec.writer.clone()).collect();
+        return Said::unknown(
+            "NotObserved",
+            format!(
+                "the controller cannot ask the sidecar of {} ({why}); where a NetworkPolicy guards these pods, it has to let the \
+                 controller in at port {ADMIN_PORT_NAME}",
+                some(&names, "writer")
+            ),
+        );
+    }
+    match reported.len() {
+        0 => Said::unknown("NotObserved", "no sidecar has been asked yet"),
+        seen => Said::yes("Healthy", format!("{seen} directories")),
+    }
+}
+
+/// What is known about removed URLs besides: whether nothing is left there.
+#[must_use]
+pub fn emptied(found: &Found, draining: &[Draining]) -> String {
+    let reported = reported(found);
+    let said: Vec<&Reported<'_>> = reported
+        .iter()
+        .filter(|directory| draining.iter().any(|draining| draining.url.as_str() == directory.url))
+        .collect();
+    let emptied = said.iter().filter(|directory| directory.said.is_some_and(|said| said.emptied)).count();
+    match emptied {
+        0 => String::new(),
+        _ if emptied == said.len() => {
+            "; running sidecars have emptied it: it leaves when their pods have restarted".to_owned()
+        }
+        _ => format!("; {emptied} of {} running sidecars have emptied it", said.len()),
+    }
 }
 
 /// What to do about a directory, as far as the operator can know.
-fn remedy(effective: &Effective, volume: &WriterVolume, state: &str) -> Option<String> {
-    let url = effective.urls.iter().chain(&effective.journal).find(|url| url.name == volume.name);
-    let credentials = url.and_then(secret);
-    match (state, credentials) {
+fn remedy(effective: &Effective, directory: &Reported<'_>) -> Option<String> {
+    let name = directory.named(effective);
+    let credentials = listed(effective).find(|url| url.name == name).and_then(secret);
+    match (directory.state, credentials) {
         ("full", _) => Some("raise the URL's volume.size, or let the application truncate".to_owned()),
         ("not_mounted" | "pending_restart", _) => Some("restart the pod".to_owned()),
         ("failed" | "missing", Some(secret)) => Some(format!(
             "credentials come from Secret {secret}, which the operator cannot read: is it there and right?"
         )),
-        _ => None,
+        _ => directory.said.map(|said| said.remedy.clone()).filter(|remedy| !remedy.is_empty()),
     }
 }
 
@@ -115,41 +202,59 @@ fn secret(url: &EffectiveUrl) -> Option<&str> {
 /// `status.urls`: the spec's in its order, then the draining ones.
 #[must_use]
 pub fn urls(found: &Found, effective: &Effective, draining: &[Draining]) -> Vec<UrlState> {
-    let listed =
-        effective.urls.iter().chain(&effective.journal).map(|url| (url.name.as_str(), url.url.to_string(), false));
+    let listed = listed(effective).map(|url| (url.name.as_str(), url.url.to_string(), false));
     let draining = draining.iter().map(|draining| (draining.name.as_str(), draining.url.to_string(), true));
     let before = found.storage.status.as_ref().and_then(|status| status.urls.as_deref()).unwrap_or_default();
     listed.chain(draining).map(|(name, url, drains)| state(found, before, name, url, drains)).collect()
 }
 
 fn state(found: &Found, before: &[UrlState], name: &str, url: String, drains: bool) -> UrlState {
-    let worst = reported(&found.writers).filter(|(_, volume, _)| volume.name == name).map(|(_, _, state)| state);
-    let worst = worst.min_by_key(|state| rank(state));
+    let reported = reported(found);
+    let here: Vec<&Reported<'_>> = reported
+        .iter()
+        .filter(|directory| directory.name.map_or_else(|| directory.url == url, |known| known == name))
+        .collect();
+    let worst = here.iter().map(|directory| directory.state).min_by_key(|state| rank(state));
     let drains = drains.then_some("draining");
     let state = match (worst, drains) {
         (Some(worst), Some(draining)) if rank(worst) > rank(draining) => Some(draining),
         (worst, draining) => worst.or(draining),
     };
-    let has = |writer: &WalWriter| {
-        let volumes = writer.status.iter().flat_map(|status| status.volumes.iter().flatten());
-        volumes.into_iter().any(|volume| volume.name == name)
-    };
-    let writers = found.writers.iter().filter(|writer| has(writer)).count();
+    let has = |writer: &&WalWriter| volumes(writer).iter().any(|volume| volume.name == name);
+    let writers = found.writers.iter().map(AsRef::as_ref).filter(has).count();
+    let before = before.iter().find(|before| before.name == name && before.url == url);
     let mut next = UrlState {
         name: name.to_owned(),
         url,
         state: state.map(str::to_owned),
         writers: i64::try_from(writers).ok(),
-        used_bytes: None,
+        used_bytes: used(found, &here, before.and_then(|before| before.used_bytes)),
         as_of: None,
     };
     // The time is that of the last change, or every report would be a write.
     if worst.is_some() {
-        let same = before.iter().find(|before| before.name == next.name && before.state == next.state);
+        let same = before.filter(|before| before.state == next.state && before.used_bytes == next.used_bytes);
         let now = jiff::Timestamp::from_second(found.now.as_second()).unwrap_or(found.now);
         next.as_of = same
             .and_then(|before| before.as_of.clone())
             .or(Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now)));
     }
     next
+}
+
+/// Bytes used at a URL, as far as they are known. What was shown before stands while it is nearly so, and while a sidecar
+/// is still to be asked: a new leader would count down and up again.
+fn used(found: &Found, here: &[&Reported<'_>], shown: Option<i64>) -> Option<i64> {
+    let all_heard = held(found).all(|writer| observation(found, writer).is_some());
+    let known = || here.iter().filter_map(|directory| directory.said);
+    let sized = || known().filter_map(|said| Some((said.used, said.capacity?)));
+    if !all_heard || here.is_empty() {
+        return shown.filter(|_| !here.is_empty());
+    }
+    if sized().next().is_none() {
+        return None;
+    }
+    let sum = sized().fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
+    let shown = shown.and_then(|shown| u64::try_from(shown).ok()).filter(|shown| !has_moved(*shown, sum.0, sum.1));
+    i64::try_from(shown.unwrap_or(sum.0)).ok()
 }

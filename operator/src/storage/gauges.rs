@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -22,13 +23,14 @@ use crate::process::metrics::{ControllerMetrics, OfPhase, OfStorage};
 /// How often they are looked at: well below any interval of a scraper.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Keeps the gauges true until the token is cancelled.
+/// Keeps the gauges true until the token is cancelled. Then they are taken back: another replica counts from now on, and
+/// what this one saw last would be alerted on for ever.
 pub(super) async fn run(metrics: Arc<ControllerMetrics>, caches: Caches, stop: CancellationToken) {
     let mut ticks = interval(EVERY);
     let mut shown = Shown::default();
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return shown.take_back(&metrics),
             _ = ticks.tick() => shown.show(&metrics, &caches, Timestamp::now()),
         }
     }
@@ -72,14 +74,26 @@ impl Shown {
         );
         set(&metrics.stuck_writers, &mut self.stuck, stuck.into_iter().map(|(key, count)| (of(key), count)));
         set(&metrics.pods_outdated, &mut self.outdated, outdated.into_iter().map(|(key, count)| (of(key), count)));
-        let oldest = caches.pods.state().iter().filter_map(waits_since).min();
-        let waited = oldest.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
-        metrics.gated_pod_oldest_seconds.set(waited);
+        metrics.gated_pod_oldest_seconds.set(oldest_wait(&caches.pods.state(), now));
+    }
+
+    fn take_back(&mut self, metrics: &ControllerMetrics) {
+        set(&metrics.writers, &mut self.phases, std::iter::empty());
+        set(&metrics.unapplied_entries, &mut self.unapplied, std::iter::empty());
+        set(&metrics.stuck_writers, &mut self.stuck, std::iter::empty());
+        set(&metrics.pods_outdated, &mut self.outdated, std::iter::empty());
+        metrics.gated_pod_oldest_seconds.set(0.0);
     }
 }
 
+/// Seconds that the pod has waited that waits longest for its writer; 0 when none waits.
+fn oldest_wait(pods: &[Arc<Pod>], now: Timestamp) -> f64 {
+    let oldest = pods.iter().filter_map(waits_since).min();
+    oldest.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0))
+}
+
 /// When a pod that waits for its writer was made.
-fn waits_since(pod: &Arc<k8s_openapi::api::core::v1::Pod>) -> Option<Timestamp> {
+fn waits_since(pod: &Arc<Pod>) -> Option<Timestamp> {
     let view = PodView::of(pod);
     let waits = view.gated && view.live && pod.metadata.deletion_timestamp.is_none();
     pod.metadata.creation_timestamp.as_ref().filter(|_| waits).map(|time| time.0)
@@ -117,4 +131,58 @@ where
         family.remove(gone);
     }
     *shown = next;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(created: &str, more: Value) -> Arc<Pod> {
+        let mut pod = json!({
+            "metadata": {"name": "p", "creationTimestamp": created},
+            "spec": {"containers": [], "schedulingGates": [{"name": "walstorage.dev/writer"}],
+                "initContainers": [{"name": "walstorage", "restartPolicy": "Always"}]},
+        });
+        json_patch::merge(&mut pod, &more);
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn the_pod_that_waits_longest_for_its_writer_counts_and_no_other() {
+        let now = "2026-01-01T00:10:00Z".parse().unwrap();
+        let waits = |created: &str| pod(created, json!({}));
+        assert_eq!(oldest_wait(&[], now), 0.0);
+        assert_eq!(oldest_wait(&[waits("2026-01-01T00:09:00Z"), waits("2026-01-01T00:04:59Z")], now), 301.0);
+        // Granted; held by a gate of others; ending; ended.
+        let others = [
+            json!({"spec": {"schedulingGates": null}}),
+            json!({"spec": {"schedulingGates": [{"name": "example.com/gate"}]}}),
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:09:59Z"}}),
+            json!({"status": {"phase": "Failed"}}),
+        ];
+        for other in others {
+            let pods = [pod("2026-01-01T00:00:00Z", other), waits("2026-01-01T00:09:50Z")];
+            assert_eq!(oldest_wait(&pods, now), 10.0);
+        }
+        // The clocks of two machines.
+        assert_eq!(oldest_wait(&[waits("2026-01-01T00:11:00Z")], now), 0.0);
+    }
+
+    #[test]
+    fn one_that_leads_no_more_alerts_nobody() {
+        let metrics = ControllerMetrics::default();
+        let of = OfStorage { namespace: "shop".to_owned(), storage: "orders".to_owned() };
+        let mut shown = Shown::default();
+        set(&metrics.stuck_writers, &mut shown.stuck, [(of, 1)].into_iter());
+        metrics.gated_pod_oldest_seconds.set(301.0);
+        shown.take_back(&metrics);
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register("stuck", "Stuck", metrics.stuck_writers.clone());
+        let mut out = String::new();
+        prometheus_client::encoding::text::encode(&mut out, &registry).unwrap();
+        assert!(!out.contains("orders"), "{out}");
+        assert_eq!(metrics.gated_pod_oldest_seconds.get(), 0.0);
+    }
 }

@@ -40,6 +40,7 @@ use self::apply::Applied;
 use self::build::Built;
 use self::dereference::Found;
 use self::validate::Judged;
+use crate::observe::Observations;
 use crate::process::cache::{Caches, Change, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
@@ -57,20 +58,27 @@ pub type Key = (String, String);
 /// Keys, and how long each may wait.
 type Keys = mpsc::Sender<(Key, Duration)>;
 
-/// Works on every WalStorage until the token is cancelled.
+/// Works on every WalStorage until the token is cancelled. `observations` is what sidecars said, `heard` of which storages
+/// that is news.
 ///
 /// # Errors
 /// When the work panics.
-pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    context: Context,
+    caches: Caches,
+    observations: Observations,
+    heard: mpsc::Receiver<Key>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let bounds = Bounds {
         concurrency: usize::from(context.options.concurrency),
         longest_wait: context.options.backoff,
         deadline: context.options.reconcile_deadline,
     };
     let (sender, keys) = mpsc::channel(1024);
-    let feeder = tokio::spawn(feed(caches.clone(), sender, stop.clone()));
+    let feeder = tokio::spawn(feed(caches.clone(), heard, sender, stop.clone()));
     let gauges = tokio::spawn(gauges::run(Arc::clone(&context.metrics), caches.clone(), stop.clone()));
-    let controller = Arc::new(Controller { context, caches, unwritable: Mutex::default() });
+    let controller = Arc::new(Controller { context, caches, observations, unwritable: Mutex::default() });
     let work = move |key: Key| {
         let controller = Arc::clone(&controller);
         async move { controller.look(&key).await }
@@ -81,8 +89,8 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
     ended
 }
 
-/// Hands in the keys that a change concerns.
-async fn feed(caches: Caches, keys: Keys, stop: CancellationToken) {
+/// Hands in the keys that a change concerns, or what a sidecar said.
+async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: CancellationToken) {
     let mut changes = caches.changes();
     let mut change = Some(Change::Everything);
     while let Some(now) = change {
@@ -105,9 +113,14 @@ async fn feed(caches: Caches, keys: Keys, stop: CancellationToken) {
                 return;
             }
         }
-        change = tokio::select! {
-            () = stop.cancelled() => None,
-            change = changes.next() => change,
+        change = loop {
+            tokio::select! {
+                () = stop.cancelled() => break None,
+                change = changes.next() => break change,
+                Some(key) = heard.recv() => if keys.send((key, GATHER)).await.is_err() {
+                    return;
+                },
+            }
         };
     }
 }
@@ -124,6 +137,7 @@ fn all(caches: &Caches, of: impl Fn(&WalStorage) -> bool) -> Vec<(Key, Duration)
 struct Controller {
     context: Context,
     caches: Caches,
+    observations: Observations,
     /// Since when a storage has a writer that can write nowhere.
     unwritable: Mutex<HashMap<Key, Timestamp>>,
 }
@@ -158,6 +172,8 @@ impl Controller {
             return Ok((Outcome::Done, "gone"));
         };
         found.sidecar = self.context.options.sidecar();
+        let names = found.writers.iter().filter_map(|writer| writer.metadata.name.as_deref());
+        found.observed = self.observations.of(&key.0, names);
         let (mut judged, mut built) = judge(&found);
         if !built.let_go.is_empty() {
             found.writers = dereference::writers(client, key).await?;
@@ -193,7 +209,7 @@ impl Controller {
     /// Since when a writer of this storage can write nowhere.
     fn unwritable_since(&self, key: &Key, found: &Found) -> Option<Timestamp> {
         let mut known = self.unwritable.lock();
-        if directories::unwritable(&found.writers).is_empty() {
+        if directories::unwritable(found).is_empty() {
             known.remove(key);
             return None;
         }

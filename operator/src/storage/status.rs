@@ -37,7 +37,7 @@ pub fn status(
     let mut conditions = Conditions::new(before, generation, found.now);
     let (stuck, next) = unwritable_for(found, unwritable, grace);
     conditions.set(UNDRAINED_DATA, undrained(found));
-    conditions.set(RECONCILING, reconciling(built, judged));
+    conditions.set(RECONCILING, reconciling(found, built, judged));
     let mut urls = before.and_then(|status| status.urls.clone());
     match &judged.effective {
         Ok(effective) => {
@@ -121,7 +121,7 @@ fn unwritable_for(found: &Found, since: Option<Timestamp>, grace: Duration) -> (
     match grace.checked_sub(elapsed) {
         Some(left) if !left.is_zero() => (None, Some(left)),
         _ => {
-            let writers = directories::unwritable(&found.writers);
+            let writers = directories::unwritable(found);
             let sentence = format!("{} has no directory that takes entries", some(&writers, "writer"));
             (Some(sentence), None)
         }
@@ -168,16 +168,17 @@ fn undrained(found: &Found) -> Said {
     Said::yes("OrphanedWriters", sentence)
 }
 
-fn reconciling(built: &Built, judged: &Judged) -> Said {
+fn reconciling(found: &Found, built: &Built, judged: &Judged) -> Said {
     match &built.finalizer {
         Finalizer::Wait(why) => Said::yes("Deleting", why),
         Finalizer::Remove | Finalizer::Nothing => Said::yes("Deleting", ""),
         Finalizer::Keep | Finalizer::Add if judged.draining.is_empty() => Said::no("Done", ""),
         Finalizer::Keep | Finalizer::Add => {
             let names: Vec<String> = judged.draining.iter().map(|draining| draining.name.clone()).collect();
+            let emptied = directories::emptied(found, &judged.draining);
             Said::yes(
                 "Draining",
-                format!("{} is drained before it leaves the configuration", some(&names, "removed URL")),
+                format!("{} is drained before it leaves the configuration{emptied}", some(&names, "removed URL")),
             )
         }
     }

@@ -2,6 +2,7 @@
 
 mod configs;
 mod finalizers;
+mod observed;
 mod refusals;
 mod statuses;
 
@@ -17,7 +18,7 @@ use super::build::{Built, ConfigStep};
 use super::dereference::{ClassView, Found, FoundMap};
 use super::pods::PodView;
 use super::validate::Judged;
-use super::{judge, status};
+use super::{directories, judge, status};
 use crate::webhook::patch::Settings;
 
 /// How long a writer may be without a directory in these tests.
@@ -55,6 +56,7 @@ fn found(spec: Value) -> Found {
         namespace_ends: false,
         users: None,
         sidecar: Some(settings()),
+        observed: std::collections::BTreeMap::new(),
         now: at(0),
     }
 }
