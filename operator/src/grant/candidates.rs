@@ -102,8 +102,12 @@ fn may_have(cx: &Cx, ledger: &Ledger, pod: &PodFacts, held: &Held) -> Result<(),
     }
     match ledger.phase() {
         Some(phase @ (Phase::Lost | Phase::Reclaiming)) => {
-            let message =
-                format!("writer {} is {}: kubectl describe walwriter {}", spec.writer, phase.as_str(), cx.key.name());
+            let (namespace, name) = (&cx.key.namespace, cx.key.name());
+            let message = format!(
+                "writer {} is {}: kubectl describe walwriter -n {namespace} {name}",
+                spec.writer,
+                phase.as_str()
+            );
             Err(No::Lost(NoteReason::WaitingForWriter, message))
         }
         _ => Ok(()),

@@ -256,7 +256,9 @@ async fn lose(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
     status.set(condition::CLAIMS_READY, false, "ClaimLost", "a claim is missing, or another one", cx.view.now);
     status.enter(Phase::Lost, cx.view.now);
     ledger.swap(cx, status).await?;
-    cx.note(NoteReason::Lost, "a claim is missing, or another one");
+    let (namespace, name) = (&cx.key.namespace, cx.key.name());
+    let how = format!("kubectl describe walwriter -n {namespace} {name} says which, and how to accept its loss");
+    cx.note(NoteReason::Lost, format!("a claim is missing, or another one: {how}"));
     Ok(())
 }
 

@@ -43,7 +43,8 @@ pub(super) async fn by_time(cx: &Cx, ledger: &mut Ledger, wake: &mut Wake) -> Fl
             ledger.swap(cx, status).await?;
             let message = format!(
                 "no pod of its workload has taken it over; its entries stay until one does, or until kubectl annotate \
-                 walwriter {} {}={}",
+                 walwriter -n {} {} {}={}",
+                cx.key.namespace,
                 cx.key.name(),
                 names::ANNOTATION_ABANDON,
                 ledger.spec().writer_uid

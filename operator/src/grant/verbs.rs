@@ -55,8 +55,9 @@ pub(super) async fn judge_claims(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
             cx.note(NoteReason::LossAccepted, format!("what {name} held on claim {known} is given up"));
         } else {
             left.push(format!(
-                "{name}: claim {known} is {}; if it does not come back: kubectl annotate walwriter {} {}={name}@{by}",
+                "{name}: claim {known} is {}; if it does not come back: kubectl annotate walwriter -n {} {} {}={name}@{by}",
                 found.as_ref().map_or("missing".to_owned(), |found| format!("replaced by {found}")),
+                cx.key.namespace,
                 cx.key.name(),
                 names::ANNOTATION_ACCEPT_LOSS
             ));

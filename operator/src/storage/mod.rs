@@ -97,10 +97,12 @@ async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: 
         let concerned: Vec<(Key, Duration)> = match now {
             Change::Everything => all(&caches, |_| true),
             Change::One(changed) => match (changed.kind, changed.storage) {
-                (Kind::Storage | Kind::ConfigMap | Kind::Writer, Some(storage)) => {
+                (Kind::Storage | Kind::ConfigMap, Some(storage)) => {
                     vec![((changed.namespace, storage), Duration::ZERO)]
                 }
-                (Kind::Pod | Kind::Claim, Some(storage)) => vec![((changed.namespace, storage), GATHER)],
+                (Kind::Writer | Kind::Pod | Kind::Claim, Some(storage)) => {
+                    vec![((changed.namespace, storage), GATHER)]
+                }
                 (Kind::Namespace, _) => {
                     all(&caches, |storage| storage.metadata.namespace.as_ref() == Some(&changed.name))
                 }

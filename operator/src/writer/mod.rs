@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
 
-use crate::grant::{Key, LoserDelays, Run, Step};
+use crate::grant::{Key, LoserDelays, Run, Step, StorageView};
 use crate::identity::PodFacts;
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     words: HashMap<String, PodFacts>,
     order: VecDeque<String>,
     pub(crate) delays: LoserDelays,
+    /// Storages as the writers' runs saw them last.
+    storages: HashMap<(String, String), StorageView>,
 }
 
 impl Memory {
@@ -59,6 +61,22 @@ impl Memory {
         }
         self.order.push_back(pod.uid.clone());
         self.words.insert(pod.uid.clone(), pod);
+    }
+
+    /// Whether a run would see another storage than the last time. Most changes of one are its status, which tells of pods and
+    /// writers: to run for those would be a run of every writer for each step of one.
+    fn is_news(&mut self, key: (String, String), now: Option<StorageView>) -> bool {
+        match now {
+            Some(now) if self.storages.get(&key) == Some(&now) => false,
+            Some(now) => {
+                self.storages.insert(key, now);
+                true
+            }
+            None => {
+                self.storages.remove(&key);
+                true
+            }
+        }
     }
 
     pub(crate) fn words(&self, uid: &str) -> Option<PodFacts> {
@@ -175,7 +193,14 @@ fn concerned(shared: &Shared, change: &Change) -> Vec<Key> {
             }
             _ => Vec::new(),
         },
-        Kind::Storage => of_namespace(shared, namespace, storage.as_deref()),
+        Kind::Storage => {
+            let found = shared.caches.storage(namespace, name);
+            let view = found.map(|storage| dereference::storage_view(&storage, &shared.caches.classes.state()));
+            if !shared.memory.lock().is_news((namespace.clone(), name.clone()), view) {
+                return Vec::new();
+            }
+            of_namespace(shared, namespace, storage.as_deref())
+        }
         Kind::Namespace => of_namespace(shared, name, None),
         Kind::Class => all(&shared.caches),
         Kind::ConfigMap => Vec::new(),
@@ -186,4 +211,42 @@ fn of_namespace(shared: &Shared, namespace: &str, storage: Option<&str>) -> Vec<
     let mut keys = all(&shared.caches);
     keys.retain(|key| key.namespace == namespace && storage.is_none_or(|storage| storage == key.storage));
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use walstorage_crds::walstorage::WalStorage;
+
+    use super::*;
+
+    fn view(conditions: Value, summary: &str, generation: i64) -> StorageView {
+        let storage: WalStorage = serde_json::from_value(json!({
+            "apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage",
+            "metadata": {"name": "orders", "namespace": "shop", "generation": generation}, "spec": {},
+            "status": {"summary": summary, "conditions": conditions},
+        }))
+        .unwrap();
+        dereference::storage_view(&storage, &[])
+    }
+
+    #[test]
+    fn writers_are_looked_at_for_what_a_grant_rests_on_and_not_for_what_is_counted() {
+        let condition = |kind: &str, is: &str| {
+            json!({"type": kind, "status": is, "reason": "R", "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let good = || json!([condition("Accepted", "True"), condition("ConfigRendered", "True")]);
+        let key = || ("shop".to_owned(), "orders".to_owned());
+        let mut memory = Memory::default();
+        assert!(memory.is_news(key(), Some(view(json!([]), "0/0", 1))));
+        assert!(memory.is_news(key(), Some(view(good(), "0/0", 1))), "it is accepted");
+        assert!(!memory.is_news(key(), Some(view(good(), "1/3", 1))));
+        let more =
+            json!([condition("Accepted", "True"), condition("ConfigRendered", "True"), condition("Ready", "False")]);
+        assert!(!memory.is_news(key(), Some(view(more, "2/3", 1))));
+        assert!(memory.is_news(key(), Some(view(good(), "2/3", 2))), "the conditions are of another spec");
+        assert!(memory.is_news(key(), None));
+        assert!(memory.is_news(key(), Some(view(good(), "2/3", 2))), "it is there again");
+    }
 }
