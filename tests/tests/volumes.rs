@@ -1,20 +1,29 @@
-//! Small ext4 file systems that fill up, go away and come back under a real process.
+//! Small file systems that fill up, go away and come back under a real process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use walstorage_tests::harness::calls::{append, directory, payloads, refused, request, truncate};
-use walstorage_tests::harness::grpc::typed;
-use walstorage_tests::harness::skip::skipped;
-use walstorage_tests::harness::{Namespace, Setup, Sidecar, eventually};
-use walstorage_tests::twin::LoopDisk;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
-/// A sidecar that is not started yet, its directories `d1` to `d<count>` on volumes of `size` bytes.
+use walstorage_sidecar::proto::Status;
+use walstorage_tests::harness::calls::{Line, append, directory, lines, payloads, refused, request, truncate};
+use walstorage_tests::harness::grpc::{Client, typed};
+use walstorage_tests::harness::skip::skipped;
+use walstorage_tests::harness::{DEADLINE, Namespace, Setup, Sidecar, eventually};
+use walstorage_tests::twin::{FileSystem, LoopDisk};
+
+/// A sidecar that is not started yet, its directories `d1` to `d<count>` on ext4 volumes of `size` bytes.
 fn volumes(test: &str, setup: Setup, count: usize, size: u64) -> Option<(Sidecar, Vec<LoopDisk>)> {
+    volumes_of(FileSystem::Ext4, test, setup, count, size)
+}
+
+fn volumes_of(kind: FileSystem, test: &str, setup: Setup, count: usize, size: u64) -> Option<(Sidecar, Vec<LoopDisk>)> {
     let made = Namespace::of_root().and_then(|namespace| {
         let mount = |n| {
             let (image, point) = (setup.path(&format!("image{n}")), setup.path(&format!("d{n}")));
-            LoopDisk::mount(&namespace, &image, &point, size)
+            LoopDisk::mount_kind(kind, &namespace, &image, &point, size)
         };
         Ok(((1..=count).map(mount).collect::<Result<Vec<_>, _>>()?, namespace))
     });
@@ -143,4 +152,162 @@ async fn a_volume_that_is_unmounted_under_a_running_sidecar_is_missed_and_its_co
     sidecar.start();
     sidecar.wait_ready().await;
     assert_eq!(payloads(&mut sidecar.grpc(), "a").await, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+/// What a writer was told of its appends, which it numbers.
+#[derive(Default)]
+struct Told {
+    collection: String,
+    next: u64,
+    /// LSNs, and the numbers of what was acknowledged there.
+    acked: BTreeMap<u64, u64>,
+    /// Of these nobody knows.
+    unknown: BTreeSet<u64>,
+    /// How often for which reason nothing was written.
+    refused: BTreeMap<String, u64>,
+}
+
+/// The payload of a number: nothing makes it smaller.
+fn numbered(number: u64) -> Vec<u8> {
+    let mut payload = vec![0; 64 << 10];
+    StdRng::seed_from_u64(number).fill_bytes(&mut payload);
+    payload[..8].copy_from_slice(&number.to_le_bytes());
+    payload
+}
+
+impl Told {
+    /// Appends the next one; whether anything was written, as far as that is known.
+    async fn append(&mut self, client: &mut Client) -> bool {
+        let number = self.next;
+        self.next += 1;
+        let sent = client.append_batch(request(&self.collection, &[&numbered(number)]));
+        let answer = tokio::time::timeout(DEADLINE, sent).await.expect("every append is answered");
+        let status = match answer {
+            Ok(reply) => {
+                let before = self.acked.insert(reply.into_inner().first_lsn, number);
+                assert_eq!(before, None, "an LSN is given once");
+                return true;
+            }
+            Err(status) => status,
+        };
+        let reason = typed(&status).reason;
+        match reason.as_str() {
+            "UNKNOWN_OUTCOME" => {
+                self.unknown.insert(number);
+                true
+            }
+            "NO_HEALTHY_DIRECTORY" | "JOURNAL_FULL" | "MEMORY_LIMIT" => {
+                *self.refused.entry(reason).or_default() += 1;
+                false
+            }
+            other => panic!("{other}: {status}"),
+        }
+    }
+
+    /// Appends until nothing goes any more.
+    async fn fill(mut self, mut client: Client) -> Self {
+        let mut in_a_row = 0;
+        while in_a_row < 3 {
+            in_a_row = if self.append(&mut client).await { 0 } else { in_a_row + 1 };
+        }
+        self
+    }
+
+    /// Everything above `truncated_to` that was acknowledged is there, where it was said to be; nothing twice, and nothing
+    /// that is not of unknown outcome beside it.
+    async fn check(&self, client: &mut Client, truncated_to: u64) {
+        let mut seen = BTreeMap::new();
+        for line in lines(client, &self.collection).await {
+            let Line::Entry(lsn, payload) = line else { panic!("{}: {line:?}", self.collection) };
+            let number = u64::from_le_bytes(payload[..8].try_into().expect("8 bytes"));
+            assert!(payload == numbered(number), "{} LSN {lsn}", self.collection);
+            assert_eq!(seen.insert(number, lsn), None, "{}: {number} is there twice", self.collection);
+            let known = self.acked.get(&lsn) == Some(&number) || self.unknown.contains(&number);
+            assert!(lsn > truncated_to && known, "{} LSN {lsn} holds {number}", self.collection);
+        }
+        for (lsn, number) in self.acked.range(truncated_to + 1..) {
+            assert_eq!(seen.get(number), Some(lsn), "{}: {number} was acknowledged", self.collection);
+        }
+    }
+
+    fn last_acked(&self) -> u64 {
+        self.acked.last_key_value().map_or(0, |(lsn, _)| *lsn)
+    }
+}
+
+/// Two volumes are filled by eight writers at once, then to the last byte; facts go on, a restart comes up, and when what is
+/// truncated makes room it all goes on by itself.
+async fn filled_under_load(test: &str, kind: FileSystem) {
+    let setup = in_turn(2)
+        .set(r#"compression = "null""#)
+        .set(r#"memory_flush_size_bytes = "256Ki""#)
+        .set(r#"segment_size_bytes = "1Mi""#);
+    let Some((mut sidecar, disks)) = volumes_of(kind, test, setup, 2, 96 << 20) else { return };
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let writers = (0..8).map(|n| {
+        let told = Told { collection: format!("c{n}"), ..Told::default() };
+        tokio::spawn(told.fill(sidecar.grpc()))
+    });
+    let mut all = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        all.push(writer.await.expect("a writer ends"));
+    }
+    let urls = [sidecar.setup.url("d1"), sidecar.setup.url("d2")];
+    let state = |status: &Status, wanted: &str| urls.iter().all(|url| directory(status, url).state == wanted);
+    sidecar.wait_status("full", |status| state(status, "full")).await;
+    disks.iter().for_each(fill);
+    let mut client = sidecar.grpc();
+    for told in &mut all {
+        // Files of the journal may still come free: what is told counts.
+        told.append(&mut client).await;
+        told.check(&mut client, 0).await;
+        println!(
+            "{}: {} acknowledged, {} unknown, refused {:?}",
+            told.collection,
+            told.acked.len(),
+            told.unknown.len(),
+            told.refused
+        );
+    }
+    let acked: usize = all.iter().map(|told| told.acked.len()).sum();
+    assert!(acked > 1000, "{acked} entries of 64 KiB filled 192 MiB");
+    // Less than a segment: nothing comes free.
+    assert_eq!(truncate(&mut client, "c0", 1).await, 1, "with zero bytes free");
+    sidecar.kill();
+    sidecar.start();
+    sidecar.wait_ready().await;
+    let mut client = sidecar.grpc();
+    for (n, told) in all.iter_mut().enumerate() {
+        told.check(&mut client, u64::from(n == 0)).await;
+        told.append(&mut client).await;
+    }
+    let mut kept = Vec::new();
+    for told in &all {
+        let up_to = told.last_acked() - 3;
+        assert_eq!(truncate(&mut client, &told.collection, up_to).await, up_to, "with zero bytes free");
+        kept.push(up_to);
+    }
+    sidecar.wait_status("healthy by itself", |status| state(status, "healthy")).await;
+    for (told, up_to) in all.iter_mut().zip(&kept) {
+        let before = told.acked.len();
+        assert!(told.append(&mut client).await && told.acked.len() > before, "there is room");
+        told.check(&mut client, *up_to).await;
+    }
+    sidecar.kill();
+    sidecar.start();
+    sidecar.wait_ready().await;
+    for (told, up_to) in all.iter().zip(&kept) {
+        told.check(&mut sidecar.grpc(), *up_to).await;
+    }
+}
+
+#[tokio::test]
+async fn two_ext4_volumes_filled_under_load_answer_every_append_and_lose_nothing() {
+    filled_under_load("two_ext4_volumes_filled_under_load", FileSystem::Ext4).await;
+}
+
+#[tokio::test]
+async fn two_xfs_volumes_filled_under_load_answer_every_append_and_lose_nothing() {
+    filled_under_load("two_xfs_volumes_filled_under_load", FileSystem::Xfs).await;
 }

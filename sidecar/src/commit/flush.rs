@@ -143,7 +143,7 @@ impl Log {
     }
 
     fn next_removal(&mut self, dir: DirIx) -> Option<FlushWork> {
-        if !self.journals[dir].takes_segments() {
+        if !self.journals[dir].removes_segments() {
             return None;
         }
         let flusher = &mut self.journals[dir].flusher;

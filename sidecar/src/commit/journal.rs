@@ -368,6 +368,11 @@ impl Journal {
         self.is_healthy() && self.full.is_none()
     }
 
+    /// Whether segments may be removed here: also where there is no space, which is what that makes.
+    pub(crate) fn removes_segments(&self) -> bool {
+        !matches!(self.health, Health::Failed(_))
+    }
+
     /// Bytes of journal files, those to be removed and those kept for frames to come included.
     pub(crate) fn journal_bytes(&self) -> u64 {
         let ahead = self.slots.back().map_or(0, |slot| slot.len - slot.bytes);

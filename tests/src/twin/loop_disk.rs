@@ -1,9 +1,34 @@
-//! A small ext4 file system in a file, on a loop device.
+//! A small file system in a file, on a loop device.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::Namespace;
+
+/// A kind of file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// Without blocks that are kept for root.
+    Ext4,
+    /// However small: xfs itself advises against less than 300 MiB.
+    Xfs,
+}
+
+impl FileSystem {
+    const fn tool(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4",
+            Self::Xfs => "mkfs.xfs",
+        }
+    }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Ext4 => &["-q", "-F", "-m", "0"],
+            Self::Xfs => &["-q", "-f", "--unsupported"],
+        }
+    }
+}
 
 /// Mounted in a namespace until it is dropped or the namespace ends; the loop device goes with the mount.
 pub struct LoopDisk {
@@ -14,19 +39,33 @@ pub struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// Makes a file system of `size` bytes in the file `image` and mounts it at `point`, which is created where it is
-    /// missing.
+    /// Makes an ext4 file system of `size` bytes in the file `image` and mounts it at `point`, which is created where it
+    /// is missing.
     ///
     /// # Errors
     /// The reason, where this machine does not allow it.
     pub fn mount(namespace: &Namespace, image: &Path, point: &Path, size: u64) -> Result<Self, String> {
+        Self::mount_kind(FileSystem::Ext4, namespace, image, point, size)
+    }
+
+    /// [`Self::mount`] with a file system of another kind.
+    ///
+    /// # Errors
+    /// The reason, where this machine does not allow it.
+    pub fn mount_kind(
+        kind: FileSystem,
+        namespace: &Namespace,
+        image: &Path,
+        point: &Path,
+        size: u64,
+    ) -> Result<Self, String> {
         let io = |error: std::io::Error| error.to_string();
         std::fs::create_dir_all(point).map_err(io)?;
         std::fs::File::create(namespace.path(image)).and_then(|file| file.set_len(size)).map_err(io)?;
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(namespace.path(image)).output();
-        let made = made.map_err(|error| format!("mkfs.ext4: {error}"))?;
+        let made = Command::new(kind.tool()).args(kind.arguments()).arg(namespace.path(image)).output();
+        let made = made.map_err(|error| format!("{}: {error}", kind.tool()))?;
         if !made.status.success() {
-            return Err(format!("mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr).trim()));
+            return Err(format!("{}: {}", kind.tool(), String::from_utf8_lossy(&made.stderr).trim()));
         }
         let image_outside = namespace.path(image);
         let folder = image_outside.parent().unwrap_or(Path::new("/"));

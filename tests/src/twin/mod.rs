@@ -18,6 +18,6 @@ mod twin_disk;
 mod wire;
 
 pub use faults::{Op, Rule, What};
-pub use loop_disk::LoopDisk;
+pub use loop_disk::{FileSystem, LoopDisk};
 pub use rig::Rig;
 pub use twin_disk::TwinDisk;

@@ -306,6 +306,34 @@ fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_min
 }
 
 #[test]
+fn what_is_truncated_makes_room_on_a_full_disk_that_takes_nothing_itself() {
+    let setup =
+        Setup { directories: 2, in_place: true, flushes: true, memory_flush_size: 64 << 10, ..Setup::default() };
+    let mut rig = Rig::new(setup);
+    for _ in 0..10 {
+        rig.send("c", &[&[0; 10_000]]);
+        rig.settle();
+    }
+    let home = rig.home("c");
+    rig.pass(IDLE);
+    assert_eq!((rig.flushed_to("c"), rig.segments[home].files.len()), (10, 1));
+    // Not even a fact can be written there.
+    rig.send("c", &[b"x"]);
+    rig.frame(home);
+    rig.log.journals[home].pool.reserve = Reserve::default();
+    no_space(&mut rig, home);
+    rig.space[home] = used(100);
+    rig.pass(IDLE);
+    assert!(matches!(rig.log.journals[home].health, Health::Full(_)));
+    drop(rig.truncate("c", 10));
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(10), "the other one says so");
+    assert!(rig.segments[home].files.is_empty(), "its files are all there is to remove");
+    measure(&mut rig, home, 50);
+    assert!(rig.log.journals[home].is_healthy() && rig.log.journals[home].full.is_none(), "it goes on by itself");
+}
+
+#[test]
 fn a_truncation_of_what_waits_for_room_is_refused_and_not_left_waiting() {
     let mut rig = rig(1);
     rig.send("c", &[b"1"]);
