@@ -2,7 +2,9 @@
 //!
 //! 1. Nothing is written to the cluster. A writer that was proposed is reserved in memory for a while, so that two pods of
 //!    one burst get two; a dry run reserves nothing.
-//! 2. What the caches say may be old: it costs a lost race, which the controller settles, and never an entry.
+//! 2. What the caches say may be old: it costs a lost race, which the controller settles, and never an entry. Only a pod of
+//!    a pool that would start with an empty log beside other writers of its workload makes the webhook look at the pods
+//!    themselves: the one that it replaces may be on its way out, and its entries would wait for the next pod.
 //! 3. What stands in a pod under our seal is kept; everything else in it is its user's.
 
 use std::sync::Arc;
@@ -18,12 +20,14 @@ use super::json::meta;
 use super::patch::{Origin, Proposal, Settings, Storage, patch};
 use super::refusal::Refusal;
 use super::review::{Answer, Review};
-use crate::identity::{Lookup, Lookups, PodFacts, Pool, Reservations, Verdict, choose, classify, kept, to_drain};
+use crate::identity::{
+    Class, Lookup, Lookups, PodFacts, Pool, Reservations, Verdict, choose, classify, kept, to_drain,
+};
 
 /// Annotation of the pods that a kubelet has already started from a file.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// What the decision reads. Caches but for two questions.
+/// What the decision reads. Caches but for three questions.
 pub trait Cluster: Send + Sync {
     /// A WalStorage, from the cache.
     fn storage(&self, namespace: &str, name: &str) -> Option<Arc<WalStorage>>;
@@ -39,6 +43,8 @@ pub trait Cluster: Send + Sync {
     fn writers(&self, namespace: &str) -> Vec<Arc<WalWriter>>;
     /// The labelled pods of a namespace, from the cache.
     fn pods(&self, namespace: &str) -> Vec<Arc<PodFacts>>;
+    /// Those of a storage, from the API server.
+    fn read_pods(&self, namespace: &str, storage: &str) -> impl Future<Output = Result<Vec<PodFacts>, String>> + Send;
 }
 
 /// Decides about pods, one after the other or many at once.
@@ -108,7 +114,7 @@ impl<C: Cluster> Admission<C> {
             Verdict::Pooled { workload } => {
                 let writer = match kept(&pod) {
                     Some(writer) => writer.to_owned(),
-                    None => self.choose(review, name, &workload, &writers, now),
+                    None => self.choose(review, name, &workload, &writers, now).await?,
                 };
                 (writer, workload)
             }
@@ -176,18 +182,43 @@ impl<C: Cluster> Admission<C> {
         Ok(storage)
     }
 
-    /// Chooses and reserves in one step, so that two requests at once get two writers.
-    fn choose(&self, review: &Review, storage: &str, workload: &Workload, writers: &[&WalWriter], now: i64) -> String {
+    /// Chooses a writer for a pod of a pool.
+    async fn choose(
+        &self,
+        review: &Review,
+        storage: &str,
+        workload: &Workload,
+        writers: &[&WalWriter],
+        now: i64,
+    ) -> Result<String, No> {
         let namespace = review.namespace.as_str();
         let pods = self.cluster.pods(namespace);
         let pods: Vec<&PodFacts> = pods.iter().map(Arc::as_ref).collect();
         let pool = Pool { namespace, storage, workload, writers, pods: &pods, now };
-        let mut reservations = self.reservations.lock();
-        let chosen = choose(&pool, &reservations, &mut |below| rand::random_range(0..below.max(1)));
-        if !review.dry_run {
-            reservations.reserve(namespace, &names::wal_writer(storage, &chosen.writer), now);
+        let has_others = writers.iter().any(|writer| writer.spec.workload == *workload);
+        let worst = if has_others { Class::Drained } else { Class::Fresh };
+        if let Some(writer) = self.reserve(&pool, review.dry_run, worst) {
+            return Ok(writer);
         }
-        chosen.writer
+        let pods = self.cluster.read_pods(namespace, storage).await.map_err(|error| {
+            No::Failed(format!("the pods of WalStorage {storage} cannot be read now, try again: {error}"))
+        })?;
+        let pool = Pool { pods: &pods.iter().collect::<Vec<_>>(), ..pool };
+        let chosen = self.reserve(&pool, review.dry_run, Class::Fresh);
+        chosen.ok_or_else(|| No::Failed("no writer can be chosen now, try again".to_owned()))
+    }
+
+    /// Chooses and reserves in one step, so that two requests at once get two; nothing where all is worse than `worst`.
+    fn reserve(&self, pool: &Pool<'_>, dry_run: bool, worst: Class) -> Option<String> {
+        let mut reservations = self.reservations.lock();
+        let chosen = choose(pool, &reservations, &mut |below| rand::random_range(0..below.max(1)));
+        if chosen.class > worst {
+            return None;
+        }
+        if !dry_run {
+            reservations.reserve(pool.namespace, &names::wal_writer(pool.storage, &chosen.writer), pool.now);
+        }
+        Some(chosen.writer)
     }
 }
 

@@ -1,11 +1,11 @@
-//! The cluster as the webhook sees it: three watches, and two kinds of questions to the API server.
+//! The cluster as the webhook sees it: three watches, and three kinds of questions to the API server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Error};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::watcher::{self, watcher};
@@ -64,7 +64,7 @@ impl Live {
         let writers: Api<WalWriter> = Api::all(self.client.clone());
         tasks.spawn(follow(writers, all.clone(), Arc::clone(&self.writers), gate("walwriters"), stop.clone(), keep));
         // Raw, so that what a newer API server adds to pods is in nobody's way.
-        let pods: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("", "v1", "Pod", "pods"));
+        let pods: Api<DynamicObject> = Api::all_with(self.client.clone(), &pod());
         let labelled = all.labels(LABEL_STORAGE);
         tasks.spawn(follow(pods, labelled, Arc::clone(&self.pods), gate("pods"), stop.clone(), facts));
         tasks
@@ -80,6 +80,10 @@ impl Live {
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+fn pod() -> ApiResource {
+    resource("", "v1", "Pod", "pods")
 }
 
 /// Keeps a cache as the API server has it.
@@ -168,5 +172,12 @@ impl Cluster for Live {
 
     fn pods(&self, namespace: &str) -> Vec<Arc<PodFacts>> {
         self.pods.all(namespace)
+    }
+
+    async fn read_pods(&self, namespace: &str, storage: &str) -> Result<Vec<PodFacts>, String> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &pod());
+        let labelled = ListParams::default().labels(&format!("{LABEL_STORAGE}={storage}"));
+        let pods = self.ask(api.list(&labelled)).await?;
+        Ok(pods.into_iter().filter_map(facts).map(|kept| kept.value).collect())
     }
 }

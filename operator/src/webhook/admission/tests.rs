@@ -17,6 +17,8 @@ struct Fake {
     fresh: Vec<WalStorage>,
     writers: Vec<Arc<WalWriter>>,
     pods: Vec<Arc<PodFacts>>,
+    /// As the API server has them.
+    true_pods: Vec<PodFacts>,
     objects: Vec<Value>,
     down: bool,
 }
@@ -47,6 +49,10 @@ impl Cluster for Fake {
 
     fn pods(&self, _: &str) -> Vec<Arc<PodFacts>> {
         self.pods.clone()
+    }
+
+    async fn read_pods(&self, _: &str, _: &str) -> Result<Vec<PodFacts>, String> {
+        if self.down { Err("no answer".to_owned()) } else { Ok(self.true_pods.clone()) }
     }
 }
 
@@ -179,6 +185,34 @@ async fn ten_pods_of_one_burst_get_ten_writers_and_entries_go_first() {
     }
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), 10, "{all:?}");
     assert!(all[..4].iter().all(|writer| writer.starts_with("web-old")), "{all:?}");
+}
+
+/// Its controller makes another pod as soon as it has seen that one is to go, which the webhook's cache may see later.
+#[tokio::test]
+async fn a_pod_gets_the_writer_of_one_that_was_just_deleted_although_the_cache_does_not_say_so_yet() {
+    let pod = |deletion: Option<&str>| {
+        let mut pod = pooled();
+        pod["metadata"]["name"] = json!("web-1-a");
+        pod["metadata"]["uid"] = json!("a");
+        pod["metadata"]["labels"]["walstorage.dev/writer"] = json!("web-x");
+        if let Some(time) = deletion {
+            pod["metadata"]["deletionTimestamp"] = json!(time);
+        }
+        PodFacts::of(&pod, "")
+    };
+    let held = writer("web-x", json!({"phase": "Active", "holder": {"podName": "web-1-a", "podUid": "a"}}));
+    let lagging = |now: PodFacts| Fake {
+        writers: vec![held.clone()],
+        pods: vec![Arc::new(pod(None))],
+        true_pods: vec![now],
+        ..deployed(json!(0))
+    };
+    let review = review(&pooled());
+    let after = admission(lagging(pod(Some("2026-01-01T00:00:00Z"))));
+    assert_eq!(writer_of(&patched(&after, &review).await), "web-x");
+    assert_ne!(writer_of(&patched(&after, &review).await), "web-x", "it is proposed once");
+    let beside = admission(lagging(pod(None)));
+    assert_ne!(writer_of(&patched(&beside, &review).await), "web-x", "a pod that stays keeps its writer");
 }
 
 #[tokio::test]
