@@ -54,27 +54,46 @@ pub struct Chosen {
 #[derive(Clone, Debug)]
 pub struct Reservations {
     hold_ms: i64,
-    until: HashMap<(String, String), i64>,
+    of: HashMap<(String, String), Reservation>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    until: i64,
+    /// The ledger's epoch when the writer was proposed. It rises with each grant: a higher one is the proposal's end, and
+    /// the pod that has it may have to be replaced long before `until`.
+    epoch: Option<i64>,
 }
 
 impl Reservations {
-    /// Each one lasts for so many milliseconds.
+    /// Each one lasts until a grant, and for so many milliseconds at most.
     #[must_use]
     pub fn new(hold_ms: i64) -> Self {
-        Self { hold_ms, until: HashMap::new() }
+        Self { hold_ms, of: HashMap::new() }
     }
 
-    /// Nobody else here proposes this WalWriter for a while. Not for dry runs.
-    pub fn reserve(&mut self, namespace: &str, wal_writer: &str, now: i64) {
-        self.until.retain(|_, until| *until > now);
-        self.until.insert((namespace.to_owned(), wal_writer.to_owned()), now + self.hold_ms);
+    /// Nobody else here proposes this writer for a while. Not for dry runs.
+    pub fn reserve(&mut self, pool: &Pool<'_>, writer: &str) {
+        self.of.retain(|_, reservation| reservation.until > pool.now);
+        let reservation = Reservation { until: pool.now + self.hold_ms, epoch: pool.epoch(writer) };
+        self.of.insert(pool.key(writer), reservation);
     }
 
-    /// Whether it is reserved.
-    #[must_use]
-    pub fn is_reserved(&self, namespace: &str, wal_writer: &str, now: i64) -> bool {
-        let key = (namespace.to_owned(), wal_writer.to_owned());
-        self.until.get(&key).is_some_and(|until| *until > now)
+    fn is_reserved(&self, pool: &Pool<'_>, writer: &str) -> bool {
+        let reservation = self.of.get(&pool.key(writer));
+        reservation.is_some_and(|it| it.until > pool.now && pool.epoch(writer) <= it.epoch)
+    }
+}
+
+impl Pool<'_> {
+    fn key(&self, writer: &str) -> (String, String) {
+        (self.namespace.to_owned(), names::wal_writer(self.storage, writer))
+    }
+
+    /// The epoch that the ledger of a writer has.
+    fn epoch(&self, writer: &str) -> Option<i64> {
+        let of = |one: &&&WalWriter| one.spec.storage == self.storage && one.spec.writer == writer;
+        self.writers.iter().find(of)?.status.as_ref()?.epoch
     }
 }
 
@@ -88,9 +107,7 @@ pub fn choose(pool: &Pool<'_>, reservations: &Reservations, below: &mut dyn FnMu
             let spec = &writer.spec;
             spec.storage == pool.storage && spec.identity == Identity::Pooled && spec.workload == *pool.workload
         })
-        .filter(|writer| {
-            !reservations.is_reserved(pool.namespace, &names::wal_writer(pool.storage, &writer.spec.writer), pool.now)
-        })
+        .filter(|writer| !reservations.is_reserved(pool, &writer.spec.writer))
         .filter_map(|writer| Some((taken.class(writer, pool.now)?, writer.spec.writer.as_str())))
         .collect();
     if let Some(best) = candidates.iter().map(|(class, _)| *class).min() {
@@ -122,8 +139,7 @@ fn fresh(
             .map(|_| char::from(letters[below(letters.len()).min(letters.len() - 1)]))
             .collect();
         name = names::pooled(&pool.workload.name, &suffix);
-        let wal_writer = names::wal_writer(pool.storage, &name);
-        let reserved = reservations.is_reserved(pool.namespace, &wal_writer, pool.now);
+        let reserved = reservations.is_reserved(pool, &name);
         if !known.contains(name.as_str()) && !taken.named.contains_key(name.as_str()) && !reserved {
             break;
         }

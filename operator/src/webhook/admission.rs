@@ -12,7 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
-use walstorage_crds::names::{self, LABEL_STORAGE};
+use walstorage_crds::names::LABEL_STORAGE;
 use walstorage_crds::walstorage::{Effective, Place, WalStorage, validate};
 use walstorage_crds::walwriter::{WalWriter, Workload};
 
@@ -216,7 +216,7 @@ impl<C: Cluster> Admission<C> {
             return None;
         }
         if !dry_run {
-            reservations.reserve(pool.namespace, &names::wal_writer(pool.storage, &chosen.writer), pool.now);
+            reservations.reserve(pool, &chosen.writer);
         }
         Some(chosen.writer)
     }

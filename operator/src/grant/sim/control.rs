@@ -193,7 +193,7 @@ impl Webhook {
                 };
                 let writer = kept.unwrap_or_else(|| choose(&pool, &self.reservations, &mut |n| dice.below(n)).writer);
                 if !dry_run {
-                    self.reservations.reserve("shop", &names::wal_writer("orders", &writer), api.now);
+                    self.reservations.reserve(&pool, &writer);
                 }
                 (writer, workload)
             }

@@ -142,7 +142,7 @@ fn ten_pods_that_one_replica_sees_at_once_get_ten_writers() {
     let mut chosen = BTreeSet::new();
     for _ in 0..10 {
         let choice = choose(&pool, &reservations, &mut |n| n - 1);
-        reservations.reserve("shop", &format!("orders.{}", choice.writer), NOW);
+        reservations.reserve(&pool, &choice.writer);
         chosen.insert(choice.writer);
     }
     assert_eq!(chosen.len(), 10);
@@ -150,6 +150,35 @@ fn ten_pods_that_one_replica_sees_at_once_get_ten_writers() {
     // Elsewhere, and after its time, a reservation holds nobody up.
     assert_eq!(choose(&Pool { namespace: "other", ..pool }, &reservations, &mut |_| 0).class, Class::Entries);
     assert_eq!(choose(&Pool { now: NOW + 30_000, ..pool }, &reservations, &mut |_| 0).class, Class::Entries);
+}
+
+/// A pod that is deleted soon after it was made is replaced by one with its writer.
+#[test]
+fn a_reservation_ends_with_the_grant_that_it_was_for() {
+    let with_epoch = |writer: WalWriter, epoch| {
+        let mut writer = writer;
+        writer.status.as_mut().unwrap().epoch = Some(epoch);
+        writer
+    };
+    let workload = web();
+    let mut reservations = Reservations::new(30_000);
+    let mut proposed = |writer: &WalWriter, pods: &[&PodFacts], reserve: bool| {
+        let pool =
+            Pool { namespace: "shop", storage: "orders", workload: &workload, writers: &[writer], pods, now: NOW };
+        let choice = choose(&pool, &reservations, &mut |_| 0);
+        if reserve {
+            reservations.reserve(&pool, "w");
+        }
+        choice.class
+    };
+    let (first, second) = (ending("p", "w"), ending("q", "w"));
+    assert_eq!(proposed(&writer("w", Phase::Drained), &[], true), Class::Drained);
+    assert_eq!(proposed(&writer("w", Phase::Drained), &[], false), Class::Fresh, "not granted yet");
+    let granted = with_epoch(held("w", Phase::Active, "p"), 7);
+    assert_eq!(proposed(&granted, &[&first], true), Class::Handover);
+    assert_eq!(proposed(&granted, &[&first], false), Class::Fresh, "another pod waits for it");
+    let again = with_epoch(held("w", Phase::Active, "q"), 8);
+    assert_eq!(proposed(&again, &[&second], false), Class::Handover);
 }
 
 #[test]
