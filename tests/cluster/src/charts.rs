@@ -18,17 +18,29 @@ fn chart(name: &str) -> String {
     repository().join("charts").join(name).display().to_string()
 }
 
-/// Installs both charts with further arguments of `helm`, like `--set=controller.replicas=1`, and waits until the
-/// operator is ready.
+/// Installs both charts with further arguments of `helm`, like `--set=controller.replicas=1`, into a restricted namespace,
+/// and waits until the operator is ready.
 ///
 /// # Errors
 /// With what helm says.
 pub fn install(connection: &Connection, args: &[&str]) -> Result<()> {
     connection.helm(&["install", "walstorage-crds", &chart("walstorage-crds"), "--wait"])?;
+    connection.kubectl(&["create", "namespace", RELEASE])?;
+    connection.kubectl(&["label", "namespace", RELEASE, "pod-security.kubernetes.io/enforce=restricted"])?;
+    upgrade(connection, args)
+}
+
+/// Installs or upgrades the chart `walstorage`, and waits until the operator is ready.
+///
+/// # Errors
+/// With what helm says, and with what is to be seen of the operator.
+pub fn upgrade(connection: &Connection, args: &[&str]) -> Result<()> {
     let chart = chart("walstorage");
-    let fixed = ["install", RELEASE, &chart, "--namespace", RELEASE, "--create-namespace", "--wait", "--timeout=3m"];
-    connection.helm(&[&fixed, args].concat())?;
-    Ok(())
+    let fixed = ["upgrade", "--install", RELEASE, &chart, "--namespace", RELEASE, "--wait", "--timeout=3m"];
+    connection.helm(&[&fixed, args].concat()).map(drop).with_context(|| {
+        let seen = connection.kubectl(&["--namespace", RELEASE, "get", "pods,events"]).unwrap_or_default();
+        format!("the operator is not ready:\n{seen}")
+    })
 }
 
 /// Uninstalls the chart `walstorage`; resources and their types stay.

@@ -1,16 +1,13 @@
 //! What `make cluster` and `make demo` do: a cluster for a person, and the main job on it, counted.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::numbered::Verdict;
-use crate::{Cluster, charts, images, pods, try_eventually};
+use crate::team::{Team, stateful_set, storage, template};
+use crate::{Cluster, charts, images, try_eventually};
 
 const PODS: usize = 3;
 /// Entries of each pod before anything is done to it.
@@ -87,13 +84,12 @@ async fn start() -> Result<Cluster> {
 /// # Errors
 /// With what is lost, doubled or out of order, or with the step that did not happen.
 pub async fn main_job(cluster: &Cluster) -> Result<()> {
-    let namespace = cluster.namespace("demo").await;
-    cluster.accounts(&namespace).await;
-    let folder = tempfile::tempdir()?;
-    let demo = Demo { cluster, namespace, folder: folder.path().to_owned() };
-    demo.apply(&[storage(SIZE), workload()])?;
+    let demo = Demo { team: Team::new(cluster, "demo").await? };
+    let workload =
+        stateful_set("demo", PODS, &template("demo", "demo", &["append", COLLECTION, "--every", "10"], None));
+    demo.team.apply(&[storage("demo", &["disk"], SIZE), workload])?;
     for index in 0..PODS {
-        demo.ready(index).await?;
+        demo.team.ready(&name(index)).await?;
     }
     println!("applied       a WalStorage and a StatefulSet with its label: {PODS} pods with a sidecar each are ready");
 
@@ -103,130 +99,47 @@ pub async fn main_job(cluster: &Cluster) -> Result<()> {
     }
     println!("appended      {} entries through the sockets, acknowledged", acknowledged.iter().sum::<u64>());
 
-    let before = demo.pods().get(&name(1)).await?;
-    demo.kubectl(&["delete", "pod", &name(1), "--wait=false"])?;
-    demo.another(1, &before).await?;
+    let before = demo.team.pods().get(&name(1)).await?;
+    demo.team.kubectl(&["delete", "pod", &name(1), "--wait=false"])?;
+    demo.team.another(&before).await?;
     demo.check(1, &mut acknowledged).await?;
     println!("killed        {}: the next pod of that name has its entries and appends on", name(1));
 
-    demo.apply(&[storage(LARGER)])?;
+    demo.team.apply(&[storage("demo", &["disk"], LARGER)])?;
     demo.grown().await?;
     println!("grew          {PODS} disks from {SIZE} to {LARGER} under the running pods");
 
-    let before = demo.pods().get(&name(2)).await?;
+    let before = demo.team.pods().get(&name(2)).await?;
     for (index, count) in acknowledged.iter_mut().enumerate().skip(1) {
         *count = (*count).max(demo.acknowledged(index)?);
     }
-    demo.kubectl(&["scale", "statefulset", "demo", "--replicas=1"])?;
+    demo.team.kubectl(&["scale", "statefulset", "demo", "--replicas=1"])?;
     demo.gone(&[1, 2]).await?;
-    demo.kubectl(&["scale", "statefulset", "demo", "--replicas=3"])?;
-    demo.another(2, &before).await?;
+    demo.team.kubectl(&["scale", "statefulset", "demo", "--replicas=3"])?;
+    demo.team.another(&before).await?;
     println!("scaled        {PODS} -> 1 -> {PODS}");
 
-    let mut total = Verdict::default();
+    let mut verdicts = Vec::new();
     for index in 0..PODS {
-        let verdict = demo.check(index, &mut acknowledged).await?;
-        total.entries += verdict.entries;
-        total.lost += verdict.lost;
-        total.doubled += verdict.doubled;
-        total.disordered += verdict.disordered;
-        total.gaps += verdict.gaps;
+        verdicts.push(demo.check(index, &mut acknowledged).await?);
     }
-    let Verdict { entries, lost, doubled, disordered, gaps, last: _ } = total;
-    println!(
-        "read back     {entries} entries: {lost} lost, {doubled} doubled, {disordered} out of order, {gaps} in gaps"
-    );
+    let total: Verdict = verdicts.into_iter().sum();
+    println!("read back     {total}");
     ensure!(total.is_whole(), "the log is not whole");
     Ok(())
 }
 
 struct Demo<'a> {
-    cluster: &'a Cluster,
-    namespace: String,
-    folder: PathBuf,
+    team: Team<'a>,
 }
 
 fn name(index: usize) -> String {
     format!("demo-{index}")
 }
 
-fn storage(size: &str) -> Value {
-    json!({
-        "apiVersion": "walstorage.dev/v1alpha1",
-        "kind": "WalStorage",
-        "metadata": {"name": "demo"},
-        "spec": {
-            "walUrls": [{"name": "disk", "url": "file:///wal/disk", "volume": {"size": size}}],
-            "globalFlushThreshold": "64Mi",
-        },
-    })
-}
-
-fn workload() -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": "demo"},
-        "spec": {
-            "replicas": PODS, "serviceName": "demo", "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": {"app": "demo"}},
-            "template": {
-                "metadata": {"labels": {"app": "demo", "walstorage.dev/storage": "demo"}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 5,
-                    "securityContext": {
-                        "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "containers": [{
-                        "name": "app", "image": images::APP, "imagePullPolicy": "Never",
-                        "args": ["append", COLLECTION, "--every", "10"],
-                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                    }],
-                },
-            },
-        },
-    })
-}
-
 impl Demo<'_> {
-    fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.cluster.kubectl(&[&["--namespace", &self.namespace], args].concat())
-    }
-
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.cluster.client(), &self.namespace)
-    }
-
-    fn apply(&self, objects: &[Value]) -> Result<()> {
-        let file = self.folder.join("objects.json");
-        std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
-        let file: &Path = &file;
-        self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
-    }
-
-    async fn ready(&self, index: usize) -> Result<()> {
-        let (pods, name) = (self.pods(), name(index));
-        try_eventually(&format!("{name} is ready"), || async {
-            let pod = pods.get(&name).await?;
-            if pods::is(&pod, "Ready") { Ok(()) } else { bail!("{}", serde_json::to_string(&pod.status)?) }
-        })
-        .await
-    }
-
-    /// Waits until another pod has the name of `before`, and is ready.
-    async fn another(&self, index: usize, before: &Pod) -> Result<()> {
-        let (pods, name) = (self.pods(), name(index));
-        try_eventually(&format!("another {name}"), || async {
-            let pod = pods.get(&name).await?;
-            ensure!(pod.metadata.uid != before.metadata.uid, "the old one is still there");
-            Ok(())
-        })
-        .await?;
-        self.ready(index).await
-    }
-
     async fn gone(&self, indices: &[usize]) -> Result<()> {
-        let pods = self.pods();
+        let pods = self.team.pods();
         for index in indices {
             try_eventually(&format!("{} is gone", name(*index)), || async {
                 ensure!(pods.get_opt(&name(*index)).await?.is_none(), "it is there");
@@ -239,7 +152,7 @@ impl Demo<'_> {
 
     /// The last number that a pod's log says was acknowledged.
     fn acknowledged(&self, index: usize) -> Result<u64> {
-        let log = self.kubectl(&["logs", &name(index), "--container", "app"])?;
+        let log = self.team.kubectl(&["logs", &name(index), "--container", "app"])?;
         Ok(log.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0))
     }
 
@@ -254,18 +167,14 @@ impl Demo<'_> {
 
     /// Reads a pod's log back through its socket; it must have every number that was ever acknowledged.
     async fn check(&self, index: usize, acknowledged: &mut [u64; PODS]) -> Result<Verdict> {
-        let (pods, name) = (self.pods(), name(index));
         acknowledged[index] = acknowledged[index].max(self.acknowledged(index)?);
-        let count = acknowledged[index].to_string();
-        let command = ["/wal-app", "check", COLLECTION, "--acknowledged", &count];
-        let said = pods::exec(&pods, &name, "app", &command).await.with_context(|| format!("{name} is not whole"))?;
-        Ok(serde_json::from_str(said.trim())?)
+        self.team.read_back(&name(index), COLLECTION, acknowledged[index]).await
     }
 
     async fn grown(&self) -> Result<()> {
         try_eventually("the claims have grown", || async {
             let capacity = "jsonpath={.items[*].status.capacity.storage}";
-            let sizes = self.kubectl(&["get", "persistentvolumeclaims", "--output", capacity])?;
+            let sizes = self.team.kubectl(&["get", "persistentvolumeclaims", "--output", capacity])?;
             let grown = sizes.split_whitespace().filter(|size| *size == LARGER).count();
             ensure!(grown == PODS, "{sizes}");
             Ok(())

@@ -47,8 +47,11 @@ pub mod pods;
 pub mod process;
 pub mod skip;
 mod spec;
+pub mod starts;
 pub mod supervisor;
+pub mod team;
 pub mod tools;
+pub mod witness;
 
 use std::time::Duration;
 

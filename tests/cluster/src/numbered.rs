@@ -1,5 +1,7 @@
 //! What an app of the tests appends, entries numbered from 1, and the judgement over what is read back.
 
+use std::iter::Sum;
+
 use serde::{Deserialize, Serialize};
 
 /// What is wrong with a log of numbered entries, and how many are there.
@@ -47,6 +49,30 @@ impl Verdict {
     }
 }
 
+/// Of several logs; `last` is the highest of all.
+impl Sum for Verdict {
+    fn sum<I: Iterator<Item = Self>>(verdicts: I) -> Self {
+        verdicts.fold(Self::default(), |sum, one| {
+            let Self { entries, last, lost, doubled, disordered, gaps } = one;
+            Self {
+                entries: sum.entries + entries,
+                last: sum.last.max(last),
+                lost: sum.lost + lost,
+                doubled: sum.doubled + doubled,
+                disordered: sum.disordered + disordered,
+                gaps: sum.gaps + gaps,
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { entries, last: _, lost, doubled, disordered, gaps } = self;
+        write!(f, "{entries} entries: {lost} lost, {doubled} doubled, {disordered} out of order, {gaps} in gaps")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +89,13 @@ mod tests {
         assert_eq!(of(&[1, 2, 2], 2), Verdict { entries: 2, last: 2, doubled: 1, ..Verdict::default() });
         assert_eq!(of(&[2, 1], 2), Verdict { entries: 2, last: 2, disordered: 1, ..Verdict::default() });
         assert!(!Verdict::of(&[1], 1, 1).is_whole());
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_log_is_wrong_with_all() {
+        let wrong = Verdict { entries: 2, last: 9, lost: 3, doubled: 4, disordered: 5, gaps: 6 };
+        let sum: Verdict = [Verdict::of(&[1, 2], 0, 0), wrong].into_iter().sum();
+        assert_eq!(sum, Verdict { entries: 4, ..wrong });
+        assert_eq!(sum.to_string(), "4 entries: 3 lost, 4 doubled, 5 out of order, 6 in gaps");
     }
 }

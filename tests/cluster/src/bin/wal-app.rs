@@ -1,9 +1,10 @@
 //! `wal-app`: the application in the pods of the tests. It speaks HTTP over the sidecar's socket, and shares no code with
 //! the sidecar.
 //!
-//! `append` writes entries with the numbers 1, 2, … and goes on after the highest that is there, with the number as the
-//! sequence of its producer, so that a retry is never doubled; each acknowledged number is a line of its output. `check`
-//! reads all back and judges. `pause` does nothing, and is what holds the namespaces of a pod.
+//! `append` writes entries with the numbers 1, 2, … to each of its collections and goes on after the highest that all have,
+//! with the number as the sequence of its producer, so that a retry is never doubled; each number that was acknowledged for
+//! all is a line of its output, and of what it sends to a witness. `check` reads all back and judges. `pause` does nothing,
+//! and is what holds the namespaces of a pod.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a person and to tests")]
 
 use std::io::Write as _;
@@ -19,7 +20,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use walstorage_cluster_tests::numbered::Verdict;
 
@@ -39,7 +41,9 @@ struct Cli {
 enum Task {
     /// Append numbered entries, after those that are there
     Append {
-        collection: String,
+        /// Separated by commas; each gets every number
+        #[arg(value_delimiter = ',', required = true)]
+        collections: Vec<String>,
         /// How many; without it, until the end
         #[arg(long)]
         count: Option<u64>,
@@ -52,10 +56,18 @@ enum Task {
         /// After SIGTERM go on appending for so many milliseconds
         #[arg(long, default_value_t = 0)]
         linger: u64,
+        /// Who is told what was found and acknowledged: host and port
+        #[arg(long, env = "WAL_APP_REPORT", requires = "name")]
+        report: Option<String>,
+        /// As whom the witness knows this
+        #[arg(long, env = "WAL_APP_NAME")]
+        name: Option<String>,
     },
     /// Read all entries and count what is lost, doubled and out of order
     Check {
-        collection: String,
+        /// Separated by commas
+        #[arg(value_delimiter = ',', required = true)]
+        collections: Vec<String>,
         /// The highest number that was acknowledged
         #[arg(long, default_value_t = 0)]
         acknowledged: u64,
@@ -71,11 +83,11 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let wal = Wal { socket: cli.socket, sender: None };
     let done = match cli.task {
-        Task::Append { collection, count, every, stay, linger } => {
-            let linger = Duration::from_millis(linger);
-            append(wal, &collection, count, Duration::from_millis(every), stay, linger).await
+        Task::Append { collections, count, every, stay, linger, report, name } => {
+            let pace = Pace { count, every: Duration::from_millis(every), stay, linger: Duration::from_millis(linger) };
+            append(wal, &collections, &pace, report.zip(name)).await
         }
-        Task::Check { collection, acknowledged } => check(wal, &collection, acknowledged).await,
+        Task::Check { collections, acknowledged } => check(wal, &collections, acknowledged).await,
         Task::Truncate { collection, up_to } => truncate(wal, &collection, up_to).await,
         Task::Pause => pause().await.map(|()| ExitCode::SUCCESS),
     };
@@ -85,52 +97,86 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn append(
-    mut wal: Wal,
-    collection: &str,
+/// How much is appended, and when that ends.
+struct Pace {
     count: Option<u64>,
     every: Duration,
     stay: bool,
     linger: Duration,
+}
+
+async fn append(
+    mut wal: Wal,
+    collections: &[String],
+    pace: &Pace,
+    witness: Option<(String, String)>,
 ) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let appending = async {
-        let mut last = wal.numbers(collection).await?.0.last().copied().unwrap_or(0);
-        println!("found {last}");
-        let end = count.map(|count| last + count);
+        let mut told = Told::to(witness).await?;
+        let mut last = wal.last_of_all(collections).await?;
+        told.say(&format!("found {last}")).await?;
+        let end = pace.count.map(|count| last + count);
         while end.is_none_or(|end| last < end) {
-            let path = format!(
-                "/v1/collections/{collection}/entries?producerId=wal-app&producerSeq={number}",
-                number = last + 1
-            );
-            wal.until_done("POST", &path, (last + 1).to_string()).await?;
+            for collection in collections {
+                let path = format!(
+                    "/v1/collections/{collection}/entries?producerId=wal-app&producerSeq={number}",
+                    number = last + 1
+                );
+                wal.until_done("POST", &path, (last + 1).to_string()).await?;
+            }
             last += 1;
-            println!("{last}");
             // What was acknowledged must be known outside before the next is asked for.
-            std::io::stdout().flush()?;
-            tokio::time::sleep(every).await;
+            told.say(&last.to_string()).await?;
+            tokio::time::sleep(pace.every).await;
         }
         anyhow::Ok(())
     };
     let terminated = async {
         terminate.recv().await;
         println!("terminating");
-        tokio::time::sleep(linger).await;
+        tokio::time::sleep(pace.linger).await;
     };
     tokio::pin!(terminated);
     tokio::select! {
         done = appending => done?,
         () = &mut terminated => return Ok(ExitCode::SUCCESS),
     }
-    if stay {
+    if pace.stay {
         terminated.await;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(mut wal: Wal, collection: &str, acknowledged: u64) -> Result<ExitCode> {
-    let (numbers, gaps) = wal.numbers(collection).await?;
-    let verdict = Verdict::of(&numbers, gaps, acknowledged);
+/// Whoever is told what was found and acknowledged: whoever reads the log, and a witness, if there is one.
+struct Told(Option<TcpStream>);
+
+impl Told {
+    async fn to(witness: Option<(String, String)>) -> Result<Self> {
+        let Some((address, name)) = witness else { return Ok(Self(None)) };
+        let mut stream = TcpStream::connect(&address).await.with_context(|| format!("no witness at {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.write_all(format!("{name}\n").as_bytes()).await?;
+        Ok(Self(Some(stream)))
+    }
+
+    async fn say(&mut self, line: &str) -> Result<()> {
+        println!("{line}");
+        std::io::stdout().flush()?;
+        if let Some(stream) = &mut self.0 {
+            stream.write_all(format!("{line}\n").as_bytes()).await.context("the witness is gone")?;
+        }
+        Ok(())
+    }
+}
+
+async fn check(mut wal: Wal, collections: &[String], acknowledged: u64) -> Result<ExitCode> {
+    let mut all = Vec::new();
+    for collection in collections {
+        let (numbers, gaps) = wal.numbers(collection).await?;
+        all.push(Verdict::of(&numbers, gaps, acknowledged));
+    }
+    let verdict: Verdict = all.into_iter().sum();
     println!("{}", serde_json::to_string(&verdict)?);
     Ok(if verdict.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -206,6 +252,15 @@ impl Wal {
         let reply = sender.send_request(request).await?;
         let status = reply.status();
         Ok((status, reply.into_body().collect().await?.to_bytes()))
+    }
+
+    /// The highest number that is in each of the collections.
+    async fn last_of_all(&mut self, collections: &[String]) -> Result<u64> {
+        let mut last = u64::MAX;
+        for collection in collections {
+            last = last.min(self.numbers(collection).await?.0.last().copied().unwrap_or(0));
+        }
+        Ok(last)
     }
 
     /// All numbers that can be read, and how many entries the log reports as gone.

@@ -1,0 +1,210 @@
+//! A team's namespace on a cluster with the charts: only restricted pods may run in it, and all that is in it was applied
+//! as a user applies it.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use serde_json::{Value, json};
+
+use crate::numbered::Verdict;
+use crate::witness::Witness;
+use crate::{Cluster, images, pods, try_eventually};
+
+/// A namespace, and what its team does.
+#[derive(Clone, Debug)]
+pub struct Team<'a> {
+    cluster: &'a Cluster,
+    namespace: String,
+}
+
+impl<'a> Team<'a> {
+    /// Makes a restricted namespace with a name that begins with `prefix`.
+    ///
+    /// # Errors
+    /// With what `kubectl` says.
+    pub async fn new(cluster: &'a Cluster, prefix: &str) -> Result<Self> {
+        let namespace = cluster.namespace(prefix).await;
+        cluster.kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"])?;
+        cluster.accounts(&namespace).await;
+        Ok(Self { cluster, namespace })
+    }
+
+    /// Where it works.
+    #[must_use]
+    pub fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// The name of its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// What came of something that was done here; where that is an error, with what is to be seen in the namespace.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.with_context(|| {
+            let kinds = "walstorages,walwriters,deployments,replicasets,statefulsets,jobs,pods,events.events.k8s.io";
+            self.kubectl(&["get", kinds, "--output=wide"]).unwrap_or_else(|error| error.to_string())
+        })
+    }
+
+    /// Runs `kubectl` in its namespace and returns what it prints.
+    ///
+    /// # Errors
+    /// With its standard error when it fails.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.cluster.kubectl(&[&["--namespace", &self.namespace], args].concat())
+    }
+
+    /// Its pods, over connections of their own: those of another client may have gone with a server.
+    #[must_use]
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// `kubectl apply` of some objects.
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        let mut kubectl = self
+            .cluster
+            .command("kubectl")
+            .args(["--namespace", &self.namespace, "apply", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run kubectl")?;
+        std::io::Write::write_all(&mut kubectl.stdin.take().context("no input")?, list.as_bytes())?;
+        let output = kubectl.wait_with_output()?;
+        ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
+    }
+
+    /// Waits until a pod is ready, and returns it.
+    ///
+    /// # Errors
+    /// When it is not in time; with its status.
+    pub async fn ready(&self, name: &str) -> Result<Pod> {
+        let pods = self.pods();
+        try_eventually(&format!("{name} is ready"), || async {
+            let pod = pods.get(name).await?;
+            if pods::is(&pod, "Ready") { Ok(pod) } else { bail!("{}", serde_json::to_string(&pod.status)?) }
+        })
+        .await
+    }
+
+    /// Waits until another pod has the name of `before` and is ready, and returns it.
+    ///
+    /// # Errors
+    /// When that is not so in time.
+    pub async fn another(&self, before: &Pod) -> Result<Pod> {
+        let (pods, name) = (self.pods(), before.metadata.name.as_deref().context("a pod has a name")?);
+        try_eventually(&format!("another {name}"), || async {
+            let pod = pods.get(name).await?;
+            ensure!(pod.metadata.uid != before.metadata.uid, "the old one is still there");
+            ensure!(pods::is(&pod, "Ready"), "{}", serde_json::to_string(&pod.status)?);
+            Ok(pod)
+        })
+        .await
+    }
+
+    /// Waits until `kubectl` with these arguments prints what is looked for, and returns all of it.
+    ///
+    /// # Errors
+    /// When it does not in time; with what it prints instead.
+    pub async fn shows(&self, args: &[&str], wanted: &str) -> Result<String> {
+        try_eventually(&format!("kubectl {} shows {wanted:?}", args.join(" ")), || async {
+            let shown = self.kubectl(args)?;
+            ensure!(shown.contains(wanted), "{shown}");
+            Ok(shown)
+        })
+        .await
+    }
+
+    /// Reads the log of a pod back through its socket: whole, with every number up to `acknowledged`.
+    ///
+    /// # Errors
+    /// With the verdict, where something is lost, doubled or out of order.
+    pub async fn read_back(&self, pod: &str, collections: &str, acknowledged: u64) -> Result<Verdict> {
+        let acknowledged = acknowledged.to_string();
+        let command = ["/wal-app", "check", collections, "--acknowledged", &acknowledged];
+        let said = try_eventually(&format!("the log of {pod} is read"), || async {
+            match pods::exec(&self.pods(), pod, "app", &command).await {
+                // The judgement is final, whatever it is; a broken connection is not.
+                Err(error) if error.to_string().contains("\"lost\"") => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        })
+        .await?;
+        let said = said.with_context(|| format!("the log of {pod} is not whole"))?;
+        Ok(serde_json::from_str(said.trim())?)
+    }
+}
+
+/// A `WalStorage` of these disks, each of this size.
+#[must_use]
+pub fn storage(name: &str, disks: &[&str], size: &str) -> Value {
+    let urls = disks.iter().map(|disk| json!({"name": disk, "url": format!("file:///wal/{disk}")}));
+    json!({
+        "apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage", "metadata": {"name": name},
+        "spec": {
+            "walUrls": urls.collect::<Vec<_>>(),
+            "volumeDefaults": {"size": size},
+            // So that collections are on all disks, whatever is measured of them.
+            "distributionStrategy": "RoundRobin",
+            // The pods' memory follows it, and a node of the tests has many.
+            "globalFlushThreshold": "64Mi",
+        },
+    })
+}
+
+/// The template of pods labelled `app`, whose log is in a storage: they pass the restricted standard, run `wal-app` with
+/// these arguments, and say to the witness, under the name of their writer, what they found and what was acknowledged.
+#[must_use]
+pub fn template(app: &str, storage: &str, args: &[&str], witness: Option<&Witness>) -> Value {
+    let writer = json!({"fieldRef": {"fieldPath": "metadata.labels['walstorage.dev/writer']"}});
+    let env: Vec<Value> = witness
+        .iter()
+        .flat_map(|witness| {
+            [
+                json!({"name": "WAL_APP_NAME", "valueFrom": writer}),
+                json!({"name": "WAL_APP_REPORT", "value": witness.address()}),
+            ]
+        })
+        .collect();
+    json!({
+        "metadata": {"labels": {"app": app, "walstorage.dev/storage": storage}},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "app", "image": images::APP, "imagePullPolicy": "Never", "args": args, "env": env,
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
+}
+
+/// A StatefulSet of pods of a template, which are started all at once.
+#[must_use]
+pub fn stateful_set(name: &str, replicas: usize, template: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas, "serviceName": name, "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": {"app": template["metadata"]["labels"]["app"]}},
+            "template": template,
+        },
+    })
+}
