@@ -309,21 +309,26 @@ impl Log {
         self.flush_is_over(ix, incarnation, now);
     }
 
-    /// Nothing of the collection is being flushed any more: what came meanwhile is looked at.
-    fn flush_is_over(&mut self, ix: ColIx, incarnation: Incarnation, now: Instant) {
-        let Some(collection) = self.live(ix, incarnation) else { return };
-        (collection.flush.busy, collection.flush.target) = (false, None);
+    /// Answers who waits for a flush of entries that are in memory no more: they are in segments, or truncated.
+    pub(super) fn answer_flushes(&mut self, ix: ColIx) {
+        let collection = self.get_mut(ix);
         let left = collection.buffer.first();
         let done = |until: Lsn| left.is_none_or(|first| first > until);
         let (ready, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut collection.flush.wishes).into_iter().partition(|wish| done(wish.until));
-        let asked = !waiting.is_empty();
         collection.flush.wishes = waiting;
         for wish in ready {
             self.outbox.truncated(wish.waiter, Ok(wish.until));
         }
+    }
+
+    /// Nothing of the collection is being flushed any more: what came meanwhile is looked at.
+    fn flush_is_over(&mut self, ix: ColIx, incarnation: Incarnation, now: Instant) {
+        let Some(collection) = self.live(ix, incarnation) else { return };
+        (collection.flush.busy, collection.flush.target) = (false, None);
+        self.answer_flushes(ix);
         self.doom_dead(ix);
-        if asked {
+        if !self.get(ix).flush.wishes.is_empty() {
             match self.flush_dir(self.get(ix), now) {
                 Some(dir) => self.plan(dir, ix, incarnation, Why::Asked),
                 None => {
@@ -405,12 +410,8 @@ impl Log {
 
     /// Files are removed, durably; those of `kept` could not be.
     pub(crate) fn removed(&mut self, dir: DirIx, kept: &[Uuid]) {
-        let journal = &mut self.journals[dir];
-        let ids = std::mem::take(&mut journal.flusher.removing);
-        journal.flusher.signalled = true;
-        if let Some(full) = journal.full.as_mut().filter(|_| ids.len() > kept.len()) {
-            full.made_room();
-        }
+        let ids = std::mem::take(&mut self.journals[dir].flusher.removing);
+        self.journals[dir].flusher.signalled = true;
         for id in ids.into_iter().filter(|id| !kept.contains(id)) {
             self.flush.shared.remove(&id);
             let Some(Doomed { of: Some((name, incarnation, _)), .. }) = self.flush.doomed.remove(&id) else { continue };

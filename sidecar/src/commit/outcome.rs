@@ -295,6 +295,7 @@ impl Log {
             let freed = collection.truncate_to(to) as u64;
             truncated_to = collection.truncated_to;
             collection.changed.notify_waiters();
+            self.answer_flushes(ix);
             self.doom_dead(ix);
             self.look_for_rewrites(ix);
             self.memory_used -= if mutant!(MemoryNotFreed) { 0 } else { freed };
@@ -338,7 +339,6 @@ impl Log {
             }
             if !self.has_shelves() || mutant!(ShelvesNotAwaited) {
                 self.stage = Stage::Serving;
-                tracing::info!("serving");
             }
             self.signal_flushers();
         }

@@ -3,7 +3,7 @@
 //! 1. A directory whose committer is still in the kernel with an abandoned write is not probed: that write may yet land,
 //!    and the committer is what writes the next session.
 //! 2. It is written to again as what it was: a member that was in use takes entries as soon as its first frame is
-//!    durable, another one only when every directory says that it is in use.
+//!    durable, another one only when every directory says that it is in use; one that was emptied to go, never.
 //! 3. It missed what was said meanwhile: its session begins with a checkpoint of everything.
 
 use std::time::{Duration, Instant, SystemTime};
@@ -48,7 +48,8 @@ impl Log {
 
     /// The session's first frame is durable.
     pub(super) fn revived(&mut self, dir: DirIx, now: Instant) {
-        if !self.journals[dir].in_use {
+        // One that was emptied to go stays out: only it could say that it is back, and no configuration may name it.
+        if !self.journals[dir].in_use && !self.journals[dir].draining {
             self.journals[dir].joins = Some(self.version + 1);
             self.restate(now);
         }

@@ -116,3 +116,27 @@ pub(in crate::sim) fn schedule_24_a_directory_is_not_removed_while_segments_in_i
     world.machine.cut();
     world.serve(|life| assert_eq!((life.directories(), life.head(0), life.head(1)), (1, Lsn(4), Lsn(4))));
 }
+
+#[test]
+fn schedule_24_a_directory_that_has_left_takes_nothing_though_it_failed_and_came_back() {
+    let mut world = World::new(7, shape());
+    world.serve(fill_and_leave);
+    let lived = world.life(|life| {
+        drain(life);
+        let gone = life.evacuated()[0].clone();
+        life.world.machine.break_with(&gone, Faults { unmounted: true, ..Faults::default() });
+        life.pass(Duration::from_secs(5));
+        life.world.machine.repair(&gone);
+        let other = (0..2).map(|dir| life.root(dir).to_owned()).find(|root| *root != gone).unwrap();
+        life.world.machine.break_with(&other, Faults { dead: true, ..Faults::default() });
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.pass(Duration::from_secs(130));
+        // Nobody but itself could say that it is used again, and no configuration names it.
+        life.append(&collection(1), 1, 100, Ack::Durable);
+        life.pass(Duration::from_secs(2));
+    });
+    lived.unwrap();
+    world.machine.cut();
+    world.machine.heal();
+    world.serve(|life| life.check());
+}

@@ -153,3 +153,18 @@ pub(in crate::sim) fn schedule_17_no_file_of_the_journal_goes_before_the_flush_i
     });
     world.serve(|life| assert_eq!(life.head(0), Lsn(1)));
 }
+
+#[test]
+fn schedule_17_a_flush_of_what_is_truncated_meanwhile_is_answered() {
+    let mut world = World::new(7, shape());
+    world.serve(|life| {
+        life.append(&collection(0), 1, 3_000, Ack::Durable);
+        life.settle();
+        life.flush(&collection(0));
+        life.truncate(&collection(0), Lsn(1));
+        life.run(0, &[Worker::Commit]);
+        life.settle();
+        assert!(!life.owes(), "nobody answers the flush");
+    });
+    world.serve(|_| ());
+}
