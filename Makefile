@@ -3,6 +3,7 @@
 .PHONY: help quickstart test image lint fmt generate bench scale soak advisories cluster demo
 
 BENCH_ARGS = --report docs/benchmarks.md
+SCALE_ARGS = --report docs/benchmarks-operator.md
 # So long the simulator runs in a soak.
 SIM_SECONDS = 300
 
@@ -42,13 +43,15 @@ generate: ## write the committed generated files anew
 	target/ci/walstorage-operator crds --dir crds
 	scripts/charts.py
 
-bench: ## measure beside peers on this machine and write docs/benchmarks.md (12 minutes; BENCH_ARGS=--quick: 3, and print)
+bench: ## measure beside peers and write docs/benchmarks.md (12 minutes; BENCH_ARGS=--quick: 3, and print), then `make scale`
 	cargo build --locked --release -p walstorage-sidecar
 	cargo build --release --manifest-path bench/Cargo.toml --target-dir target
 	peers=$$(scripts/setup-peers.sh) && WALSTORAGE_BIN_DIR=$(CURDIR)/target/release \
 	    target/release/walstorage-bench --peers "$$peers" $(BENCH_ARGS)
+	$(MAKE) scale
 
-scale: ## measure the operator with 2,000 pods on a control plane, and print (SCALE_ARGS=...)
+scale: ## measure the operator with 2,000 pods and write docs/benchmarks-operator.md (SCALE_ARGS=...)
+	@scripts/setup-cluster-tools.sh >/dev/null
 	cargo build --locked --release -p walstorage-operator -p walstorage-cluster-tests --bins
 	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/walstorage-scale $(SCALE_ARGS)
 

@@ -28,6 +28,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
 
 pub mod archive;
+pub mod audit;
 pub mod binaries;
 pub mod charts;
 pub mod cluster;
@@ -36,9 +37,11 @@ pub mod connection;
 pub mod control_plane;
 pub mod demo;
 mod folder;
+pub mod gateway;
 mod handle;
 pub mod images;
 pub mod init;
+pub mod kubelet;
 pub mod network;
 pub mod numbered;
 pub mod operator;

@@ -12,7 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binaries::program;
+use crate::gateway::Gateway;
 use crate::{Connection, eventually, process};
+
+/// How much it logs, unless its arguments say so.
+const LOG: &str = "debug,hyper=info,kube=info,tower=info,rustls=info";
 
 /// A running `walstorage-operator`. Killed and reaped on drop, and killed at the end of the test program where it is
 /// shared and never dropped.
@@ -36,24 +40,42 @@ impl Operator {
         user: Option<&str>,
         args: &[&str],
     ) -> Result<Self> {
+        Self::launch(command, connection, None, namespace, user, args)
+    }
+
+    /// The same, behind a gateway instead of at the API server's own door.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn behind(
+        gateway: &Gateway,
+        command: &str,
+        connection: &Connection,
+        namespace: &str,
+        user: Option<&str>,
+        args: &[&str],
+    ) -> Result<Self> {
+        Self::launch(command, connection, Some(gateway), namespace, user, args)
+    }
+
+    fn launch(
+        command: &str,
+        connection: &Connection,
+        gateway: Option<&Gateway>,
+        namespace: &str,
+        user: Option<&str>,
+        args: &[&str],
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let kubeconfig = folder.path().join("kubeconfig");
-        impersonate(connection.kubeconfig(), user, &kubeconfig)?;
+        impersonate(connection.kubeconfig(), gateway, user, &kubeconfig)?;
         let health = free_address()?;
         let log = File::create(folder.path().join("log"))?;
         let mut operator = process::tied(&program("walstorage-operator"));
         operator
             .arg(command)
-            .args([
-                "--namespace",
-                namespace,
-                "--health",
-                &health.to_string(),
-                "--log-format",
-                "text",
-                "--log",
-                "debug,hyper=info,kube=info,tower=info,rustls=info",
-            ])
+            .args(["--namespace", namespace, "--health", &health.to_string(), "--log-format", "text"])
+            .args(if args.contains(&"--log") { &[][..] } else { &["--log", LOG] })
             .args(args)
             .env("KUBECONFIG", &kubeconfig)
             .env("HOSTNAME", command)
@@ -145,10 +167,19 @@ impl Drop for Operator {
     }
 }
 
-/// An administrator's kubeconfig that speaks for somebody else.
-fn impersonate(from: &Path, user: Option<&str>, to: &PathBuf) -> Result<()> {
+/// An administrator's kubeconfig that speaks for somebody else, perhaps through a gateway.
+fn impersonate(from: &Path, gateway: Option<&Gateway>, user: Option<&str>, to: &PathBuf) -> Result<()> {
     let text = std::fs::read_to_string(from)?;
     let mut config: Value = serde_yaml::from_str(&text)?;
+    if let Some(gateway) = gateway {
+        for entry in config["clusters"].as_array_mut().context("a kubeconfig has clusters")? {
+            entry["cluster"] = json!({"server": gateway.url()});
+        }
+        // The gateway has the administrator's key.
+        for entry in config["users"].as_array_mut().context("a kubeconfig has users")? {
+            entry["user"] = json!({});
+        }
+    }
     if let Some(user) = user {
         for entry in config["users"].as_array_mut().context("a kubeconfig has users")? {
             entry["user"]["as"] = json!(user);

@@ -1,0 +1,91 @@
+//! The WalWriter controller and the webhook, the real programs under the rights of the chart, on a real API server with
+//! workload controllers, a scheduler and nodes on paper: who gets which writer, whatever ends, competes or is refused.
+//!
+//! Everything that the controllers write passes a gateway; each scenario ends with the invariants of the grant held
+//! against that log and against what stands in the API ([`audit`]).
+
+#![cfg(feature = "suites")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "writers/rig.rs"]
+mod rig;
+#[path = "writers/scenarios.rs"]
+mod scenarios;
+
+use http::Method;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use walstorage_cluster_tests::gateway::{Side, resource_of};
+use walstorage_cluster_tests::{DEADLINE, audit};
+use walstorage_crds::walwriter::{Phase, WalWriter};
+
+use self::rig::{Rig, Shop, lease_of};
+
+/// One cluster for all scenarios that leave the controllers alone; each has a namespace of its own.
+#[tokio::test]
+async fn writers_on_a_real_api_server() {
+    let rig = Rig::start().await;
+    rig.lead(0).await;
+    tokio::join!(
+        scenarios::ten_orphans_are_adopted_by_ten_new_pods(&rig),
+        scenarios::a_stateful_set_that_shrinks_and_grows_finds_its_writers(&rig),
+        scenarios::a_used_up_quota_is_said_and_waited_out(&rig),
+        scenarios::a_deleted_claim_is_lost_until_the_loss_is_accepted(&rig),
+        scenarios::an_abandoned_writer_goes_with_its_claims(&rig),
+        scenarios::a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_force(&rig),
+        scenarios::what_a_sidecar_says_is_shown(&rig),
+        scenarios::a_dry_run_leaves_nothing(&rig),
+    );
+    let counts = rig.audit().await;
+    assert!(counts.ungated >= 38 && counts.grants >= counts.ungated && counts.deleted_claims >= 1, "{counts:?}");
+}
+
+/// The calls of a grant, in their order: name, method, resource, and what tells it from others of the kind.
+const STEPS: [(&str, Method, &str, fn(&Value) -> bool); 5] = [
+    ("G1, the ledger is made", Method::POST, "walwriters", |_| true),
+    ("G3, the holder is swapped in", Method::PUT, "walwriters/status", |sent| sent["status"]["volumes"].is_null()),
+    ("G4, a claim is made", Method::POST, "persistentvolumeclaims", |_| true),
+    ("G4, the ledger learns of its claims", Method::PUT, "walwriters/status", |sent| {
+        sent["status"]["volumes"][0]["claimUid"].is_string()
+    }),
+    ("G5, the pod is let go", Method::PATCH, "pods", |sent| sent.as_array().is_some_and(|steps| steps.len() > 3)),
+];
+
+#[tokio::test]
+async fn a_leader_that_is_killed_at_any_step_of_a_grant_is_succeeded() {
+    let rig = Rig::start().await;
+    rig.lead(0).await;
+    let shop = Shop::open(&rig, "killed", json!({})).await;
+    let mut named = 0;
+    for (what, method, resource, is) in STEPS {
+        for side in [Side::Before, Side::After] {
+            let name = format!("step{named}");
+            named += 1;
+            let (wanted, resource) = (method.clone(), resource.to_owned());
+            let of_this = name.clone();
+            let caught = rig.gateway(0).stop_at(side, move |method, path, sent| {
+                let about = path.contains(&of_this) || sent["metadata"]["name"].to_string().contains(&of_this);
+                *method == wanted && resource_of(path) == resource && about && is(sent)
+            });
+            shop.stateful_set(&name, 1, None).await;
+            timeout(DEADLINE, caught).await.unwrap_or_else(|_| panic!("{what}: nobody came there")).unwrap();
+            rig.kill(0);
+            let pod = shop.pods().get(&format!("{name}-0")).await.unwrap();
+            let gated = !pod.spec.unwrap().scheduling_gates.unwrap_or_default().is_empty();
+            let let_go = what.starts_with("G5") && side == Side::After;
+            assert_eq!(gated, !let_go, "{what}, {side:?}");
+            // Who comes next does not wait for the Lease of the dead.
+            lease_of(&rig, 0).await;
+            rig.lead(0).await;
+            shop.active(named).await;
+            rig.at_rest(&shop).await;
+        }
+    }
+    let writers: Vec<WalWriter> = shop.list().await;
+    assert!(writers.iter().all(|writer| writer.status.as_ref().is_some_and(|it| it.phase == Some(Phase::Active))));
+    let claims = shop.claims().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!((writers.len(), claims.len()), (named, named), "nothing is left over, nothing is there twice");
+    let counts = audit::log(&rig.log()).unwrap();
+    assert_eq!((counts.ungated, counts.grants), (named, named));
+}

@@ -1,0 +1,300 @@
+//! What becomes of writers whose pods come, go, hang and lose their claims. Each scenario has a namespace of its own.
+
+use std::collections::BTreeSet;
+
+use anyhow::{bail, ensure};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use walstorage_cluster_tests::{audit, eventually, kubelet};
+use walstorage_crds::walwriter::{Empty, Phase, WalWriter};
+
+use super::rig::{Rig, Shop};
+
+fn uid_of_writer(writer: &WalWriter) -> String {
+    writer.spec.writer_uid.clone()
+}
+
+fn claim_uids(writers: &[WalWriter]) -> BTreeSet<String> {
+    let volumes = writers.iter().flat_map(|writer| writer.status.iter().flat_map(|it| it.volumes.iter().flatten()));
+    volumes.filter_map(|volume| volume.claim_uid.clone()).collect()
+}
+
+/// The `kubectl` command in a sentence.
+fn command(sentence: &str) -> String {
+    let at = sentence.find("kubectl annotate").unwrap_or_else(|| panic!("no command in: {sentence}"));
+    sentence[at..].trim_end_matches('.').to_owned()
+}
+
+pub(crate) async fn ten_orphans_are_adopted_by_ten_new_pods(rig: &Rig) {
+    let shop = Shop::open(rig, "orphans", json!({})).await;
+    shop.deployment("web", 10, None).await;
+    shop.active(10).await;
+    let before = shop.list().await;
+    shop.scale("deployment/web", 0);
+    let orphans = shop.phase_of(10, Phase::Orphaned).await;
+    shop.event("Orphaned", orphans[0].metadata.name.as_deref().unwrap()).await;
+    let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
+    assert!(sentence.starts_with("10 writers ("), "{sentence}");
+
+    shop.scale("deployment/web", 10);
+    shop.active(10).await;
+    let after = shop.list().await;
+    let uids = |writers: &[WalWriter]| -> BTreeSet<String> { writers.iter().map(uid_of_writer).collect() };
+    assert_eq!(uids(&before), uids(&after), "no writer was made, none is gone");
+    assert_eq!(claim_uids(&before), claim_uids(&after), "the entries of all ten");
+    let holders: BTreeSet<String> =
+        after.iter().filter_map(|writer| Some(writer.status.as_ref()?.holder.as_ref()?.pod_uid.clone())).collect();
+    assert_eq!(holders, shop.uids("web=web").await, "ten distinct holders");
+    shop.said("UndrainedData", "False", "None").await;
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn a_stateful_set_that_shrinks_and_grows_finds_its_writers(rig: &Rig) {
+    let shop = Shop::open(rig, "shrinks", json!({})).await;
+    shop.stateful_set("db", 5, Some(7)).await;
+    shop.active(5).await;
+    let before = shop.list().await;
+    // What the last words say is what is shown.
+    shop.annotate("db-3", kubelet::LEAVES, "0").await;
+    shop.scale("statefulset/db", 3);
+    let drained = shop.phase("orders.db-3", Phase::Drained).await;
+    let orphaned = shop.phase("orders.db-4", Phase::Orphaned).await;
+    let left = |writer: &WalWriter| {
+        let status = writer.status.clone().unwrap();
+        let empty: Vec<_> = status.volumes.unwrap().iter().map(|volume| volume.empty.unwrap()).collect();
+        (status.last_report.unwrap().unapplied_entries, empty)
+    };
+    assert_eq!(left(&drained), (Some(0), vec![Empty::True]));
+    assert_eq!(left(&orphaned), (Some(7), vec![Empty::False]));
+    let printed = rig.plane.kubectl(&["get", "walw", "-n", &shop.namespace]).unwrap();
+    let row = printed.lines().find(|line| line.starts_with("orders.db-4")).unwrap();
+    assert!(row.contains("Orphaned") && row.contains(" 7 ") && row.contains("False"), "{printed}");
+    let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
+    assert!(sentence.contains("1 writer (orders.db-4) without a pod, with 7 entries"), "{sentence}");
+
+    shop.scale("statefulset/db", 5);
+    shop.active(5).await;
+    let after = shop.list().await;
+    assert_eq!(claim_uids(&before), claim_uids(&after));
+    let epoch = |writers: &[WalWriter], name: &str| {
+        let writer = writers.iter().find(|writer| writer.metadata.name.as_deref() == Some(name));
+        writer.and_then(|writer| writer.status.as_ref()?.epoch)
+    };
+    assert!(epoch(&after, "orders.db-4") > epoch(&before, "orders.db-4"));
+    assert_eq!(epoch(&after, "orders.db-0"), epoch(&before, "orders.db-0"), "who stays is not granted again");
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn a_used_up_quota_is_said_and_waited_out(rig: &Rig) {
+    let two = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}, {"name": "b", "url": "file:///wal/b"}]});
+    let shop = Shop::open(rig, "quota", two).await;
+    let quotas: Api<ResourceQuota> = Api::namespaced(rig.client.clone(), &shop.namespace);
+    let quota =
+        |claims: &str| json!({"metadata": {"name": "few"}, "spec": {"hard": {"persistentvolumeclaims": claims}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota("1")).unwrap()).await.unwrap();
+    eventually("the quota counts", || async {
+        let used = quotas.get("few").await?.status.and_then(|status| status.used);
+        ensure!(used.is_some(), "not yet");
+        Ok(())
+    })
+    .await;
+    shop.stateful_set("db", 1, None).await;
+    let told = shop.event("WaitingForClaim", "db-0").await;
+    assert!(told.contains("exceeded quota: few"), "{told}");
+    let said = shop.said("ClaimsReady", "False", "QuotaExceeded").await;
+    assert!(said.contains("exceeded quota: few"), "{said}");
+    shop.said("Ready", "False", "QuotaExceeded").await;
+    // The pod waits behind its gate, in an hour too; what was made is one claim, and it is this writer's.
+    let pod = shop.pods().get("db-0").await.unwrap();
+    assert_eq!(pod.spec.unwrap().scheduling_gates.map(|gates| gates.len()), Some(1));
+    assert_eq!(shop.claims().list(&ListParams::default()).await.unwrap().items.len(), 1);
+    eventually("the wait is measured", || async {
+        let waited = rig.metric(0, "walstorage_operator_gated_pod_oldest_seconds").await;
+        ensure!(waited >= 1.0, "{waited}");
+        Ok(())
+    })
+    .await;
+
+    let more = Patch::Merge(json!({"spec": {"hard": {"persistentvolumeclaims": "2"}}}));
+    quotas.patch("few", &PatchParams::default(), &more).await.unwrap();
+    shop.phase("orders.db-0", Phase::Active).await;
+    shop.said("ClaimsReady", "True", "Ready").await;
+    let claims = shop.claims().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(claims.len(), 2, "nothing leaked");
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn a_deleted_claim_is_lost_until_the_loss_is_accepted(rig: &Rig) {
+    let two = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}, {"name": "b", "url": "file:///wal/b"}]});
+    let shop = Shop::open(rig, "lost", two).await;
+    shop.stateful_set("db", 1, Some(3)).await;
+    shop.active(1).await;
+    let before = shop.list().await;
+    // Under a running pod: the claim goes when the pod does.
+    shop.claims().delete("wal-orders--a-db-0", &DeleteParams::default()).await.unwrap();
+    let pod = shop.pods().get("db-0").await.unwrap().metadata.uid.unwrap();
+    shop.pods().delete("db-0", &DeleteParams::default()).await.unwrap();
+    shop.another("db-0", &pod).await;
+    shop.phase("orders.db-0", Phase::Lost).await;
+    let said = shop.said("ClaimsReady", "False", "ClaimLost").await;
+    assert!(said.contains("kubectl describe walwriter"), "{said}");
+    shop.event("Lost", "orders.db-0").await;
+    let sentence = eventually("the ledger has the command", || async {
+        let status = shop.writers().get("orders.db-0").await?.status.unwrap_or_default();
+        let condition = status.condition("ClaimsReady").map(|one| one.message.clone()).unwrap_or_default();
+        if condition.contains("accept-loss") { Ok(condition) } else { bail!("{condition}") }
+    })
+    .await;
+    assert!(sentence.contains("is missing"), "{sentence}");
+    let gates = shop.pods().get("db-0").await.unwrap().spec.unwrap().scheduling_gates;
+    assert_eq!(gates.map(|gates| gates.len()), Some(1), "a directory that is not there is never begun anew unasked");
+
+    // The command as it is printed, and no other.
+    shop.as_told(&command(&sentence));
+    shop.phase("orders.db-0", Phase::Active).await;
+    shop.event("LossAccepted", "orders.db-0").await;
+    let after = shop.list().await;
+    assert_eq!(uid_of_writer(&before[0]), uid_of_writer(&after[0]));
+    let (old, new) = (claim_uids(&before), claim_uids(&after));
+    assert_eq!((new.len(), old.intersection(&new).count()), (2, 1), "the other claim is as it was");
+    assert!(after[0].metadata.annotations.iter().flatten().all(|(name, _)| !name.contains("accept-loss")));
+    // Only the one that was given up was begun anew.
+    let granted = rig.log().into_iter().rev().find(|call| {
+        call.path.ends_with(&format!("/{}/pods/db-0", shop.namespace))
+            && call.is_done()
+            && call.sent.to_string().contains("remove")
+    });
+    let grant = granted.unwrap().answer["metadata"]["annotations"]["walstorage.dev/grant"].as_str().unwrap().to_owned();
+    let grant: Value = serde_json::from_str(&grant).unwrap();
+    assert_eq!((&grant["init"], &grant["forget"]), (&json!(["a"]), &json!(["a"])));
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn an_abandoned_writer_goes_with_its_claims(rig: &Rig) {
+    let shop = Shop::open(rig, "abandoned", json!({})).await;
+    shop.deployment("web", 2, Some(11)).await;
+    shop.stateful_set("db", 1, Some(5)).await;
+    shop.active(3).await;
+    shop.scale("deployment/web", 1);
+    let orphan = shop.phase_of(1, Phase::Orphaned).await.remove(0);
+    let name = orphan.metadata.name.clone().unwrap();
+    // Another writer's uid gives up nothing.
+    let other =
+        format!("kubectl annotate walwriter {name} walstorage.dev/abandon=0b0a3f6c-5f3a-4f2d-8f2c-0a4a2f1d7c11");
+    shop.as_told(&other);
+    let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
+    assert!(sentence.contains("with 11 entries"), "{sentence}");
+    shop.as_told(&format!("{} --overwrite", command(&sentence)));
+    eventually("ledger and claims are gone", || async {
+        let claims = shop.claims().list(&ListParams::default()).await?.items.len();
+        let left = shop.writers().get_opt(&name).await?;
+        if claims == 2 && left.is_none() { Ok(()) } else { bail!("{claims} claims, {left:?}") }
+    })
+    .await;
+    shop.event("Abandoned", &name).await;
+    shop.event("Reclaimed", &name).await;
+    shop.said("UndrainedData", "False", "None").await;
+    // Who has a pod is not given up, whatever stands there.
+    let held = shop.writers().get("orders.db-0").await.unwrap();
+    let uid = uid_of_writer(&held);
+    shop.as_told(&format!("kubectl annotate walwriter orders.db-0 walstorage.dev/abandon={uid}"));
+    shop.scale("statefulset/db", 0);
+    let tombstone = shop.phase("orders.db-0", Phase::Drained).await;
+    assert_eq!(uid_of_writer(&tombstone), uid, "a named one keeps its uid, and nothing else");
+    eventually("its claim is gone too", || async {
+        let claims = shop.claims().list(&ListParams::default()).await?.items.len();
+        ensure!(claims == 1, "{claims}");
+        Ok(())
+    })
+    .await;
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_force(rig: &Rig) {
+    let shop = Shop::open(rig, "stuck", json!({"sidecar": {"drainSeconds": 0}})).await;
+    shop.stateful_set("db", 1, Some(0)).await;
+    shop.active(1).await;
+    let epoch = shop.list().await[0].status.as_ref().unwrap().epoch;
+    shop.annotate("db-0", kubelet::HANGS, "true").await;
+    let pod = shop.pods().get("db-0").await.unwrap().metadata.uid.unwrap();
+    shop.pods().delete("db-0", &DeleteParams::default()).await.unwrap();
+    shop.phase("orders.db-0", Phase::Releasing).await;
+    let told = shop.event("Stuck", "orders.db-0").await;
+    assert!(told.contains("delete the node or the pod by force"), "{told}");
+    // Its user's word that the process is dead.
+    rig.plane
+        .kubectl(&["delete", "pod", "-n", &shop.namespace, "db-0", "--force", "--grace-period=0"])
+        .expect("deleted by force");
+    shop.another("db-0", &pod).await;
+    let after = shop.phase("orders.db-0", Phase::Active).await.status.unwrap();
+    assert!(after.epoch > epoch);
+    assert!(after.last_report.is_none(), "a pod that was cut off has said nothing");
+    let stuck = after.conditions.unwrap_or_default().into_iter().find(|one| one.type_ == "Stuck");
+    assert_eq!(stuck.map(|one| one.status).as_deref(), Some("False"));
+    rig.at_rest(&shop).await;
+}
+
+/// A socket plays the sidecar's admin port.
+pub(crate) async fn what_a_sidecar_says_is_shown(rig: &Rig) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let spec = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}], "sidecar": {"adminPort": port}});
+    let shop = Shop::open(rig, "observed", spec).await;
+    shop.stateful_set("db", 1, Some(0)).await;
+    shop.active(1).await;
+    shop.said("DirectoriesHealthy", "Unknown", "NotObserved").await;
+    let uid = uid_of_writer(&shop.list().await[0]);
+    let answer = json!({
+        "writer": {"uid": uid}, "phase": "ready",
+        "directories": [{"url": "file:///wal/a", "state": "full", "reason": "no space left", "inUse": true,
+            "capacityBytes": "1073741824", "freeBytes": "73741824"}],
+    });
+    let answer = answer.to_string();
+    let sidecar = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 2048]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+            let _ = stream.write_all((head + &answer).as_bytes()).await;
+        }
+    });
+    // The pod's address is written once, when it begins to run: another pod, at the socket's.
+    let sets: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(rig.client.clone(), &shop.namespace);
+    let there = json!({"spec": {"template": {"metadata": {"annotations": {kubelet::ADDRESS: "127.0.0.1"}}}}});
+    sets.patch("db", &PatchParams::default(), &Patch::Merge(there)).await.unwrap();
+    let sentence = shop.said("DirectoriesHealthy", "False", "DirectoryUnhealthy").await;
+    assert!(sentence.starts_with("a of writer db-0 is full: no space left (raise the URL's volume.size"), "{sentence}");
+    eventually("the ledger and the status show it", || async {
+        let writer = shop.writers().get("orders.db-0").await?;
+        let volumes = writer.status.and_then(|status| status.volumes).unwrap_or_default();
+        ensure!(volumes.len() == 1 && volumes[0].state.as_deref() == Some("full"), "{volumes:?}");
+        let urls = shop.storages().get("orders").await?.status.and_then(|status| status.urls).unwrap_or_default();
+        ensure!(urls.len() == 1 && urls[0].used_bytes == Some(1_000_000_000), "{urls:?}");
+        ensure!(urls[0].state.as_deref() == Some("full") && urls[0].as_of.is_some(), "{urls:?}");
+        Ok(())
+    })
+    .await;
+    sidecar.abort();
+    let sentence = shop.said("DirectoriesHealthy", "Unknown", "NotObserved").await;
+    assert!(sentence.contains("cannot ask the sidecar of 1 writer (db-0)"), "{sentence}");
+    rig.at_rest(&shop).await;
+}
+
+pub(crate) async fn a_dry_run_leaves_nothing(rig: &Rig) {
+    let shop = Shop::open(rig, "dry", json!({})).await;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let pod = json!({"metadata": {"name": "orders-0", "labels": {"walstorage.dev/storage": "orders"}},
+        "spec": {"containers": [{"name": "app", "image": "paper"}]}});
+    let made = shop.pods().create(&dry, &serde_json::from_value(pod).unwrap()).await.unwrap();
+    assert!(made.metadata.labels.unwrap().contains_key("walstorage.dev/writer"));
+    // One that is granted afterwards shows that the controller had its chance.
+    shop.stateful_set("db", 1, None).await;
+    shop.active(1).await;
+    let writers = shop.list().await;
+    assert_eq!(writers.len(), 1, "{writers:?}");
+    assert_eq!(shop.claims().list(&ListParams::default()).await.unwrap().items.len(), 1);
+    audit::at_rest(&rig.client, &shop.namespace).await.unwrap();
+}
