@@ -11,6 +11,7 @@ pub mod commit;
 pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod fencing;
 pub mod format;
 pub mod metrics;
 pub mod offline;

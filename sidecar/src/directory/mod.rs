@@ -1,6 +1,7 @@
 //! Directories: the storage behind one URL of one writer, reached through one seam per kind of storage.
 
 pub(crate) mod aligned;
+pub mod bucket;
 pub mod disk;
 pub mod identity;
 pub mod io;

@@ -9,6 +9,7 @@ use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, opening, replay, rot, segments, stamping};
 use crate::commit::tests::{detour, evacuating as commits, space};
+use crate::fencing::model;
 use crate::format::{record, stream};
 
 /// Seeds within which the explorer finds a bug that it can find.
@@ -108,6 +109,15 @@ fn catches(mutant: Mutant) -> bool {
             fails(detour::a_collection_whose_own_path_cannot_be_written_goes_to_shared_segments_until_it_can_be)
         }
         Mutant::NoAnnouncement => fails(crashes::a_new_collection_stays_where_its_first_entries_went),
+        Mutant::NoFence
+        | Mutant::FenceNotVerified
+        | Mutant::NoSecondList
+        | Mutant::AnyObjectIsOurs
+        | Mutant::FencesCollected
+        | Mutant::OwnCloseNotLookedAt
+        | Mutant::OldestNotSaid => {
+            (1..=SEEDS).any(|seed| fails(|| model::run(seed, model::WRITERS, &mut model::Sum::default())))
+        }
         _ => (1..=SEEDS).any(|seed| {
             let caught = fails(|| explore(seed, &mut Sum::default()));
             if caught {

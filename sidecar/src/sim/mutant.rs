@@ -138,6 +138,20 @@ mutants! {
     EvacuatedWithSegments,
     /// A full directory begins a session although no file that is there may become its first one.
     SessionsWithoutFiles,
+    /// A start puts no fence into the streams before it.
+    NoFence,
+    /// A start does not look again whether the writer has passed its fence.
+    FenceNotVerified,
+    /// A start does not look again for claims above its own.
+    NoSecondList,
+    /// Whatever is at the key of a create is taken for ours.
+    AnyObjectIsOurs,
+    /// Fences are deleted with the streams that they end.
+    FencesCollected,
+    /// An object that a later start has deleted is taken for damage.
+    OwnCloseNotLookedAt,
+    /// Older streams are deleted before a frame says that they may be gone.
+    OldestNotSaid,
 }
 
 thread_local! {

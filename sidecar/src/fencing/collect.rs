@@ -1,0 +1,45 @@
+//! What may be deleted. Claims and fences never: they are why a writer that wakes up late finds its next number taken.
+
+use super::fence::Fenced;
+use super::object::{CLAIM, Kind, ObjectKey, Seen};
+use super::put::{Found, look};
+use super::start::Streams;
+use crate::directory::bucket::{Bucket, Denied};
+use crate::format::StreamKey;
+
+/// The objects of our own stream up to `floor`, of which `done` were named before: by exact key, oldest first. To be called
+/// when a frame that says this floor is acknowledged.
+pub fn own(stream: StreamKey, done: u64, floor: u64) -> impl Iterator<Item = ObjectKey> {
+    (done.max(CLAIM) + 1..=floor).map(move |number| ObjectKey { stream, number })
+}
+
+/// The objects of the streams that were read at the start, oldest first. To be called when a frame is acknowledged that says
+/// that streams before ours may be gone.
+pub fn older(fenced: &[Fenced]) -> impl Iterator<Item = ObjectKey> {
+    fenced.iter().rev().flat_map(|stream| {
+        let fence = mutant!(FencesCollected).then_some(stream.fence);
+        let numbers = stream.numbers.iter().copied().chain(fence);
+        numbers.map(|number| ObjectKey { stream: stream.key, number })
+    })
+}
+
+/// What starts before ours were about to delete when they ended: objects of streams below all that were read. A stream of a
+/// claim and one more object has nothing but its fence left.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn leftovers(bucket: &impl Bucket, before: &Streams, fenced: &[Fenced]) -> Result<Vec<ObjectKey>, Denied> {
+    let mut keys = Vec::new();
+    for (&stream, numbers) in before.iter().filter(|(key, _)| fenced.iter().all(|read| **key < read.key)) {
+        if numbers.iter().filter(|number| **number != CLAIM).count() < 2 {
+            continue;
+        }
+        for &number in numbers {
+            let key = ObjectKey { stream, number };
+            if let Found::Valid(Seen { kind: Kind::Ordinary, .. }) = look(bucket, key).await? {
+                keys.push(key);
+            }
+        }
+    }
+    Ok(keys)
+}
