@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
     kind = "WalWriter",
     plural = "walwriters",
     shortname = "walw",
-    category = "walstorage",
+    category = "walstorage-dev",
     namespaced,
     status = "WalWriterStatus",
     derive = "PartialEq",

@@ -110,7 +110,7 @@ fn names_columns_and_scope_are_those_of_the_documentation() {
     for (manifest, short) in manifests.iter().zip(["wal", "walw"]) {
         let spec = &manifest.definition["spec"];
         assert_eq!(spec["names"]["shortNames"], json!([short]));
-        assert_eq!(spec["names"]["categories"], json!(["walstorage"]));
+        assert_eq!(spec["names"]["categories"], json!(["walstorage-dev"]));
         assert_eq!(spec["scope"], "Namespaced");
         assert_eq!(spec["versions"][0]["subresources"], json!({"status": {}}));
         assert_eq!(manifest.definition["metadata"]["annotations"][ANNOTATION_SCHEMA_REVISION], "1");

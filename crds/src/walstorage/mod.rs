@@ -34,7 +34,7 @@ const SIZE_TEXT_MAX: usize = 24;
     kind = "WalStorage",
     plural = "walstorages",
     shortname = "wal",
-    category = "walstorage",
+    category = "walstorage-dev",
     namespaced,
     status = "WalStorageStatus",
     derive = "PartialEq",

@@ -75,8 +75,9 @@ impl Connection {
     pub fn command(&self, tool: &str) -> Command {
         let mut command = Command::new(self.tools.join(tool));
         command.env("KUBECONFIG", &self.kubeconfig);
-        // helm keeps caches; those of the user are not ours to fill.
+        // Both keep caches. Those of the user are not ours to fill, and remember another cluster at the same address.
         let home = self.kubeconfig.with_file_name("home");
+        command.env("KUBECACHEDIR", home.join("kube"));
         command.env("HELM_CACHE_HOME", home.join("cache"));
         command.env("HELM_CONFIG_HOME", home.join("config"));
         command.env("HELM_DATA_HOME", home.join("data"));

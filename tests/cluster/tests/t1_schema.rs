@@ -247,21 +247,27 @@ async fn a_list_shows_what_an_operator_of_it_looks_for() {
 }
 
 #[tokio::test]
-async fn short_names_and_the_category_find_both_types() {
+async fn every_name_of_the_types_finds_what_it_says_and_no_more() {
     let server = Server::current().await;
     let namespace = server.plane.namespace("short").await;
     server.storages(&namespace).create(&PostParams::default(), &storage("orders", &json!({}))).await.unwrap();
     server.writers(&namespace).create(&PostParams::default(), &writer("shop-0")).await.unwrap();
+    let (of_storages, of_writers) = ("walstorage.walstorage.dev/orders", "walwriter.walstorage.dev/orders.shop-0");
     for (name, found) in [
-        ("wal", vec!["walstorage.walstorage.dev/orders"]),
-        ("walw", vec!["walwriter.walstorage.dev/orders.shop-0"]),
-        ("walstorage", vec!["walstorage.walstorage.dev/orders", "walwriter.walstorage.dev/orders.shop-0"]),
+        ("wal", vec![of_storages]),
+        ("walstorage", vec![of_storages]),
+        ("walstorages", vec![of_storages]),
+        ("walw", vec![of_writers]),
+        ("walwriter", vec![of_writers]),
+        ("walstorage-dev", vec![of_storages, of_writers]),
     ] {
         let printed = server.plane.kubectl(&["-n", &namespace, "get", name, "-o", "name"]).unwrap();
-        let found: BTreeSet<&str> = found.into_iter().collect();
-        // `walstorage` is a type's name as well as the category; kubectl takes the type's.
-        let printed: BTreeSet<&str> = printed.lines().collect();
-        assert!(!printed.is_empty() && printed.is_subset(&found), "{name}: {printed:?}");
+        assert_eq!(printed.lines().collect::<BTreeSet<_>>(), found.into_iter().collect(), "{name}");
+    }
+    // A category of the type's own name would take these for two types at once, and refuse them.
+    for one in [["walstorage", "orders"], ["wal", "orders"], ["walwriter", "orders.shop-0"]] {
+        let [kind, object] = one;
+        server.plane.kubectl(&["-n", &namespace, "get", kind, object]).expect("one object by its name");
     }
 }
 
