@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::sync::OnceCell;
 
+use crate::Cluster;
 use crate::binaries::repository;
 use crate::connection::Connection;
 
@@ -41,6 +43,19 @@ pub fn upgrade(connection: &Connection, args: &[&str]) -> Result<()> {
         let seen = connection.kubectl(&["--namespace", RELEASE, "get", "pods,events"]).unwrap_or_default();
         format!("the operator is not ready:\n{seen}")
     })
+}
+
+/// The cluster that all tests of this program share, with the charts: one replica of each part, which is enough for what
+/// is not about replicas, and an orphan after two seconds. `None` where none can run, which is then said for `test`.
+///
+/// # Panics
+/// When it does not start, or the charts cannot be installed.
+pub async fn shared_or_skip(test: &str) -> Option<&'static Cluster> {
+    static INSTALLED: OnceCell<()> = OnceCell::const_new();
+    const VALUES: &str = "--set=controller.replicas=1,webhook.replicas=1,timing.orphanAfterSeconds=2";
+    let cluster = Cluster::shared_or_skip(test).await?;
+    INSTALLED.get_or_init(|| async { install(cluster, &[VALUES]).expect("the charts") }).await;
+    Some(cluster)
 }
 
 /// Uninstalls the chart `walstorage`; resources and their types stay.

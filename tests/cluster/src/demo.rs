@@ -29,17 +29,27 @@ pub async fn cluster() -> Result<()> {
         }
         let kubeconfig = cluster.kubeconfig().display();
         println!("\nexport KUBECONFIG={kubeconfig} PATH={}:$PATH\n", cluster.tools().display());
-        println!("  kubectl get pods --all-namespaces");
-        println!("  kubectl apply -f {}", crate::binaries::repository().join("examples/walstorage.yaml").display());
-        println!(
-            "  kubectl run first --image {} --labels walstorage.dev/storage=orders --restart Never --command -- \
-             /walctl selftest",
-            images::WALSTORAGE
-        );
+        for command in next_commands() {
+            println!("  {command}");
+        }
         println!("\nCtrl-C ends it and removes all of it.");
         std::future::pending().await
     })
     .await
+}
+
+/// What a person may do first on such a cluster, with `kubectl`.
+#[must_use]
+pub fn next_commands() -> [String; 3] {
+    let example = crate::binaries::repository().join("examples/walstorage.yaml");
+    [
+        "kubectl get pods --all-namespaces".to_owned(),
+        format!("kubectl apply -f {}", example.display()),
+        format!(
+            "kubectl run first --image {} --labels walstorage.dev/storage=orders --restart Never --command -- /walctl selftest",
+            images::WALSTORAGE
+        ),
+    ]
 }
 
 /// Shows the main job and counts; fails when an acknowledged entry is lost, doubled or out of order.

@@ -51,6 +51,7 @@ pub mod process;
 pub mod skip;
 mod spec;
 pub mod starts;
+pub mod story;
 pub mod supervisor;
 pub mod team;
 pub mod tools;

@@ -3,7 +3,8 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use walstorage_cluster_tests::{Cluster, charts, demo};
+use anyhow::ensure;
+use walstorage_cluster_tests::{Cluster, charts, demo, eventually};
 
 #[tokio::test]
 async fn three_pods_lose_nothing_when_one_is_killed_their_disks_grow_and_their_number_changes() {
@@ -11,4 +12,16 @@ async fn three_pods_lose_nothing_when_one_is_killed_their_disks_grow_and_their_n
     let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
     charts::install(cluster, &[]).unwrap();
     demo::main_job(cluster).await.unwrap();
+
+    // What `make cluster` names as the next commands.
+    for command in demo::next_commands() {
+        let words: Vec<&str> = command.split(' ').skip(1).collect();
+        cluster.kubectl(&words).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+    eventually("the first pod has tested its log", || async {
+        let phase = cluster.kubectl(&["get", "pod", "first", "--output", "jsonpath={.status.phase}"])?;
+        ensure!(phase == "Succeeded", "{phase}");
+        Ok(())
+    })
+    .await;
 }

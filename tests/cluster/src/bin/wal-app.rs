@@ -50,6 +50,9 @@ enum Task {
         /// Milliseconds between two
         #[arg(long, default_value_t = 0)]
         every: u64,
+        /// Bytes of an entry, if its number has less
+        #[arg(long, default_value_t = 0)]
+        bytes: u16,
         /// Then stay, doing nothing
         #[arg(long)]
         stay: bool,
@@ -71,6 +74,9 @@ enum Task {
         /// The highest number that was acknowledged
         #[arg(long, default_value_t = 0)]
         acknowledged: u64,
+        /// The highest number that was truncated: entries begin after it
+        #[arg(long, default_value_t = 0)]
+        truncated: u64,
     },
     /// Tell the sidecar that entries up to an LSN were applied
     Truncate { collection: String, up_to: u64 },
@@ -83,11 +89,12 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let wal = Wal { socket: cli.socket, sender: None };
     let done = match cli.task {
-        Task::Append { collections, count, every, stay, linger, report, name } => {
-            let pace = Pace { count, every: Duration::from_millis(every), stay, linger: Duration::from_millis(linger) };
+        Task::Append { collections, count, every, bytes, stay, linger, report, name } => {
+            let (every, linger) = (Duration::from_millis(every), Duration::from_millis(linger));
+            let pace = Pace { count, every, bytes: bytes.into(), stay, linger };
             append(wal, &collections, &pace, report.zip(name)).await
         }
-        Task::Check { collections, acknowledged } => check(wal, &collections, acknowledged).await,
+        Task::Check { collections, acknowledged, truncated } => check(wal, &collections, acknowledged, truncated).await,
         Task::Truncate { collection, up_to } => truncate(wal, &collection, up_to).await,
         Task::Pause => pause().await.map(|()| ExitCode::SUCCESS),
     };
@@ -101,6 +108,7 @@ async fn main() -> ExitCode {
 struct Pace {
     count: Option<u64>,
     every: Duration,
+    bytes: usize,
     stay: bool,
     linger: Duration,
 }
@@ -123,7 +131,8 @@ async fn append(
                     "/v1/collections/{collection}/entries?producerId=wal-app&producerSeq={number}",
                     number = last + 1
                 );
-                wal.until_done("POST", &path, (last + 1).to_string()).await?;
+                let payload = format!("{:>width$}", last + 1, width = pace.bytes);
+                wal.until_done("POST", &path, payload).await?;
             }
             last += 1;
             // What was acknowledged must be known outside before the next is asked for.
@@ -170,11 +179,13 @@ impl Told {
     }
 }
 
-async fn check(mut wal: Wal, collections: &[String], acknowledged: u64) -> Result<ExitCode> {
+async fn check(mut wal: Wal, collections: &[String], acknowledged: u64, truncated: u64) -> Result<ExitCode> {
     let mut all = Vec::new();
     for collection in collections {
         let (numbers, gaps) = wal.numbers(collection).await?;
-        all.push(Verdict::of(&numbers, gaps, acknowledged));
+        // Judged as if they began with 1.
+        let numbers: Vec<u64> = numbers.into_iter().filter_map(|number| number.checked_sub(truncated)).collect();
+        all.push(Verdict::of(&numbers, gaps, acknowledged.saturating_sub(truncated)));
     }
     let verdict: Verdict = all.into_iter().sum();
     println!("{}", serde_json::to_string(&verdict)?);
@@ -295,7 +306,7 @@ impl Wal {
 fn number(payload: &str) -> Result<u64> {
     let bytes: k8s_openapi::ByteString = serde_json::from_value(Value::from(payload))?;
     let text = String::from_utf8(bytes.0)?;
-    text.parse().with_context(|| format!("the payload {text:?} is no number"))
+    text.trim_start().parse().with_context(|| format!("the payload {text:?} is no number"))
 }
 
 fn say_once(last: &mut String, text: String) {

@@ -97,7 +97,7 @@ fn bridge(pods: &str) -> String {
 
 fn kubelet(node: &str, dns: &str) -> String {
     // Images are imported and cannot be pulled again: none may be collected. Disks of developers are full: no eviction
-    // before the last percent. The rest makes lost nodes and crashed containers matters of seconds.
+    // before the last percent. The rest makes lost nodes, crashed containers and changed ConfigMaps matters of seconds.
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -122,6 +122,7 @@ clusterDomain: cluster.local
 clusterDNS: [{dns}]
 resolvConf: {NODE}/resolv.conf
 maxPods: 120
+syncFrequency: 5s
 featureGates: {{KubeletCrashLoopBackOffMax: true}}
 crashLoopBackOff: {{maxContainerRestartPeriod: 1s}}
 "
