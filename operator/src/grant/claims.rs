@@ -255,11 +255,8 @@ async fn lose(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
     status.holder = None;
     status.set(condition::CLAIMS_READY, false, "ClaimLost", "a claim is missing, or another one", cx.view.now);
     status.enter(Phase::Lost, cx.view.now);
-    ledger.swap(cx, status).await?;
-    let (namespace, name) = (&cx.key.namespace, cx.key.name());
-    let how = format!("kubectl describe walwriter -n {namespace} {name} says which, and how to accept its loss");
-    cx.note(NoteReason::Lost, format!("a claim is missing, or another one: {how}"));
-    Ok(())
+    // Which one, and what to do about it, is for the next run, as of any writer that nobody holds.
+    ledger.swap(cx, status).await
 }
 
 /// Asks for larger claims where the storage does. Comes before everything that could hold it up: a full directory may be

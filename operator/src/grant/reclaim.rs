@@ -23,7 +23,10 @@ pub(super) async fn by_time(cx: &Cx, ledger: &mut Ledger, wake: &mut Wake) -> Fl
     let storage = cx.view.storage.as_ref();
     if storage.is_none_or(|storage| storage.deleting) {
         let policy = storage.map_or(WhenDeleted::Retain, |storage| storage.when_deleted);
-        return without_storage(cx, ledger, policy).await;
+        if without_storage(cx, ledger, policy).await? {
+            return Ok(true);
+        }
+        // What is kept is orphaned like any other: the more so as no storage speaks of it.
     }
     if cx.is_named() {
         return Ok(false);
@@ -52,7 +55,8 @@ pub(super) async fn by_time(cx: &Cx, ledger: &mut Ledger, wake: &mut Wake) -> Fl
             cx.note(NoteReason::Orphaned, message);
         }
         Some(Phase::Drained) => {
-            let delete = storage.is_some_and(|storage| storage.when_drained == WhenDrained::Delete);
+            let delete =
+                storage.is_some_and(|storage| !storage.deleting && storage.when_drained == WhenDrained::Delete);
             let has_claims = ledger.volumes().iter().any(|volume| volume.claim_name.is_some());
             if delete && (has_claims || ledger.spec().identity == Identity::Pooled) {
                 let left = storage.map_or(0, |storage| storage.drained_after) - age;

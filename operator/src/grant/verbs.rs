@@ -71,11 +71,15 @@ pub(super) async fn judge_claims(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
         ledger.swap(cx, status).await?;
         return ledger.drop_annotation(cx, names::ANNOTATION_ACCEPT_LOSS).await;
     }
+    let sentence = left.join("; ");
     if status.phase != Some(Phase::Lost) {
         status.previous = status.phase;
-        cx.note(NoteReason::Lost, left.join("; "));
     }
-    status.set(condition::CLAIMS_READY, false, "ClaimLost", &left.join("; "), cx.view.now);
+    // Once for each loss, by whichever way the writer became Lost: the sentence has the remedy.
+    if status.condition(condition::CLAIMS_READY).is_none_or(|ready| ready.message != sentence) {
+        cx.note(NoteReason::Lost, sentence.clone());
+    }
+    status.set(condition::CLAIMS_READY, false, "ClaimLost", &sentence, cx.view.now);
     status.enter(Phase::Lost, cx.view.now);
     ledger.swap(cx, status).await
 }

@@ -4,6 +4,8 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "users/deletions.rs"]
+mod deletions;
 #[path = "users/edits.rs"]
 mod edits;
 #[path = "users/mistakes.rs"]

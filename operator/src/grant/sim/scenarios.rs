@@ -326,7 +326,13 @@ fn a_claim_deleted_under_its_pod_makes_the_writer_lost_and_only_the_user_gives_i
     world.stateful = 1;
     world.rounds(8);
     assert_eq!(world.phase("db-0"), Some(Phase::Lost));
-    assert!(world.api.pods["db-0"].is_gated() && world.notes(NoteReason::Lost) > 0);
+    assert!(world.api.pods["db-0"].is_gated());
+    let told = |world: &World| {
+        let notes = world.controllers.iter().flat_map(|one| &one.notes);
+        notes.filter(|note| note.reason == NoteReason::Lost).map(|note| note.message.clone()).collect::<BTreeSet<_>>()
+    };
+    let remedy = format!("{}=a@", names::ANNOTATION_ACCEPT_LOSS);
+    assert!(told(&world).iter().any(|message| message.contains(&remedy)), "{:?}", told(&world));
     // Another loss than this one accepts nothing.
     world.api.annotate_writer("orders.db-0", names::ANNOTATION_ACCEPT_LOSS, "a@another");
     world.rounds(4);
@@ -422,6 +428,25 @@ fn a_deleted_storage_takes_what_its_policy_names() {
         world.rounds(12);
         assert_eq!((world.api.claims.len(), world.api.writers.len()), (left, left), "{policy:?} {}", world.shown());
     }
+}
+
+#[test]
+fn entries_that_outlive_their_storage_are_orphaned_and_found_by_the_next_one() {
+    let mut world = World::new(20, &["a"]);
+    world.stateful = 1;
+    world.rounds(8);
+    world.append(3);
+    world.stateful = 0;
+    world.rounds(8);
+    let storage = world.api.storage.take();
+    world.rounds(80);
+    assert_eq!(world.phase("db-0"), Some(Phase::Orphaned), "{}", world.shown());
+    assert!(world.notes(NoteReason::Orphaned) > 0);
+    world.api.storage = storage;
+    world.stateful = 1;
+    world.settle();
+    assert!(world.unapplied() >= 3);
+    assert_eq!(world.phase("db-0"), Some(Phase::Active));
 }
 
 #[test]
