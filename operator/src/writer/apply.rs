@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Error};
 use serde_json::{Value, json};
 use walstorage_crds::names;
 use walstorage_crds::walstorage::AccessMode;
-use walstorage_crds::walwriter::{WalWriter, WalWriterStatus};
+use walstorage_crds::walwriter::{WalWriter, WalWriterStatus, Workload};
 
 use super::dereference::{claim_facts, facts};
 use crate::grant::{Answer, Call, Failure, Key, NewClaim};
@@ -16,6 +17,7 @@ use crate::grant::{Answer, Call, Failure, Key, NewClaim};
 /// Carries out the calls of one run.
 pub(super) struct Calls {
     key: Key,
+    client: Client,
     writers: Api<WalWriter>,
     pods: Api<Pod>,
     claims: Api<PersistentVolumeClaim>,
@@ -32,7 +34,8 @@ impl Calls {
         Self {
             writers: Api::namespaced(client.clone(), &key.namespace),
             pods: Api::namespaced(client.clone(), &key.namespace),
-            claims: Api::namespaced(client, &key.namespace),
+            claims: Api::namespaced(client.clone(), &key.namespace),
+            client,
             key,
             writer: None,
             gates: HashMap::new(),
@@ -125,6 +128,15 @@ impl Calls {
                 Answer::Done
             }
         })
+    }
+
+    /// The uid of a workload, where it can be read.
+    pub(super) async fn uid_of(&self, workload: &Workload) -> Option<String> {
+        let Workload { group, kind, name } = workload;
+        let version = GroupVersionKind::gvk(group, "v1", kind);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.key.namespace, &ApiResource::from_gvk(&version));
+        api.get_metadata_opt(name).await.ok()??.metadata.uid
     }
 
     fn written(&mut self, writer: Option<WalWriter>) -> Answer {

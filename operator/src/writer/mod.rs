@@ -132,7 +132,7 @@ async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
     let mut answer = None;
     let outcome = loop {
         let step = run.step(answer.take());
-        tell::notes(&shared, &key, &calls, run.notes());
+        tell::notes(&shared, &key, &calls, run.notes()).await;
         match step {
             Step::Call(call) => answer = Some(calls.make(call).await),
             Step::Done(outcome) => break outcome,

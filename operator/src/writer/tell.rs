@@ -9,10 +9,10 @@ use crate::grant::{About, Key, Note, NoteReason};
 use crate::process::events;
 use crate::process::metrics::OfResult;
 
-pub(super) fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<Note>) {
+pub(super) async fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<Note>) {
     for note in notes {
         count(shared, key, calls, &note);
-        let object = regarding(key, calls, &note.about);
+        let object = regarding(key, calls, &note.about).await;
         let (reason, action) = (note.reason.as_str(), action(note.reason));
         let event = if note.reason.is_warning() {
             events::Note::warning(reason, action, note.message)
@@ -62,7 +62,7 @@ fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
     }
 }
 
-fn regarding(key: &Key, calls: &Calls, about: &About) -> ObjectReference {
+async fn regarding(key: &Key, calls: &Calls, about: &About) -> ObjectReference {
     let (api_version, kind, name, uid) = match about {
         About::Pod { name, uid } => ("v1".to_owned(), "Pod".to_owned(), name.clone(), Some(uid.clone())),
         About::Writer => {
@@ -71,7 +71,9 @@ fn regarding(key: &Key, calls: &Calls, about: &About) -> ObjectReference {
         }
         About::Workload(workload) => {
             let version = if workload.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", workload.group) };
-            (version, workload.kind.clone(), workload.name.clone(), None)
+            // `kubectl describe` shows events of this uid only.
+            let uid = calls.uid_of(workload).await;
+            (version, workload.kind.clone(), workload.name.clone(), uid)
         }
     };
     ObjectReference {
