@@ -251,9 +251,8 @@ fn used(found: &Found, here: &[&Reported<'_>], shown: Option<i64>) -> Option<i64
     if !all_heard || here.is_empty() {
         return shown.filter(|_| !here.is_empty());
     }
-    if sized().next().is_none() {
-        return None;
-    }
+    // None at all: nothing is known.
+    sized().next()?;
     let sum = sized().fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
     let shown = shown.and_then(|shown| u64::try_from(shown).ok()).filter(|shown| !has_moved(*shown, sum.0, sum.1));
     i64::try_from(shown.unwrap_or(sum.0)).ok()

@@ -7,10 +7,10 @@ use super::start::Streams;
 use crate::directory::bucket::{Bucket, Denied};
 use crate::format::StreamKey;
 
-/// The objects of our own stream up to `floor`, of which `done` were named before: by exact key, oldest first. To be called
+/// The objects of our own stream up to `floor`, of which `done` were named before: by exact key, oldest first, from the close on. To be called
 /// when a frame that says this floor is acknowledged.
 pub fn own(stream: StreamKey, done: u64, floor: u64) -> impl Iterator<Item = ObjectKey> {
-    (done.max(CLAIM) + 1..=floor).map(move |number| ObjectKey { stream, number })
+    (done + 1..=floor).map(move |number| ObjectKey { stream, number })
 }
 
 /// The objects of the streams that were read at the start, oldest first. To be called when a frame is acknowledged that says

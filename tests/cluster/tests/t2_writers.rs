@@ -41,8 +41,11 @@ async fn writers_on_a_real_api_server() {
     assert!(counts.ungated >= 38 && counts.grants >= counts.ungated && counts.deleted_claims >= 1, "{counts:?}");
 }
 
-/// The calls of a grant, in their order: name, method, resource, and what tells it from others of the kind.
-const STEPS: [(&str, Method, &str, fn(&Value) -> bool); 5] = [
+/// A call of a grant: name, method, resource, and what tells it from others of the kind.
+type Step = (&'static str, Method, &'static str, fn(&Value) -> bool);
+
+/// The calls of a grant, in their order.
+const STEPS: [Step; 5] = [
     ("G1, the ledger is made", Method::POST, "walwriters", |_| true),
     ("G3, the holder is swapped in", Method::PUT, "walwriters/status", |sent| sent["status"]["volumes"].is_null()),
     ("G4, a claim is made", Method::POST, "persistentvolumeclaims", |_| true),
