@@ -3,6 +3,10 @@
 //!
 //! Everything that the controllers write passes a gateway; each scenario ends with the invariants of the grant held
 //! against that log and against what stands in the API ([`audit`]).
+//!
+//! No tier runs it yet: under a load of several clusters at a time a pod on paper can end before its last words are
+//! seen, and one scenario waits for them. `cargo test --workspace --features walstorage-cluster-tests/suites --test
+//! by_hand_writers` runs it.
 
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
