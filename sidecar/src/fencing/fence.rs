@@ -80,9 +80,8 @@ pub async fn fence(bucket: &impl Bucket, author: &Author, mine: StreamKey, key: 
         let number = before.last + 1;
         if !before.fenced && !mutant!(NoFence) {
             let at = ObjectKey { stream: key, number };
-            let object = author
-                .fence(at, before.stream.unwrap_or_default(), mine)
-                .map_err(|error| Lost::Damage { key: at.to_string(), why: error.to_string() })?;
+            let object =
+                author.fence(at, before.stream.unwrap_or_default(), mine).map_err(|error| Lost::too_long(at, error))?;
             match put(bucket, &object).await? {
                 Put::Ours | Put::Taken(Some(Seen { kind: Kind::Fence, .. })) => {}
                 // The writer was faster: behind that, then.

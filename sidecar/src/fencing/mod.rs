@@ -32,6 +32,7 @@ pub mod start;
 
 use crate::directory::bucket::Denied;
 use crate::format::StreamKey;
+use crate::format::frame::FrameTooLong;
 
 /// Why a start or a commit ends for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,4 +59,11 @@ pub enum Lost {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl Lost {
+    /// An object that cannot be made.
+    fn too_long(key: object::ObjectKey, error: FrameTooLong) -> Self {
+        Self::Damage { key: key.to_string(), why: error.to_string() }
+    }
 }

@@ -91,10 +91,7 @@ async fn what_is_before(bucket: &impl Bucket, stream: StreamKey) -> Result<Claim
 }
 
 fn claim_of(author: &Author, stream: StreamKey) -> Result<Object, Lost> {
-    author.claim(stream).map_err(|error| {
-        let key = ObjectKey { stream, number: CLAIM };
-        Lost::Damage { key: key.to_string(), why: error.to_string() }
-    })
+    author.claim(stream).map_err(|error| Lost::too_long(ObjectKey { stream, number: CLAIM }, error))
 }
 
 /// Writes the close: the object of number [`super::object::CLOSE`]. Only then may anything be served, truncated or deleted.

@@ -16,7 +16,7 @@ use crate::commit::log::Stage;
 use crate::types::Lsn;
 
 /// Says which seed failed when a run panics.
-struct Announce(u64);
+pub(crate) struct Announce(pub(crate) u64);
 
 impl Drop for Announce {
     fn drop(&mut self) {
@@ -221,7 +221,8 @@ fn last_life(world: &mut World) {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// A number that the environment gives.
+pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 

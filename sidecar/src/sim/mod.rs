@@ -9,7 +9,7 @@ mod caught;
 mod clients;
 mod count;
 mod disk;
-mod explore;
+pub(crate) mod explore;
 mod file;
 mod life;
 pub(crate) mod mutant;

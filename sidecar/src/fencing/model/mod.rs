@@ -17,6 +17,7 @@ use self::oracle::Oracle;
 use self::store::{Counts, Store, World};
 use self::writer::Writer;
 use super::Lost;
+use crate::sim::explore::{Announce, number};
 
 /// Most writers that are alive at a time.
 pub(crate) const WRITERS: usize = 4;
@@ -104,30 +105,15 @@ pub(crate) fn run(seed: u64, most: usize, sum: &mut Sum) {
     sum.network.late_landings += counts.late_landings;
 }
 
-/// As many seeds as told, or the one that is asked for.
-fn seeds(default: u64) -> std::ops::RangeInclusive<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    match (number("WALSTORAGE_SEED"), number("WALSTORAGE_SEEDS")) {
-        (Some(seed), _) => seed..=seed,
-        (None, seeds) => 1..=seeds.unwrap_or(default),
-    }
-}
-
 fn runs(default: u64, most: usize) -> Sum {
+    let first = number("WALSTORAGE_SEED").unwrap_or(1);
     let mut sum = Sum::default();
-    for seed in seeds(default) {
-        let before = sum;
-        let run = std::panic::AssertUnwindSafe(|| {
-            let mut sum = before;
-            run(seed, most, &mut sum);
-            sum
-        });
-        sum = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-            println!("with {most} writers: WALSTORAGE_SEED={seed}");
-            std::panic::resume_unwind(panic)
-        });
+    for seed in first..first + number("WALSTORAGE_SEEDS").unwrap_or(default) {
+        let announce = Announce(seed);
+        run(seed, most, &mut sum);
+        drop(announce);
     }
-    println!("{sum}");
+    println!("from seed {first}: {sum}");
     sum
 }
 
