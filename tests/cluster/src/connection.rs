@@ -92,6 +92,18 @@ impl Connection {
         self.tool("kubectl", args)
     }
 
+    /// Applies objects in a namespace, as a user does.
+    ///
+    /// # Errors
+    /// With what `kubectl` says.
+    pub fn apply(&self, namespace: &str, objects: &[serde_json::Value]) -> Result<()> {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), list.to_string())?;
+        let path = file.path().display().to_string();
+        self.kubectl(&["--namespace", namespace, "apply", "--filename", &path]).map(drop)
+    }
+
     /// Runs `helm` and returns what it prints.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use kube::api::{Api, AttachParams, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::eventually;
+use crate::{eventually, try_eventually};
 
 /// A pod of one container `app` that passes the restricted pod security standard.
 ///
@@ -57,9 +57,17 @@ pub async fn run(pods: &Api<Pod>, pod: &Pod) -> Pod {
 /// # Panics
 /// When it is not in time; the message has its status.
 pub async fn ready(pods: &Api<Pod>, name: &str) -> Pod {
-    eventually(&format!("the pod {name} is ready"), || async {
+    try_ready(pods, name).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`ready`] for what is no test.
+///
+/// # Errors
+/// Where that panics.
+pub async fn try_ready(pods: &Api<Pod>, name: &str) -> Result<Pod> {
+    try_eventually(&format!("the pod {name} is ready"), || async {
         let pod = pods.get(name).await?;
-        if is(&pod, "Ready") { Ok(pod) } else { Err(anyhow::anyhow!("{}", serde_json::to_string(&pod.status)?)) }
+        if is(&pod, "Ready") { Ok(pod) } else { bail!("{}", serde_json::to_string(&pod.status)?) }
     })
     .await
 }

@@ -2,8 +2,6 @@
 //!
 //! Every step is an error that names what did not happen, so that `make demo` can print it and a test can unwrap it.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event;
@@ -90,9 +88,7 @@ impl<'a> Story<'a> {
     /// # Errors
     /// With what `kubectl` says.
     pub fn apply(&self, objects: &[Value]) -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new()?;
-        file.write_all(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string().as_bytes())?;
-        self.kubectl(&["apply", "--filename", &file.path().display().to_string()]).map(drop)
+        self.cluster.apply(&self.namespace, objects)
     }
 
     /// Runs a command line that a message told its reader to run: words, `kubectl` first, without quotes.
@@ -188,12 +184,7 @@ impl<'a> Story<'a> {
     /// # Errors
     /// With its status.
     pub async fn ready(&self, name: &str) -> Result<Pod> {
-        let pods = self.pods();
-        try_eventually(&format!("{name} is ready"), || async {
-            let pod = pods.get(name).await?;
-            if pods::is(&pod, "Ready") { Ok(pod) } else { bail!("{}", serde_json::to_string(&pod.status)?) }
-        })
-        .await
+        pods::try_ready(&self.pods(), name).await
     }
 
     /// Waits until another pod has the name of `before`, and is ready; gives it.

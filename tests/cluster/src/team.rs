@@ -1,9 +1,7 @@
 //! A team's namespace on a cluster with the charts: only restricted pods may run in it, and all that is in it was applied
 //! as a user applies it.
 
-use std::process::Stdio;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -73,20 +71,7 @@ impl<'a> Team<'a> {
     /// # Errors
     /// With what the API server says.
     pub fn apply(&self, objects: &[Value]) -> Result<()> {
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        let mut kubectl = self
-            .cluster
-            .command("kubectl")
-            .args(["--namespace", &self.namespace, "apply", "--filename", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run kubectl")?;
-        std::io::Write::write_all(&mut kubectl.stdin.take().context("no input")?, list.as_bytes())?;
-        let output = kubectl.wait_with_output()?;
-        ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(())
+        self.cluster.apply(&self.namespace, objects)
     }
 
     /// Waits until a pod is ready, and returns it.
@@ -94,12 +79,7 @@ impl<'a> Team<'a> {
     /// # Errors
     /// When it is not in time; with its status.
     pub async fn ready(&self, name: &str) -> Result<Pod> {
-        let pods = self.pods();
-        try_eventually(&format!("{name} is ready"), || async {
-            let pod = pods.get(name).await?;
-            if pods::is(&pod, "Ready") { Ok(pod) } else { bail!("{}", serde_json::to_string(&pod.status)?) }
-        })
-        .await
+        pods::try_ready(&self.pods(), name).await
     }
 
     /// Waits until another pod has the name of `before` and is ready, and returns it.

@@ -37,13 +37,6 @@ fn restricted(cluster: &Cluster, name: &str) {
         .expect("restricted");
 }
 
-fn apply(cluster: &Cluster, namespace: &str, objects: &[serde_json::Value]) {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), list.to_string()).unwrap();
-    cluster.kubectl(&["-n", namespace, "apply", "-f", &file.path().display().to_string()]).expect("applied");
-}
-
 /// A log, and a StatefulSet of two whose pods have it.
 fn shop() -> [serde_json::Value; 2] {
     let storage = json!({
@@ -104,7 +97,7 @@ async fn the_charts_install_serve_upgrade_and_leave_what_users_have() {
     })
     .await;
 
-    apply(&cluster, "shop", &shop());
+    cluster.apply("shop", &shop()).expect("applied");
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "shop");
     for name in ["shop-0", "shop-1"] {
         eventually("the pod is there", || pods.get(name)).await;
