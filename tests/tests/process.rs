@@ -60,6 +60,10 @@ async fn the_admin_port_tells_health_metrics_and_status_and_takes_no_entries() {
     assert!(!metrics.contains("collection-"), "no label per collection\n{metrics}");
     let healthy = metrics.lines().filter(|line| line.contains("directory_state{") && line.contains("healthy"));
     assert_eq!(healthy.filter(|line| line.ends_with(" 1")).count(), 2, "{metrics}");
+    // How long a start took can be read in the log: first the entries are there, then others are taken.
+    let log = sidecar.log();
+    let said = |what: &str| log.find(what).unwrap_or_else(|| panic!("{what}\n{log}"));
+    assert!(said("recovered") < said("serving"), "{log}");
 }
 
 #[tokio::test]

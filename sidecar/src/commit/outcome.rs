@@ -339,6 +339,7 @@ impl Log {
             }
             if !self.has_shelves() || mutant!(ShelvesNotAwaited) {
                 self.stage = Stage::Serving;
+                tracing::info!("serving");
             }
             self.signal_flushers();
         }

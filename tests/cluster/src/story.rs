@@ -279,4 +279,20 @@ impl<'a> Story<'a> {
         })
         .await
     }
+
+    /// Waits until a directory is full, for as long as the app that fills it gets on: how fast disks are is their own affair.
+    ///
+    /// # Errors
+    /// When the app stands still and the directory is not full.
+    pub async fn filled(&self, pod: &str, url: &str) -> Result<Value> {
+        let mut before = 0;
+        loop {
+            let full = self.directory(pod, url, "full", |it| it["state"] == "full").await;
+            let acknowledged = self.acknowledged(pod)?;
+            if full.is_ok() || acknowledged <= before {
+                return full;
+            }
+            before = acknowledged;
+        }
+    }
 }

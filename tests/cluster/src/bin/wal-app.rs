@@ -52,7 +52,7 @@ enum Task {
         every: u64,
         /// Bytes of an entry, if its number has less
         #[arg(long, default_value_t = 0)]
-        bytes: u16,
+        bytes: usize,
         /// Then stay, doing nothing
         #[arg(long)]
         stay: bool,
@@ -91,7 +91,7 @@ async fn main() -> ExitCode {
     let done = match cli.task {
         Task::Append { collections, count, every, bytes, stay, linger, report, name } => {
             let (every, linger) = (Duration::from_millis(every), Duration::from_millis(linger));
-            let pace = Pace { count, every, bytes: bytes.into(), stay, linger };
+            let pace = Pace { count, every, bytes, stay, linger };
             append(wal, &collections, &pace, report.zip(name)).await
         }
         Task::Check { collections, acknowledged, truncated } => check(wal, &collections, acknowledged, truncated).await,
@@ -131,7 +131,8 @@ async fn append(
                     "/v1/collections/{collection}/entries?producerId=wal-app&producerSeq={number}",
                     number = last + 1
                 );
-                let payload = format!("{:>width$}", last + 1, width = pace.bytes);
+                let number = (last + 1).to_string();
+                let payload = " ".repeat(pace.bytes.saturating_sub(number.len())) + &number;
                 wal.until_done("POST", &path, payload).await?;
             }
             last += 1;

@@ -230,12 +230,16 @@ async fn a_small_disk_fills_up_and_takes_entries_again_after_a_truncation() {
     let Some(cluster) = charts::shared_or_skip(test).await else { return };
     let story = Story::begin(cluster, "full").await;
     story.apply(&[log(&[disk("data", "64Mi")], &json!({"compression": "null"}))]).unwrap();
-    let pod = app(&story, &["--bytes", "65000"]).await;
-    let full = story.directory("app-0", "file:///wal/data", "full", |it| it["state"] == "full").await.unwrap();
+    let pod = app(&story, &["--bytes", "1000000"]).await;
+    let full = story.filled("app-0", "file:///wal/data").await.unwrap();
     let remedy = full["remedy"].as_str().unwrap();
     assert!(remedy.starts_with("truncate what is applied, or make room"), "{remedy}");
-    let log = story.kubectl(&["logs", "app-0", "--container", "app"]).unwrap();
-    let refused = log.lines().rev().find(|line| line.starts_with("wal-app: ")).context("a refusal").unwrap();
+    let refused = eventually("the application is refused", || async {
+        let log = story.kubectl(&["logs", "app-0", "--container", "app"])?;
+        let refused = log.lines().rev().find(|line| line.starts_with("wal-app: "));
+        anyhow::Ok(refused.context("not yet")?.to_owned())
+    })
+    .await;
     assert!(refused.contains("\"durability\":\"not_written\"") && refused.contains("\"retryable\":true"), "{refused}");
 
     // What was acknowledged on the full disk can be read; then it is applied, and there is room again.
@@ -244,7 +248,7 @@ async fn a_small_disk_fills_up_and_takes_entries_again_after_a_truncation() {
     let up_to = acknowledged.to_string();
     let truncate = ["/wal-app", "truncate", COLLECTION, &up_to];
     pods::exec(&story.pods(), "app-0", "app", &truncate).await.expect("a full disk takes a truncation");
-    let appended = story.append_until("app-0", acknowledged + 50).await.unwrap().to_string();
+    let appended = story.append_until("app-0", acknowledged + 5).await.unwrap().to_string();
     let check = ["/wal-app", "check", COLLECTION, "--acknowledged", &appended, "--truncated", &up_to];
     pods::exec(&story.pods(), "app-0", "app", &check).await.expect("whole");
     assert_eq!(life(&story.ready("app-0").await.unwrap()), life(&pod), "nobody was restarted");

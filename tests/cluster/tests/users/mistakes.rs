@@ -150,7 +150,7 @@ async fn a_full_disk_is_named_with_what_makes_room() {
     let set = stateful_set("shop", "orders", 1, &["--bytes", "65000"]);
     story.apply(&[orders(&urls, &json!({"compression": "null"})), set]).unwrap();
     story.ready("shop-0").await.unwrap();
-    story.directory("shop-0", "file:///wal/data", "full", |it| it["state"] == "full").await.unwrap();
+    story.filled("shop-0", "file:///wal/data").await.unwrap();
     let status = story.walctl("shop-0", &["status"]).await.unwrap();
     let said = status.lines().find(|line| line.starts_with("file:///wal/data: ")).context(status.clone()).unwrap();
     documented(&story, &as_full(said));

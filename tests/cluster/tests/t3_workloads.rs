@@ -1,9 +1,6 @@
 //! What runs with a log, from nothing but the charts: StatefulSets, Deployments and Jobs in restricted namespaces. While
 //! their apps append, pods are deleted, operators killed, nodes cut off; a witness outside of the cluster knows what was
 //! acknowledged.
-//!
-//! No tier runs it yet: the story of the StatefulSet did not pass on a machine with several clusters at a time. `cargo
-//! test --workspace --features walstorage-cluster-tests/suites --test by_hand_workloads` runs it.
 
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
