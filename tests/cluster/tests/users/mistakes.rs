@@ -163,9 +163,32 @@ async fn a_full_disk_is_named_with_what_makes_room() {
     documented(&story, &as_full(&refused));
 }
 
-/// The sentence of a full disk with the share that the documentation shows: how far it is filled is by chance.
+/// The sentence of a full disk as the documentation shows it: how far it is filled, and whether the sidecar's own bound or
+/// the file system is met first, is by chance.
 fn as_full(said: &str) -> String {
-    let Some((before, rest)) = said.split_once("used to ") else { return said.to_owned() };
-    let (_, after) = rest.split_once(" %").unwrap();
-    format!("{before}used to 95.9 %{after}")
+    const SHOWN: &str = "its file system is used to 95.9 %; entries are taken below 95 %";
+    let met = if let Some(at) = said.find("No space left on device (os error 28)") {
+        let (before, rest) = said.split_at(at);
+        let begins = before.rfind(": cannot ").unwrap_or_else(|| panic!("no reason in {said}"));
+        let (what, ends) = (&before[begins + 2..], rest.find(')').unwrap() + 1);
+        format!("{what}{}", &rest[..ends])
+    } else {
+        let begins = said.find("its file system is used to ").unwrap_or_else(|| panic!("no reason in {said}"));
+        let bound = "entries are taken below 95 %";
+        let ends = said.find(bound).unwrap_or_else(|| panic!("no bound in {said}")) + bound.len();
+        said[begins..ends].to_owned()
+    };
+    said.replace(&met, SHOWN)
+}
+
+#[test]
+fn both_reasons_of_a_full_disk_are_shown_as_one() {
+    let shown = "u: its file system is used to 95.9 %; entries are taken below 95 %; truncate";
+    for reason in [
+        "its file system is used to 97.1 %; entries are taken below 95 %",
+        "cannot write: No space left on device (os error 28)",
+        "cannot fill a spare: No space left on device (os error 28)",
+    ] {
+        assert_eq!(as_full(&format!("u: {reason}; truncate")), shown);
+    }
 }
