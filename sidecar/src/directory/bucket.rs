@@ -8,8 +8,11 @@
 //! 3. Nothing is promised of a request without an answer: it may have taken effect, may do so at any later time, or never.
 
 use std::future::Future;
+use std::ops::Range;
 
 use bytes::Bytes;
+
+use super::trouble::Trouble;
 
 /// Why an object was not created, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,16 +23,17 @@ pub enum CreateError {
     Taken,
     /// No answer that says what happened: a timeout, a reset, 409, 5xx.
     #[error("no clear answer: {0}")]
-    Unclear(String),
+    Unclear(Trouble),
     /// Refused for good: no permission, no such bucket.
-    #[error("refused: {0}")]
-    Denied(String),
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }
 
-/// Refused for good: no permission, no such bucket. Reads that fail otherwise are repeated behind the seam.
+/// Refused until a person does something: no permission, no such bucket. Reads that fail otherwise are repeated behind the
+/// seam. What it holds [stays](super::trouble::Condition::stays).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused: {0}")]
-pub struct Denied(pub String);
+pub struct Denied(pub Trouble);
 
 /// A bucket below one directory's root.
 pub trait Bucket: Sync {
@@ -40,11 +44,11 @@ pub trait Bucket: Sync {
     /// What is known of the outcome.
     fn create(&self, key: &str, body: Bytes) -> impl Future<Output = Result<(), CreateError>> + Send;
 
-    /// The first `most` bytes of an object; `None` where there is none.
+    /// The bytes of an object within a range, fewer where it ends before; `None` where there is no object.
     ///
     /// # Errors
     /// When it is refused.
-    fn read(&self, key: &str, most: usize) -> impl Future<Output = Result<Option<Bytes>, Denied>> + Send;
+    fn read(&self, key: &str, range: Range<u64>) -> impl Future<Output = Result<Option<Bytes>, Denied>> + Send;
 
     /// The keys below a prefix that ends in `/`, in any order.
     ///

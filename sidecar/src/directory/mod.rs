@@ -9,3 +9,5 @@ pub mod io;
 pub(crate) mod mem_disk;
 pub mod mounts;
 pub mod real_disk;
+pub mod store;
+pub mod trouble;

@@ -16,7 +16,7 @@ pub(super) enum Found {
 
 /// Reads what is at a key.
 pub(super) async fn look(bucket: &impl Bucket, key: ObjectKey) -> Result<Found, Denied> {
-    let bytes = bucket.read(&key.to_string(), HEAD).await?;
+    let bytes = bucket.read(&key.to_string(), 0..HEAD as u64).await?;
     Ok(bytes.map_or(Found::Absent, |bytes| Seen::parse(&bytes, key).map_or(Found::Invalid, Found::Valid)))
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn put(bucket: &impl Bucket, object: &Object) -> Result<Put, De
     loop {
         match bucket.create(&key, object.bytes.clone()).await {
             Ok(()) => return Ok(Put::Ours),
-            Err(CreateError::Denied(why)) => return Err(Denied(why)),
+            Err(CreateError::Denied(why)) => return Err(why),
             Err(CreateError::Taken | CreateError::Unclear(_)) => {}
         }
         match look(bucket, object.key).await? {

@@ -23,7 +23,7 @@ pub async fn probe(bucket: &impl Bucket, key: &str) -> Result<(), Lost> {
             // Of an attempt before this one it may be, whose answer was lost: either way one was refused.
             Err(CreateError::Taken) => break,
             Err(CreateError::Unclear(_)) => bucket.back_off(attempt).await,
-            Err(CreateError::Denied(why)) => return Err(Denied(why).into()),
+            Err(CreateError::Denied(why)) => return Err(why.into()),
         }
     }
     Ok(bucket.delete(key).await?)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,12 +13,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::directory::bucket::{Bucket, CreateError, Denied};
+use crate::directory::trouble::{Condition, Trouble};
 
 /// A request.
 #[derive(Clone, Debug)]
 enum Request {
     Create { key: String, body: Bytes },
-    Read { key: String, most: usize },
+    Read { key: String, range: Range<u64> },
     List { prefix: String },
     Delete { key: String },
     BackOff,
@@ -77,9 +79,10 @@ impl World {
                 self.objects.insert(key.clone(), body.clone());
                 Ok(())
             }),
-            Request::Read { key, most } => {
-                Reply::Object(self.objects.get(key).map(|body| body.slice(..body.len().min(*most))))
-            }
+            Request::Read { key, range } => Reply::Object(self.objects.get(key).map(|body| {
+                let within = |at: u64| body.len().min(usize::try_from(at).unwrap_or(usize::MAX));
+                body.slice(within(range.start)..within(range.end))
+            })),
             Request::List { prefix } => {
                 Reply::Keys(self.objects.keys().filter(|key| key.starts_with(prefix)).cloned().collect())
             }
@@ -94,7 +97,7 @@ impl World {
     /// Something happens to a request: it is answered in the end, truly or not.
     pub(super) fn serve(&mut self, id: u64) {
         let Some((_, request)) = self.waiting.remove(&id) else { return };
-        let unclear = || Reply::Created(Err(CreateError::Unclear("no answer".into())));
+        let unclear = || Reply::Created(Err(CreateError::Unclear(Trouble::new(Condition::NoAnswer, "no answer"))));
         let reply = match (&request, self.rng.random_range(0..20)) {
             (Request::Create { .. }, 0..3) => {
                 self.apply(&request);
@@ -178,8 +181,8 @@ impl Bucket for Store {
         }
     }
 
-    async fn read(&self, key: &str, most: usize) -> Result<Option<Bytes>, Denied> {
-        match self.call(Request::Read { key: key.into(), most }).await {
+    async fn read(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, Denied> {
+        match self.call(Request::Read { key: key.into(), range }).await {
             Reply::Object(found) => Ok(found),
             _ => unreachable!("a read is answered as one"),
         }

@@ -119,7 +119,7 @@ impl Writer {
         for stream in fenced.iter().rev() {
             for number in stream.floor + 1..stream.fence {
                 let key = ObjectKey { stream: stream.key, number };
-                let Some(bytes) = self.store.read(&key.to_string(), usize::MAX).await? else {
+                let Some(bytes) = self.store.read(&key.to_string(), 0..u64::MAX).await? else {
                     start::missing(&self.store, mine, key).await?;
                     continue;
                 };
