@@ -128,7 +128,7 @@ impl Log {
     /// Whatever refuses it for good; nothing was assigned then.
     pub(crate) fn append(&mut self, request: &Append, caller: &Caller<'_>) -> Result<Admission, ApiError> {
         self.check_open()?;
-        let known = self.by_name.get(&request.collection).copied();
+        let known = self.by_name.get(&request.collection);
         if let (Some(ix), Some(stamp)) = (known, &request.producer) {
             let judged = self.get(ix).producers.judge(&stamp.id, stamp.seq);
             match judged {

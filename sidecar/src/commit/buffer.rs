@@ -191,7 +191,12 @@ impl EntryBuffer {
 
     /// The chunks that hold records at or above `first`.
     fn from(&self, first: Lsn) -> impl Iterator<Item = &Chunk> {
-        let start = self.chunks.partition_point(|chunk| chunk.last() < first);
+        // Most ask for what was appended last.
+        let newest = self.chunks.back().filter(|chunk| chunk.first <= first);
+        let start = match newest {
+            Some(chunk) => self.chunks.len() - usize::from(chunk.last() >= first),
+            None => self.chunks.partition_point(|chunk| chunk.last() < first),
+        };
         self.chunks.range(start..)
     }
 

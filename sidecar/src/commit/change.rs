@@ -50,7 +50,7 @@ impl Log {
         }
         let home = self.commit_journal(collection.home);
         self.healthy_for_facts(home).ok_or_else(no_directory_for_facts)?;
-        let Some(&ix) = self.by_name.get(name) else { return Ok(()) };
+        let Some(ix) = self.by_name.get(name) else { return Ok(()) };
         if let Some(collection) = self.collections[ix].as_mut() {
             collection.truncates.push(TruncateWish { up_to, waiter });
         }

@@ -361,7 +361,7 @@ impl Log {
         }
         let Some(dir) = self.flush_dir(collection, now) else { return Err(self.no_directory_to_flush_to(now)) };
         let (incarnation, busy) = (collection.incarnation, collection.flush.busy);
-        let Some(&ix) = self.by_name.get(name) else { return Ok(()) };
+        let Some(ix) = self.by_name.get(name) else { return Ok(()) };
         self.get_mut(ix).flush.wishes.push(FlushWish { until, waiter });
         if !busy {
             self.plan(dir, ix, incarnation, Why::Asked);

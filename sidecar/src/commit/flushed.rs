@@ -433,7 +433,7 @@ impl Log {
     fn is_stated(&self, doomed: &Doomed) -> bool {
         let Some((name, incarnation, _)) = &doomed.of else { return false };
         let deleted = self.tombstones.get(name).is_some_and(|tombstone| tombstone.incarnation >= *incarnation);
-        let lives = self.by_name.get(name).and_then(|&ix| self.collections[ix].as_ref());
+        let lives = self.by_name.get(name).and_then(|ix| self.collections[ix].as_ref());
         deleted || lives.is_some_and(|collection| collection.announced && collection.incarnation >= *incarnation)
     }
 

@@ -11,7 +11,6 @@
 //! 6. After a failed write nothing more goes to that stream, and nothing that was assigned is skipped.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -25,6 +24,7 @@ use super::collection::{ColIx, Collection, DirIx};
 use super::flush::STOP_FLUSH;
 use super::flush_jobs::Flushing;
 use super::journal::{Fact, Journal};
+use super::names::Names;
 use super::revival::REST;
 use super::segments::{Segment, SharedFile};
 use crate::error::{ApiError, Reason};
@@ -127,7 +127,7 @@ pub(crate) struct Log {
 
     pub(super) collections: Vec<Option<Collection>>,
     pub(super) free: Vec<ColIx>,
-    pub(super) by_name: BTreeMap<CollectionName, ColIx>,
+    pub(super) by_name: Names,
     pub(super) by_incarnation: HashMap<Incarnation, ColIx>,
     pub(super) tombstones: BTreeMap<CollectionName, Tombstone>,
 
@@ -190,7 +190,7 @@ impl Log {
             opening_record_count: start.opening_record_count,
             collections: Vec::new(),
             free: Vec::new(),
-            by_name: BTreeMap::new(),
+            by_name: Names::default(),
             by_incarnation: HashMap::new(),
             tombstones: start
                 .tombstones
@@ -277,7 +277,7 @@ impl Log {
     /// # Errors
     /// COLLECTION_NOT_FOUND.
     pub(crate) fn find(&self, name: &CollectionName) -> Result<&Collection, ApiError> {
-        self.by_name.get(name).and_then(|&ix| self.collections[ix].as_ref()).ok_or_else(|| {
+        self.by_name.get(name).and_then(|ix| self.collections[ix].as_ref()).ok_or_else(|| {
             ApiError::new(
                 Reason::CollectionNotFound,
                 format!("there is no collection {:?}; an append creates it", name.as_str()),
@@ -287,14 +287,12 @@ impl Log {
 
     /// All collections in the index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Collection> {
-        self.by_name.values().filter_map(|&ix| self.collections[ix].as_ref())
+        self.by_name.iter().filter_map(|ix| self.collections[ix].as_ref())
     }
 
     /// Collections after `name`, by name.
     pub(super) fn after(&self, name: Option<&str>) -> impl Iterator<Item = &Collection> {
-        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.by_name.range::<str, _>((from, Bound::Unbounded));
-        range.filter_map(|(_, &ix)| self.collections[ix].as_ref())
+        self.by_name.after(name).filter_map(|ix| self.collections[ix].as_ref())
     }
 
     /// Refuses calls that change something while the log cannot take them.

@@ -15,6 +15,7 @@ pub(crate) mod flushed;
 pub(crate) mod frames;
 pub(crate) mod journal;
 pub(crate) mod log;
+mod names;
 pub(crate) mod outcome;
 pub mod producers;
 pub(crate) mod read;

@@ -214,7 +214,6 @@ impl Log {
         let epoch = self.identity.epoch;
         let Some(collection) = self.collections[ix].as_mut() else { return 0 };
         let before = collection.durable_head;
-        let mut acks = Vec::new();
         for batch in batches {
             let PendingBatch { first, last, bytes: _, due: _, stamp, waiter } = batch;
             collection.durable_head = last;
@@ -222,7 +221,9 @@ impl Log {
                 collection.producers.durable(&id, request);
             }
             if let Some(waiter) = waiter {
-                acks.push((waiter, first, last));
+                let (ack, directory) = (Ack::Durable, directory.clone());
+                let answer = Appended { first_lsn: first, last_lsn: last, ack, epoch, duplicate: false, directory };
+                self.outbox.append(waiter, Ok(answer));
             }
         }
         let head = collection.durable_head;
@@ -240,11 +241,6 @@ impl Log {
         collection.duplicates = later;
         let truncates = !collection.truncate_queued && collection.truncates.iter().any(|wish| wish.up_to <= head);
         let pending = !collection.pending.is_empty();
-        for (waiter, first_lsn, last_lsn) in acks {
-            let directory = directory.clone();
-            let answer = Appended { first_lsn, last_lsn, ack: Ack::Durable, epoch, duplicate: false, directory };
-            self.outbox.append(waiter, Ok(answer));
-        }
         for duplicate in answered {
             self.answer_one_duplicate(ix, duplicate);
         }

@@ -48,7 +48,7 @@ impl Log {
         let jobs = self.journals[dir].flusher.sweeping.iter().map(|(name, incarnation)| SweepJob {
             name: name.clone(),
             incarnation: *incarnation,
-            lives: self.by_name.contains_key(name),
+            lives: self.by_name.get(name).is_some(),
         });
         Some(FlushWork::Sweep(jobs.collect()))
     }
