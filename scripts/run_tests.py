@@ -223,6 +223,8 @@ def main() -> None:
         atexit.register(end, tools)
     python = prepare("setup: python packages", ["scripts/setup-python.sh"], environment)
     environment["WALSTORAGE_PYTHON"] = python
+    modules = prepare("setup: node packages", ["scripts/setup-node.sh"], environment)
+    environment["WALSTORAGE_NODE_MODULES"] = modules
     build = ["cargo", "build", "--locked", "--profile", "ci", "--workspace", "--all-targets"]
     prepare("build", build, environment)
 

@@ -2,6 +2,7 @@
 //! drivers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this whole crate is tests")]
 
+pub mod emulators;
 pub mod harness;
 pub mod load;
 pub mod oracle;

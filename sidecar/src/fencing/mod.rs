@@ -31,6 +31,7 @@ mod put;
 pub mod start;
 
 use crate::directory::bucket::Denied;
+use crate::directory::trouble::Condition;
 use crate::format::StreamKey;
 use crate::format::frame::FrameTooLong;
 
@@ -62,6 +63,16 @@ pub enum Lost {
 }
 
 impl Lost {
+    /// What is wrong with the store, by name, where it is the store.
+    #[must_use]
+    pub const fn condition(&self) -> Option<Condition> {
+        match self {
+            Self::Denied(Denied(trouble)) => Some(trouble.condition),
+            Self::Unconditional => Some(Condition::NotCreateOnly),
+            Self::Fenced { .. } | Self::Damage { .. } => None,
+        }
+    }
+
     /// An object that cannot be made.
     fn too_long(key: object::ObjectKey, error: FrameTooLong) -> Self {
         Self::Damage { key: key.to_string(), why: error.to_string() }

@@ -51,7 +51,7 @@ const SLOWEST: u64 = 1 << 20;
 pub(super) enum Failure {
     /// The server says no.
     #[error("{0}")]
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// No connection.
     #[error("no connection to {host}: {why}")]
     Unreachable { host: String, why: String },
@@ -226,7 +226,8 @@ impl Transport {
                 break;
             }
         }
-        Err(Failure::Answered(Answer::new(body.host, parts.status, &parts.headers, &read)))
+        let answer = Answer::new(body.host, parts.status, &parts.headers, &read);
+        Err(Failure::Answered(Box::new(answer)))
     }
 }
 

@@ -208,6 +208,10 @@ impl BucketStore {
         match &verdict {
             Verdict::Trouble(trouble) => {
                 self.note(trouble.clone());
+                if matches!(trouble.condition, Condition::WrongCredentials | Condition::ExpiredCredentials) {
+                    // It may hold a token that was good once. Another one is asked for the next time.
+                    *self.opened.lock() = None;
+                }
             }
             Verdict::Taken | Verdict::Absent | Verdict::Beyond => self.fine(),
         }

@@ -129,16 +129,10 @@ impl Asker<'_> {
             (301 | 307, _) | (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException") => {
                 self.wrong_region(answer)
             }
-            // Azure has one code for all that is wrong with a signature, and tells more in its text.
-            (401 | 403, "AuthenticationFailed" | "InvalidAuthenticationInfo") => {
-                let says = |text: &str| answer.body.contains(text);
-                if says("Request date header too old") || says("Request date header is too far") {
-                    self.skewed(answer)
-                } else if says("not valid in the specified time frame") || says("token is expired") || says("Lifetime validation failed") {
-                    self.or_skewed(answer, self.expired(answer))
-                } else {
-                    self.or_skewed(answer, self.wrong_credentials(answer))
-                }
+            // Azure has few codes for all that is wrong with a signature, and tells more in its text.
+            (401 | 403, "AuthenticationFailed" | "InvalidAuthenticationInfo") => self.azures_signature(answer),
+            (403, "AuthorizationFailure") if answer.message.contains("failed to authenticate") => {
+                self.azures_signature(answer)
             }
             (401, _) | (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity" | "NotSignedUp") => {
                 self.or_skewed(answer, self.wrong_credentials(answer))
@@ -164,6 +158,20 @@ impl Asker<'_> {
                 self.say(Condition::Failing, format!("{answer}; it is tried again"))
             }
             _ => self.say(Condition::Refused, format!("{answer}: {remedy}")),
+        }
+    }
+
+    fn azures_signature(&self, answer: &Answer) -> Trouble {
+        let says = |text: &str| answer.body.contains(text);
+        if says("Request date header too old") || says("Request date header is too far") {
+            self.skewed(answer)
+        } else if ["not valid in the specified time frame", "token is expired", "Lifetime validation failed"]
+            .into_iter()
+            .any(says)
+        {
+            self.or_skewed(answer, self.expired(answer))
+        } else {
+            self.or_skewed(answer, self.wrong_credentials(answer))
         }
     }
 

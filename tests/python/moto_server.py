@@ -1,0 +1,39 @@
+"""moto's S3 on a free port until standard input ends. The first line of standard output is its address.
+
+Requests are served one at a time: moto looks whether a key is there and then creates it, which in two threads at once
+would create it twice.
+"""
+
+import sys
+import threading
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+
+class Quiet(WSGIRequestHandler):
+    """Keeps connections, and says nothing of requests."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
+def main() -> None:
+    inner = DomainDispatcherApplication(create_backend_app)
+    one_at_a_time = threading.Lock()
+
+    def application(environ, start_response):
+        with one_at_a_time:
+            return [b"".join(inner(environ, start_response))]
+
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    server.daemon_threads = True
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
