@@ -145,7 +145,7 @@ fn as_aws(builder: AmazonS3Builder, identity: &Identity, region: &str, environme
                 None => builder,
             }
         }
-        Identity::WebIdentity { token_file, role_arn, session } => {
+        Identity::Role { token_file, role_arn, session } => {
             let cloud = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
             let sts =
                 environment.get("AWS_ENDPOINT_URL_STS").unwrap_or_else(|| format!("https://sts.{region}.{cloud}"));

@@ -24,7 +24,7 @@ pub(super) enum Identity {
     /// Keys of AWS.
     Keys { id: String, secret: String, token: Option<String> },
     /// A token that AWS exchanges for keys of a role.
-    WebIdentity { token_file: PathBuf, role_arn: String, session: String },
+    Role { token_file: PathBuf, role_arn: String, session: String },
     /// The role of an ECS task.
     Task { path: String },
     /// The identity of an EKS pod.
@@ -124,7 +124,7 @@ impl Sources<'_> {
         let exchanged = |token_file: PathBuf, role_arn: String| {
             let source = format!("the token in {} for the role {role_arn}", token_file.display());
             let remedy = format!("let the role {role_arn} trust the token's issuer, subject and audience");
-            Found { identity: Identity::WebIdentity { token_file, role_arn, session: session.clone() }, source, remedy }
+            Found { identity: Identity::Role { token_file, role_arn, session: session.clone() }, source, remedy }
         };
         if let Some(token_file) = self.token_file()? {
             let role_arn = role.ok_or_else(|| {
