@@ -10,9 +10,12 @@ use super::fate::{Fate, fate};
 use super::ledger::{Ledger, StatusExt as _, may_hold, time};
 use super::message::TerminationMessage;
 use super::protocol::Wake;
-use super::run::NoteReason;
+use super::run::{NoteReason, Outcome};
 use crate::identity::PodFacts;
 use crate::planted::mutant;
+
+/// When to look again for an event that is on its way, in milliseconds: it starts a run itself, unless a watch begins anew.
+const ON_ITS_WAY: i64 = 1_000;
 
 /// Who holds the writer after this.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +32,13 @@ pub(super) async fn see_to(cx: &Cx, ledger: &mut Ledger, wake: &mut Wake) -> Flo
     let Some(holder) = ledger.holder().cloned() else { return Ok(Held::Free) };
     match fate(&holder.pod_uid, cx.get_pod(&holder.pod_name).await?) {
         Fate::Gone(pod) => {
-            let words = cx.view.last_words.clone().filter(|words| words.uid == holder.pod_uid);
-            release(cx, ledger, pod.or(words)).await?;
+            let last_words = pod.or_else(|| of_uid(&cx.view.last_words, &holder.pod_uid));
+            let shown = of_uid(&cx.view.pods, &holder.pod_uid).is_some();
+            if last_words.is_none() && shown && !mutant!(LastWordsNotWaitedFor) {
+                // The API server has deleted it, and the event of that, which says how it ended, is on its way.
+                return Err(Outcome::Settled(Some(ON_ITS_WAY)));
+            }
+            release(cx, ledger, last_words).await?;
             Ok(Held::Free)
         }
         Fate::Ending(pod) => ending(cx, ledger, &pod, wake).await,
@@ -41,6 +49,10 @@ pub(super) async fn see_to(cx: &Cx, ledger: &mut Ledger, wake: &mut Wake) -> Flo
             Ok(Held::By(Box::new(pod)))
         }
     }
+}
+
+fn of_uid(pods: &[PodFacts], uid: &str) -> Option<PodFacts> {
+    pods.iter().find(|pod| pod.uid == uid).cloned()
 }
 
 /// The holder is gone. `words` is the pod as it ended, where somebody saw that.

@@ -41,6 +41,8 @@ mutants! {
     MessageBeforeLastPhase,
     /// A cached copy of the holder counts as its last words.
     LastWordsFromCache,
+    /// A holder is released before the watch has said how it ended.
+    LastWordsNotWaitedFor,
 }
 
 thread_local! {

@@ -23,8 +23,9 @@ pub struct View {
     pub pods: Vec<PodFacts>,
     /// The writer's claims by name.
     pub claims: BTreeMap<String, ClaimFacts>,
-    /// The holder as a DELETED event had it: the last that was ever stored of it. Never one that a cache had.
-    pub last_words: Option<PodFacts>,
+    /// Pods of the writer as DELETED events had them: the last that was ever stored of each. Never one that a cache had.
+    /// Whoever has left `pods` is here, but for what an interrupted watch missed.
+    pub last_words: Vec<PodFacts>,
     /// So old a loser of this workload must be before it is deleted, in milliseconds.
     pub loser_delay: i64,
     /// Other writers of the workload have entries and cannot be proposed.

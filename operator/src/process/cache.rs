@@ -4,11 +4,12 @@
 //! 2. Controllers start when every cache was filled once ([`Caches::start`] returns then).
 //! 3. A subscriber that falls behind is told so, and looks at everything ([`Change::Everything`]).
 //! 4. Of pods only what concerns a writer is kept: two thousand of them fit into a few megabytes.
+//! 5. A deleted pod is among the [`LastWords`] before it leaves the cache.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, pin_mut};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::PartialObjectMeta;
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use walstorage_crds::names::{CONTAINER, LABEL_MANAGED_BY, LABEL_STORAGE, LABEL_WRITER, MANAGED_BY};
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::WalWriter;
+
+use super::last_words::LastWords;
 
 /// Changes that a subscriber may be behind.
 const BEHIND: usize = 8192;
@@ -68,8 +71,6 @@ pub struct Changed {
     pub storage: Option<String>,
     /// The writer that it is of, without the storage, by its label or its spec.
     pub writer: Option<String>,
-    /// The last that was seen of a pod that is gone: what its containers said at the end stands in it.
-    pub last: Option<Arc<Pod>>,
 }
 
 /// All caches. Cloned freely.
@@ -81,6 +82,8 @@ pub struct Caches {
     pub writers: Store<WalWriter>,
     /// Pods with our label, cut down to what concerns a writer.
     pub pods: Store<Pod>,
+    /// The last of pods that are not among them any more.
+    pub last_words: LastWords,
     /// Claims of ours.
     pub claims: Store<PersistentVolumeClaim>,
     /// Every StorageClass.
@@ -112,7 +115,8 @@ impl Caches {
     /// end with the token.
     pub async fn start(client: &Client, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Option<Self> {
         let (changes, _) = broadcast::channel(BEHIND);
-        let feed = Feed { changes: changes.clone(), stop: stop.clone() };
+        let last_words = LastWords::default();
+        let feed = Feed { changes: changes.clone(), last_words: last_words.clone(), stop: stop.clone() };
         let plain = watcher::Config::default();
         let ours = plain.clone().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
         let labelled = plain.clone().labels(LABEL_STORAGE);
@@ -139,7 +143,7 @@ impl Caches {
             claims = claims.len(),
             "the caches are filled"
         );
-        Some(Self { storages, writers, pods, claims, classes, namespaces, changes })
+        Some(Self { storages, writers, pods, last_words, claims, classes, namespaces, changes })
     }
 
     /// Changes from now on. Subscribe first, then look at everything once.
@@ -214,6 +218,7 @@ fn by_label<K: Resource>(object: &K) -> (Option<String>, Option<String>) {
 #[derive(Clone)]
 struct Feed {
     changes: broadcast::Sender<Change>,
+    last_words: LastWords,
     stop: CancellationToken,
 }
 
@@ -236,13 +241,13 @@ impl Feed {
         let stream = watch(api, config.clone());
         let (store, writer) = reflector::store();
         let (filled, is_filled) = latest::channel(false);
-        let Self { changes, stop } = self.clone();
+        let Self { changes, last_words, stop } = self.clone();
         let cut_all = move |object: &mut K| {
             object.meta_mut().managed_fields = None;
             cut(object);
         };
         tasks.spawn(async move {
-            let stream = stream.default_backoff().modify(cut_all).reflect(writer);
+            let stream = kept(stream.default_backoff().modify(cut_all), &last_words, writer);
             pin_mut!(stream);
             loop {
                 let event = tokio::select! {
@@ -251,8 +256,7 @@ impl Feed {
                 };
                 let change = match event {
                     None => return,
-                    Some(Ok(Event::Apply(object))) => Change::One(changed(kind, &object, of, false)),
-                    Some(Ok(Event::Delete(object))) => Change::One(changed(kind, &object, of, true)),
+                    Some(Ok(Event::Apply(object) | Event::Delete(object))) => Change::One(changed(kind, &object, of)),
                     Some(Ok(Event::Init | Event::InitApply(_))) => continue,
                     Some(Ok(Event::InitDone)) => {
                         filled.send_replace(true);
@@ -271,16 +275,29 @@ impl Feed {
     }
 }
 
-fn changed<K: Resource + AsPod>(kind: Kind, object: &K, of: Of<K>, gone: bool) -> Changed {
+/// A watch whose objects are kept in a cache. A pod that leaves it is among the last words before.
+fn kept<K>(
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    last_words: &LastWords,
+    cache: reflector::store::Writer<K>,
+) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    K: Resource<DynamicType = ()> + AsPod + Clone,
+{
+    let last_words = last_words.clone();
+    let stream = stream.inspect_ok(move |event| {
+        if let Event::Delete(object) = event
+            && let Some(pod) = object.as_pod()
+        {
+            last_words.keep(pod);
+        }
+    });
+    stream.reflect(cache)
+}
+
+fn changed<K: Resource>(kind: Kind, object: &K, of: Of<K>) -> Changed {
     let (storage, writer) = of(object);
-    Changed {
-        kind,
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        storage,
-        writer,
-        last: if gone { object.as_pod() } else { None },
-    }
+    Changed { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any(), storage, writer }
 }
 
 /// The object as a pod, where it is one.
@@ -367,13 +384,25 @@ mod tests {
         assert_eq!(kept["spec"]["tolerations"], json!(null));
     }
 
-    #[test]
-    fn a_pod_that_is_gone_leaves_its_last_words() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n",
-            "labels": {"walstorage.dev/storage": "s", "walstorage.dev/writer": "w"}}}))
-        .unwrap();
-        let gone = changed(Kind::Pod, &pod, by_label, true);
-        assert_eq!((gone.storage.as_deref(), gone.writer.as_deref()), (Some("s"), Some("w")));
-        assert!(gone.last.is_some() && changed(Kind::Pod, &pod, by_label, false).last.is_none());
+    #[tokio::test]
+    async fn a_pod_that_leaves_the_cache_is_among_the_last_words() {
+        let pod = |message: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "n", "labels": {LABEL_STORAGE: "s", LABEL_WRITER: "w"}},
+                "status": {"message": message},
+            }))
+            .unwrap()
+        };
+        let (store, writer) = reflector::store();
+        let words = LastWords::default();
+        let events = [Event::Apply(pod("it runs")), Event::Delete(pod("it ended"))];
+        let events = futures_util::stream::iter(events.map(Ok::<_, watcher::Error>));
+        let events = kept(events, &words, writer);
+        pin_mut!(events);
+        events.next().await.unwrap().unwrap();
+        assert_eq!((store.len(), words.of("n", "s", "w").len()), (1, 0), "one that is there has no last words");
+        events.next().await.unwrap().unwrap();
+        let last = words.of("n", "s", "w").pop().unwrap();
+        assert_eq!((store.len(), last.status.as_ref().unwrap().message.as_deref()), (0, Some("it ended")));
     }
 }

@@ -20,14 +20,14 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
     let (namespace, storage) = (key.namespace.as_str(), key.storage.as_str());
     let name = key.name();
     let writers = caches.writers_of(namespace, storage);
-    let own = writers.iter().find(|writer| writer.metadata.name.as_deref() == Some(&name));
-    let holder = own.and_then(|writer| writer.status.as_ref()?.holder.as_ref());
     let pods: Vec<PodFacts> = caches
         .pods_of(namespace, storage)
         .iter()
         .map(|pod| facts(pod, namespace))
         .filter(|pod| pod.writer() == Some(&key.writer))
         .collect();
+    // After the pods: one that has left them meanwhile is here.
+    let last_words = caches.last_words.of(namespace, storage, &key.writer);
     let labelled = |claim: &PersistentVolumeClaim| {
         claim.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_WRITER)) == Some(&key.writer)
     };
@@ -44,7 +44,7 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         storage: caches.storage(namespace, storage).map(|storage| storage_view(&storage, &caches.classes.state())),
         namespace_ends: caches.is_terminating(namespace),
         claims: claims.map(|claim| (claim.name.clone(), claim)).collect(),
-        last_words: holder.and_then(|holder| memory.words(&holder.pod_uid)),
+        last_words: last_words.iter().map(|pod| facts(pod, namespace)).collect(),
         loser_delay: memory.delays.delay(&format!("{namespace}/{workload}")),
         others_hold_data: others(&writers, &name, workload),
         fresh_uid: uuid::Uuid::new_v4().to_string(),

@@ -4,14 +4,15 @@
 //! protocol itself), and its calls are carried out one by one (`apply`), the status among them. Nothing is decided here.
 //!
 //! 1. A key is worked on by one task at a time; that two processes may work on it is the protocol's business.
-//! 2. What a deleted pod said last comes from the event of its deletion, never from a cache.
+//! 2. What a deleted pod said last comes from the event of its deletion, never from a cache
+//!    ([`crate::process::last_words`]).
 //! 3. A run may be dropped at any point.
 
 mod apply;
 mod dereference;
 mod tell;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +22,11 @@ use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
 
 use crate::grant::{Key, LoserDelays, Run, Step, StorageView};
-use crate::identity::PodFacts;
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
 use crate::process::work::{self, Bounds, Outcome};
 
-/// Deleted pods whose last words are kept: more than can be deleted before their writers are looked at.
-const WORDS_MAX: usize = 4096;
 /// Keys that wait to be taken over by the queue.
 const HANDED_IN: usize = 1024;
 /// So long a changed key waits for further changes.
@@ -44,25 +42,12 @@ pub(crate) struct Shared {
 /// What is remembered between runs and lost with the process.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// Pods inside DELETED events, by uid.
-    words: HashMap<String, PodFacts>,
-    order: VecDeque<String>,
     pub(crate) delays: LoserDelays,
     /// Storages as the writers' runs saw them last.
     storages: HashMap<(String, String), StorageView>,
 }
 
 impl Memory {
-    fn keep(&mut self, pod: PodFacts) {
-        if self.words.len() >= WORDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.words.remove(&oldest);
-        }
-        self.order.push_back(pod.uid.clone());
-        self.words.insert(pod.uid.clone(), pod);
-    }
-
     /// Whether a run would see another storage than the last time. Most changes of one are its status, which tells of pods and
     /// writers: to run for those would be a run of every writer for each step of one.
     fn is_news(&mut self, key: (String, String), now: Option<StorageView>) -> bool {
@@ -77,10 +62,6 @@ impl Memory {
                 true
             }
         }
-    }
-
-    pub(crate) fn words(&self, uid: &str) -> Option<PodFacts> {
-        self.words.get(uid).cloned()
     }
 }
 
@@ -175,16 +156,13 @@ fn all(caches: &Caches) -> Vec<Key> {
     keys
 }
 
-/// The writers that a change concerns. Keeps what a deleted pod said.
+/// The writers that a change concerns.
 fn concerned(shared: &Shared, change: &Change) -> Vec<Key> {
     let changed = match change {
         Change::Everything => return all(&shared.caches),
         Change::One(changed) => changed,
     };
-    let Changed { kind, namespace, name, storage, writer, last } = changed;
-    if let Some(pod) = last {
-        shared.memory.lock().keep(dereference::facts(pod, namespace));
-    }
+    let Changed { kind, namespace, name, storage, writer } = changed;
     match kind {
         Kind::Writer => Key::of(namespace, name).into_iter().collect(),
         Kind::Pod | Kind::Claim => match (storage, writer) {

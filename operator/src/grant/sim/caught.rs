@@ -44,6 +44,9 @@ fn caught(mutant: Mutant) -> Option<String> {
                 scenarios::what_a_container_said_before_it_started_again_is_not_believed_after_a_force_deletion,
             );
         }
+        Mutant::LastWordsNotWaitedFor => {
+            return failure(scenarios::what_a_pod_said_last_is_waited_for_while_the_watch_is_behind);
+        }
         _ => {}
     }
     (1..=SEEDS).find_map(|seed| {

@@ -77,8 +77,6 @@ impl Controller {
     pub(super) fn view(&self, api: &mut Api, key: &Key) -> View {
         let name = key.name();
         let named = |pod: &&PodFacts| pod.annotation(names::ANNOTATION_WRITER) == Some(name.as_str());
-        let holder = self.cache.writers.get(&name).and_then(|writer| writer.status.as_ref()?.holder.clone());
-        let uid = holder.map(|holder| holder.pod_uid).unwrap_or_default();
         let words = if mutant!(LastWordsFromCache) { &self.cache.newest } else { &self.cache.last_words };
         let label = |labels: &BTreeMap<String, String>| labels.get(names::LABEL_WRITER) == Some(&key.writer);
         View {
@@ -94,7 +92,7 @@ impl Controller {
                 .filter(|claim| label(&claim.labels))
                 .map(|claim| (claim.name.clone(), claim.clone()))
                 .collect(),
-            last_words: words.get(&uid).cloned(),
+            last_words: words.values().filter(named).cloned().collect(),
             loser_delay: self.delays.delay("web"),
             others_hold_data: 0,
             fresh_uid: api.uid(),

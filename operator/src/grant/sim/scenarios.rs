@@ -10,19 +10,19 @@ use walstorage_crds::walwriter::{Phase, WalWriterStatus};
 use super::control::{Fault, template};
 use super::world::World;
 use crate::grant::run::{Key, NoteReason, Run, Step};
-use crate::identity::ContainerState;
+use crate::identity::{ContainerState, PodPhase};
 
 impl World {
-    fn status(&self, writer: &str) -> WalWriterStatus {
+    pub(super) fn status(&self, writer: &str) -> WalWriterStatus {
         self.api.writers[&format!("orders.{writer}")].status.clone().unwrap_or_default()
     }
 
-    fn phase(&self, writer: &str) -> Option<Phase> {
+    pub(super) fn phase(&self, writer: &str) -> Option<Phase> {
         self.api.writers.get(&format!("orders.{writer}"))?.status.as_ref()?.phase
     }
 
     /// Each serving process appends so many entries.
-    fn append(&mut self, entries: usize) {
+    pub(super) fn append(&mut self, entries: usize) {
         let uids: Vec<String> = self.nodes.processes.keys().cloned().collect();
         for uid in uids {
             for _ in 0..entries {
@@ -31,20 +31,26 @@ impl World {
         }
     }
 
-    fn unapplied(&self) -> usize {
+    pub(super) fn unapplied(&self) -> usize {
         self.api.truth.acknowledged.values().map(std::collections::BTreeMap::len).sum()
     }
 
-    fn notes(&self, reason: NoteReason) -> usize {
+    pub(super) fn notes(&self, reason: NoteReason) -> usize {
         self.controllers.iter().flat_map(|one| &one.notes).filter(|note| note.reason == reason).count()
     }
 }
 
 /// Runs a scenario as it is, and then with each of its calls failing in each way. It ends in a world at rest each time.
 fn whatever_fails(urls: &[&str], scenario: impl Fn(&mut World)) {
+    whatever_fails_and_then(urls, scenario, |_| {});
+}
+
+/// The same; in that world at rest something holds.
+pub(super) fn whatever_fails_and_then(urls: &[&str], scenario: impl Fn(&mut World), check: impl Fn(&World)) {
     let mut plain = World::new(1, urls);
     scenario(&mut plain);
     plain.settle();
+    check(&plain);
     let calls = plain.calls;
     let mut tried = 0;
     for at in 0..calls.min(120) {
@@ -53,6 +59,7 @@ fn whatever_fails(urls: &[&str], scenario: impl Fn(&mut World)) {
             world.planned = Some((at, fault));
             scenario(&mut world);
             world.settle();
+            check(&world);
             tried += 1;
         }
     }
@@ -473,5 +480,47 @@ pub(super) fn what_a_container_said_before_it_started_again_is_not_believed_afte
     world.stateful = 0;
     world.rounds(4);
     assert!(left >= 3);
+    assert_eq!(world.phase("db-0"), Some(Phase::Released));
+}
+
+#[test]
+pub(super) fn what_a_pod_said_last_is_waited_for_while_the_watch_is_behind() {
+    let mut world = World::new(21, &["a"]);
+    world.controllers.truncate(1);
+    world.stateful = 1;
+    world.rounds(8);
+    let (writer_uid, epoch) = (world.api.writers["orders.db-0"].spec.writer_uid.clone(), world.status("db-0").epoch);
+    world.api.truth.truncate(&writer_uid);
+    let uid = world.api.pods["db-0"].uid.clone();
+    let run = |world: &mut World| {
+        world.controllers[0].begin(&mut world.api, Key::of("shop", "orders.db-0").unwrap());
+        while !world.controllers[0].is_idle() {
+            world.controllers[0].step(&mut world.api, Fault::None);
+        }
+    };
+    // It ends, says that nothing is left, and goes, and its successor waits: all before the watch tells of any of it.
+    world.nodes.kill(&mut world.api, &uid);
+    world.api.edit_pod("db-0", |pod| {
+        let message = json!({
+            "v": 1, "writerUid": writer_uid, "granted": epoch, "exit": "clean", "unappliedEntries": 0, "unappliedBytes": 0,
+            "empty": ["a"],
+        });
+        pod.phase = PodPhase::Succeeded;
+        for container in &mut pod.containers {
+            let (reason, message) = ("Completed".to_owned(), message.to_string());
+            container.state = ContainerState::Terminated { reason, message };
+        }
+    });
+    world.api.remove_pod("db-0");
+    run(&mut world);
+    assert_eq!(world.status("db-0").holder.map(|holder| holder.pod_uid), Some(uid), "what it said is on its way");
+    world.controllers[0].cache.advance(&world.api, usize::MAX);
+    run(&mut world);
+    assert_eq!(world.phase("db-0"), Some(Phase::Drained));
+    // Where the watch was interrupted meanwhile nothing will come any more, and nobody waits for it.
+    world.rounds(8);
+    world.api.remove_pod("db-0");
+    world.controllers[0].cache.relist(&world.api);
+    run(&mut world);
     assert_eq!(world.phase("db-0"), Some(Phase::Released));
 }
