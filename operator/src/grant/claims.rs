@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use walstorage_crds::names;
 use walstorage_crds::quantity::ByteSize;
 use walstorage_crds::walstorage::{Place, Volume};
@@ -263,7 +264,7 @@ async fn lose(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
 /// what keeps a pod from becoming ready.
 pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
     let mut status = ledger.status.clone();
-    let mut refused = None;
+    let (mut refused, mut grown) = (None, false);
     for volume in status.volumes.iter_mut().flatten() {
         let (Some(disk), Some(name), Some(uid)) = (cx.disk(&volume.name), &volume.claim_name, &volume.claim_uid) else {
             continue;
@@ -277,12 +278,14 @@ pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
         };
         if ByteSize::parse(&claim.size).is_ok_and(|size| size >= disk.size_bytes) {
             volume.size = Some(disk.size.clone());
+            grown = true;
             continue;
         }
         let call = Call::GrowClaim { name: name.clone(), uid: uid.clone(), size: disk.size.clone() };
         match cx.attempt(call).await {
             Ok(_) => {
                 volume.size = Some(disk.size.clone());
+                grown = true;
                 cx.note(NoteReason::ClaimGrown, format!("claim {name} asks for {}", disk.size));
             }
             // It is asked for again with the next run; pods go on with what there is.
@@ -294,6 +297,13 @@ pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
     }
     if let Some((reason, message)) = refused {
         status.set(condition::CLAIMS_READY, false, reason, &message, cx.view.now);
+    } else if grown && status.condition(condition::CLAIMS_READY).is_some_and(refused_growth) {
+        // The class, or a quota, lets them now.
+        status.set(condition::CLAIMS_READY, true, "Ready", "", cx.view.now);
     }
     ledger.swap(cx, status).await
+}
+
+fn refused_growth(ready: &Condition) -> bool {
+    ready.status == "False" && ["ClassCannotExpand", "QuotaExceeded"].contains(&ready.reason.as_str())
 }

@@ -39,6 +39,8 @@ pub(super) struct Api {
     pub(super) namespace_ends: bool,
     /// No claim more than there are.
     pub(super) quota_is_full: bool,
+    /// The class of the claims does not let them grow.
+    pub(super) class_is_rigid: bool,
     pub(super) truth: Truth,
     /// Newest epoch of each writer uid, ever.
     epochs: BTreeMap<String, i64>,
@@ -210,6 +212,9 @@ impl Api {
                 };
                 if claim.uid != *uid {
                     return Answer::Failed(Failure::Conflict);
+                }
+                if self.class_is_rigid {
+                    return Answer::Failed(Failure::Refused("the class does not allow it".to_owned()));
                 }
                 claim.size.clone_from(size);
                 self.put_claim(claim);

@@ -34,18 +34,16 @@ pub(super) struct World {
 
 /// A storage with these disks.
 pub(super) fn storage(urls: &[&str]) -> StorageView {
-    let spec = WalStorageSpec {
-        wal_urls: Some(
-            urls.iter()
-                .map(|name| UrlSpec {
-                    name: (*name).to_owned(),
-                    url: format!("file:///wal/{name}"),
-                    ..UrlSpec::default()
-                })
-                .collect(),
-        ),
-        ..WalStorageSpec::default()
-    };
+    let urls = urls.iter().map(|name| UrlSpec {
+        name: (*name).to_owned(),
+        url: format!("file:///wal/{name}"),
+        ..UrlSpec::default()
+    });
+    storage_of(WalStorageSpec { wal_urls: Some(urls.collect()), ..WalStorageSpec::default() })
+}
+
+/// A storage as it is accepted.
+pub(super) fn storage_of(spec: WalStorageSpec) -> StorageView {
     StorageView {
         effective: Ok(validate("orders", &spec, &[]).unwrap()),
         config_rendered: true,
