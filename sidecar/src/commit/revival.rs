@@ -48,6 +48,9 @@ impl Log {
 
     /// The session's first frame is durable.
     pub(super) fn revived(&mut self, dir: DirIx, now: Instant) {
+        if mutant!(ReturnedUnannounced) {
+            self.journals[dir].in_use = true;
+        }
         // One that was emptied to go stays out: only it could say that it is back, and no configuration may name it.
         if !self.journals[dir].in_use && !self.journals[dir].draining {
             self.journals[dir].joins = Some(self.version + 1);

@@ -300,7 +300,7 @@ fn forget(
     let Some(epoch) = epoch else { return };
     let mut turn = merged.collections.iter().map(|collection| collection.placement).max().unwrap_or(0);
     for member in epoch.members.iter().filter(|member| forgotten_now.contains(&member.uuid)) {
-        for collection in &mut merged.collections {
+        for collection in merged.collections.iter_mut().filter(|_| !mutant!(ForgottenWithoutGaps)) {
             // Holes are what it took with it, whatever affinity was then.
             let concerned = collection.home == member.uuid || !collection.holes.is_empty();
             if !epoch.may_be_mixed(member.uuid) && !concerned {

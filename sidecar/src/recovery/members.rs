@@ -44,6 +44,9 @@ impl Attempt<'_> {
 
     /// Members that left the configuration but are still there are opened draining. They may know newer members.
     pub(super) fn open_removed_members(&mut self) -> Result<(), Stop> {
+        if mutant!(RemovedMemberNotOpened) {
+            return Ok(());
+        }
         let mut tried = BTreeSet::new();
         loop {
             let Some(epoch) = self.newest_epoch() else { return Ok(()) };
@@ -88,7 +91,7 @@ impl Attempt<'_> {
     pub(super) fn await_members(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
         let Some(epoch) = epoch else { return Ok(()) };
         let mut waiting = Waiting::default();
-        for member in epoch.members.iter().filter(|member| member.in_use) {
+        for member in epoch.members.iter().filter(|member| member.in_use && !mutant!(MembersNotAwaited)) {
             let here = self.find(member.uuid);
             if here.is_some_and(|index| self.has_streams(index)) || self.forget.contains(&member.uuid) {
                 continue;
@@ -162,8 +165,10 @@ impl Attempt<'_> {
         }
         self.refuse_locked()?;
         self.load()?;
-        let forgotten =
-            |uuid: Uuid| self.forget.contains(&uuid) || epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid));
+        let forgotten = |uuid: Uuid| {
+            let said = epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid)) && !mutant!(ForgottenIsRead);
+            self.forget.contains(&uuid) || said
+        };
         let (gone, here): (Vec<_>, Vec<_>) = std::mem::take(&mut self.opened)
             .into_iter()
             .partition(|dir| dir.opened.identity.as_ref().is_some_and(|id| forgotten(id.directory)));

@@ -467,7 +467,7 @@ fn is_stale(epoch: &EpochFact, journal: &LoadedJournal, directory: Uuid) -> bool
     let since = |stream: &load::LoadedStream| stream.key.epoch >= epoch.key.epoch && !stream.content.found.is_empty();
     let first = epoch.version < 2;
     let counts = epoch.members.iter().any(in_use) || (first && journal.streams.iter().any(since));
-    !counts
+    !counts && !mutant!(EmptiedIsRead)
 }
 
 impl Unusable {

@@ -160,7 +160,7 @@ impl Life<'_> {
     /// Reads everything and holds it to what was promised.
     pub(super) fn check(&mut self) {
         self.world.learn_of_lies();
-        let found = all_found(&self.log, &self.disks, self.world.oracle.may_be_unreadable);
+        let found = all_found(&self.log, &self.disks, &self.world.machine, &self.world.oracle);
         self.world.oracle.check(&found, false);
         let memory: usize = self.log.iter().map(|collection| collection.memory()).sum();
         // What is deleted may still be on its way out.
@@ -174,6 +174,22 @@ impl Life<'_> {
         settled.map(|collection| (collection.incarnation, self.log.journals[collection.home].url.clone()))
     }
 
+    fn note_where_collections_live(&mut self) {
+        for collection in self.log.iter() {
+            let home = &self.log.journals[collection.home];
+            let lives = self.world.lives_in.entry(collection.incarnation).or_default();
+            if lives.last.as_ref() != Some(&home.url) {
+                lives.last = Some(home.url.clone());
+                lives.told = false;
+                lives.ever.insert(home.url.clone());
+            }
+            // Others are told in their next frames.
+            let mut others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
+            let said = !collection.moved && home.in_flight.is_none();
+            lives.told |= said && others.any(|other| other.in_flight.is_none() && other.facts.is_empty());
+        }
+    }
+
     /// The process stops in order: what it knows now is what the next one finds.
     pub(super) fn note_homes(&mut self) {
         self.world.homes = self.homes().collect();
@@ -184,15 +200,22 @@ impl Life<'_> {
         !self.sent.is_empty() || !self.waiting.is_empty() || !self.asked.is_empty()
     }
 
+    /// Who waits, for messages.
+    pub(super) fn owed(&self) -> String {
+        let asked: Vec<String> = self.asked.iter().map(Asked::shown).collect();
+        format!("{} appends, {} that wait for room, {}", self.sent.len(), self.waiting.len(), asked.join(", "))
+    }
+
     /// Delivers answers, and lets those who wait for room try again.
     pub(super) fn hear(&mut self) {
         self.log.take_outbox().deliver();
         self.wake();
+        self.note_where_collections_live();
         if !self.checked && self.log.stage == Stage::Serving {
             self.checked = true;
             self.world.learn_of_lies();
-            let facts_are_lost = self.world.oracle.may_lose;
-            let found = all_found(&self.log, &self.disks, self.world.oracle.may_be_unreadable);
+            let facts_are_lost = self.world.oracle.may_lose();
+            let found = all_found(&self.log, &self.disks, &self.world.machine, &self.world.oracle);
             self.world.oracle.check(&found, true);
             let homes = std::mem::take(&mut self.world.homes);
             for (incarnation, home) in homes.into_iter().filter(|_| !facts_are_lost) {

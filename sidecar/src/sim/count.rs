@@ -28,6 +28,14 @@ pub(crate) enum Event {
     Repaired,
     /// A directory was emptied, and its disk taken away.
     Evacuated,
+    /// A disk came up empty.
+    Wiped,
+    /// A disk was not there when a process started.
+    Absent,
+    /// An administrator gave up a directory.
+    GivenUp,
+    /// The configuration was changed.
+    Edited,
 }
 
 impl Event {
@@ -38,7 +46,8 @@ impl Event {
 
     /// Whether something goes wrong with a disk or with time.
     const fn is_a_fault(self) -> bool {
-        !self.is_an_end() && !matches!(self, Self::Stop | Self::Evacuated | Self::Repaired)
+        !self.is_an_end()
+            && !matches!(self, Self::Stop | Self::Evacuated | Self::Repaired | Self::GivenUp | Self::Edited)
     }
 
     const fn name(self) -> &'static str {
@@ -61,6 +70,10 @@ impl Event {
             Self::CutInRecovery => "cuts during recovery",
             Self::Repaired => "disks that worked again",
             Self::Evacuated => "emptied disks taken away",
+            Self::Wiped => "disks that came up empty",
+            Self::Absent => "disks missing at a start",
+            Self::GivenUp => "directories given up",
+            Self::Edited => "edited configurations",
         }
     }
 }

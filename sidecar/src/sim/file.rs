@@ -24,6 +24,8 @@ pub(super) struct Content {
     pending: Vec<Change>,
     /// The cache shows what the device does not have and will not get.
     stale: bool,
+    /// It does not hold what was written to it: bits flipped, or writes went astray.
+    pub(super) harmed: bool,
 }
 
 /// How much of what was not synced a cut leaves.
@@ -159,6 +161,7 @@ impl Content {
 
     /// Rot: a bit flips where it is kept.
     pub(super) fn flip(&mut self, offset: usize, bit: u8) {
+        self.harmed = true;
         for bytes in [&mut self.device, &mut self.cache] {
             if let Some(byte) = bytes.get_mut(offset) {
                 *byte ^= 1 << bit;

@@ -152,6 +152,20 @@ mutants! {
     OwnCloseNotLookedAt,
     /// Older streams are deleted before a frame says that they may be gone.
     OldestNotSaid,
+    /// What a segment gives is not held to its checksums.
+    SegmentReadUnchecked,
+    /// A member that left the configuration is not looked for.
+    RemovedMemberNotOpened,
+    /// A start does not wait for members that are missing or came up empty.
+    MembersNotAwaited,
+    /// What a directory held that is given up does not become gaps.
+    ForgottenWithoutGaps,
+    /// A directory that was given up is read when it returns.
+    ForgottenIsRead,
+    /// What lies in a directory that was emptied is read when it is used again.
+    EmptiedIsRead,
+    /// A directory that returns takes entries before the others say that it is in use.
+    ReturnedUnannounced,
 }
 
 thread_local! {

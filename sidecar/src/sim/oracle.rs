@@ -4,9 +4,12 @@
 //! 2. One payload per (collection, incarnation, LSN); every payload is there once; batches are whole.
 //! 3. LSNs are dense from the first readable one to the head. Truncations and deletions are never taken back, and nothing
 //!    goes that nobody asked to go.
-//! 4. Gaps come only where something was lost to what a log cannot survive.
+//! 4. Gaps come only where something was lost to what a log cannot survive: of a directory that is given up, only in
+//!    collections that lived there.
+//! 5. What a damaged segment holds is reported by whoever reads it, and stays promised.
+//! 6. Where the fact is lost that something was deleted or truncated, that may come back, in pieces: its files may be gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
@@ -65,9 +68,33 @@ struct Promise {
     delete_asked: bool,
     /// A start did not find it.
     gone: bool,
+    /// Up to here it may be in pieces: it was to go, and what said so is lost.
+    owed_above: u64,
 }
 
 impl Promise {
+    /// The last LSN that clients asked to go.
+    fn to_go(&self) -> u64 {
+        if self.delete_asked { u64::MAX } else { self.truncate_asked }
+    }
+
+    /// A start that may miss facts found it.
+    fn found_without_facts(&mut self) {
+        self.owed_above = self.owed_above.max(self.to_go());
+        if self.delete_asked || self.gone {
+            // Whatever there is of it begins anew.
+            (self.deleted, self.gone, self.truncated) = (false, false, 0);
+            self.known.clear();
+            self.gaps.clear();
+        }
+    }
+
+    /// A start that may miss facts did not find it.
+    fn lost_with_its_facts(&mut self) {
+        self.known.clear();
+        self.truncated = 0;
+    }
+
     fn all_in_gaps(&self, mut first: u64, last: u64) -> bool {
         while first <= last {
             match self.gaps.iter().find(|gap| (gap.0..=gap.1).contains(&first)) {
@@ -90,8 +117,14 @@ pub(super) struct Found {
     pub(super) truncated_to: Lsn,
     pub(super) durable_head: Lsn,
     pub(super) items: Vec<Item>,
-    /// Whether all of it could be read: segments may be on a disk that fails.
-    pub(super) whole: bool,
+    /// First and last LSN of what readers were told cannot be read: segments may be on a disk that fails, or damaged.
+    pub(super) unreadable: Vec<(u64, u64)>,
+}
+
+impl Found {
+    fn is_unreadable(&self, lsn: u64) -> bool {
+        self.unreadable.iter().any(|(first, last)| (*first..=*last).contains(&lsn))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -99,17 +132,47 @@ pub(super) struct Oracle {
     names: BTreeMap<CollectionName, BTreeMap<Incarnation, Promise>>,
     /// Something happened that may cost entries, if the next start reports it; and facts, which then have to be said
     /// again.
-    pub(super) may_lose: bool,
+    may_lose: bool,
+    /// Of these it costs no entries.
+    spared: BTreeSet<Incarnation>,
+    /// The last entries of these may be gone without a word.
+    unheard: BTreeSet<Incarnation>,
     /// The last frame was damaged before anything proved it: what it held may be gone without a word.
     pub(super) may_vanish: bool,
-    /// Segments may be damaged: that is found by whoever reads them, now or later.
-    pub(super) may_be_unreadable: bool,
     pub(super) acked: u64,
 }
 
 impl Oracle {
     fn of(&mut self, name: &CollectionName, incarnation: Incarnation) -> &mut Promise {
         self.names.entry(name.clone()).or_default().entry(incarnation).or_default()
+    }
+
+    /// A journal was damaged: any entry may be lost.
+    pub(super) fn damaged(&mut self) {
+        self.may_lose = true;
+        self.spared.clear();
+    }
+
+    /// A directory is given up in which none of the collections `spared` ever lived. Of those `unheard` no other directory
+    /// had been told that they live there: what it held of them goes without a word.
+    pub(super) fn gave_up(&mut self, spared: &BTreeSet<Incarnation>, unheard: BTreeSet<Incarnation>) {
+        if std::mem::replace(&mut self.may_lose, true) {
+            self.spared.retain(|incarnation| spared.contains(incarnation));
+        } else {
+            self.spared.clone_from(spared);
+        }
+        self.unheard.extend(unheard);
+    }
+
+    /// Whether entries may be lost, and the next start has not said yet which.
+    pub(super) fn may_lose(&self) -> bool {
+        self.may_lose
+    }
+
+    /// Up to which LSN a collection may be in pieces.
+    pub(super) fn owed_above(&self, name: &CollectionName, incarnation: Incarnation) -> u64 {
+        let promise = self.names.get(name).and_then(|lives| lives.get(&incarnation));
+        promise.map_or(0, |promise| promise.owed_above.max(if self.may_lose { promise.to_go() } else { 0 }))
     }
 
     pub(super) fn truncate_asked(&mut self, name: &CollectionName, incarnation: Incarnation, to: Lsn) {
@@ -160,15 +223,22 @@ impl Oracle {
         for (name, lives) in &mut self.names {
             let found = by_name.get(name).map(|found| found.incarnation);
             for (incarnation, promise) in lives {
+                if self.may_lose && at_start && found == Some(*incarnation) {
+                    promise.found_without_facts();
+                }
                 if found == Some(*incarnation) {
                     let back = !self.may_lose && (promise.deleted || promise.gone);
                     assert!(!back, "{name}: {incarnation:?} was deleted or lost, and is back");
                 } else if found.is_none_or(|found| found < *incarnation) {
                     let empty = promise.known.is_empty() && promise.truncated == 0;
-                    let kept = empty || promise.delete_asked || self.may_lose;
+                    let lost = self.may_lose && !self.spared.contains(incarnation);
+                    let kept = empty || promise.delete_asked || lost;
                     assert!(kept, "{name}: {incarnation:?} is gone, {found:?} is there");
                     let back = found.is_some() && !promise.known.is_empty() && !self.may_lose;
                     assert!(!back, "{name}: {found:?} is back, which came before {incarnation:?}");
+                    if self.may_lose && at_start {
+                        promise.lost_with_its_facts();
+                    }
                 }
                 promise.gone |= at_start && found != Some(*incarnation);
             }
@@ -176,15 +246,22 @@ impl Oracle {
         for found in found {
             self.check_one(found);
         }
-        if at_start && found.iter().all(|found| found.whole) {
+        if at_start {
             // It has reported all that it ever will.
             (self.may_lose, self.may_vanish) = (false, false);
+            self.spared.clear();
+            self.unheard.clear();
         }
     }
 
     fn check_one(&mut self, found: &Found) {
-        let (may_lose, may_vanish) = (self.may_lose, self.may_vanish);
-        let Found { name, incarnation, truncated_to, durable_head, items, whole } = found;
+        let may_lose = self.may_lose;
+        let may_vanish = self.may_vanish || self.unheard.contains(&found.incarnation);
+        let spared = self.spared.contains(&found.incarnation);
+        let Found { name, incarnation, truncated_to, durable_head, items, unreadable } = found;
+        // The first LSN from there on that can be read.
+        let readable =
+            |lsn: u64| unreadable.iter().fold(lsn, |lsn, range| if lsn == range.0 { range.1 + 1 } else { lsn });
         let promise = self.of(name, *incarnation);
         let truncated = truncated_to.0;
         let kept = truncated >= promise.truncated || may_lose;
@@ -197,6 +274,7 @@ impl Oracle {
         let mut there = BTreeMap::new();
         let mut next = truncated + 1;
         for item in items {
+            next = readable(next);
             match item {
                 Item::Entry(entry) => {
                     let lsn = entry.lsn.0;
@@ -215,6 +293,11 @@ impl Oracle {
                     assert!(known || may_lose, "{name}: LSNs {first} to {last} are reported lost for no reason");
                     assert_eq!(first.0, next, "{name}: a gap begins at {first} where {next} was expected");
                     if !known {
+                        let mut lost = promise.known.range(first.0..=last.0);
+                        assert!(
+                            !spared || lost.next().is_none(),
+                            "{name}: LSNs {first} to {last} never were in what is lost"
+                        );
                         promise.gaps.push((first.0, last.0));
                     }
                     next = last.0 + 1;
@@ -224,34 +307,38 @@ impl Oracle {
         if may_vanish {
             promise.known.retain(|lsn, _| *lsn <= durable_head.0);
         }
-        if !whole {
-            return;
-        }
+        next = readable(next);
         assert_eq!(next, durable_head.0 + 1, "{name}: the read ends before {next}, the head is {durable_head}");
         let gaps = std::mem::take(&mut promise.gaps);
         let lost = |lsn: &u64| gaps.iter().any(|(first, last)| (*first..=*last).contains(lsn));
         promise.known.retain(|lsn, _| !lost(lsn));
-        for (lsn, stored) in &promise.known {
+        let (unread, known) =
+            std::mem::take(&mut promise.known).into_iter().partition(|(lsn, _)| found.is_unreadable(*lsn));
+        promise.known = unread;
+        for (lsn, stored) in &known {
             assert_eq!(there.get(lsn), Some(stored), "{name}: LSN {lsn} is lost, the head is {durable_head}");
         }
         let mut tokens: HashMap<u64, Vec<(u64, Stored)>> = HashMap::new();
         for (lsn, stored) in &there {
             tokens.entry(stored.token).or_default().push((*lsn, *stored));
         }
-        for (token, found) in tokens {
-            let (first, start) = found[0];
-            for (n, (lsn, stored)) in found.iter().enumerate() {
-                let right = *lsn == first + n as u64 && stored.index == start.index + n as u64;
-                assert!(right, "{name}: the batch of token {token} is doubled, torn or out of order: {found:?}");
+        let missing = |lsn: u64| lost(&lsn) || found.is_unreadable(lsn);
+        for (token, stored) in tokens {
+            let (first, start) = stored[0];
+            for pair in stored.windows(2) {
+                let [(before, one), (lsn, other)] = [pair[0], pair[1]];
+                let between = (before + 1..lsn).all(|lsn| found.is_unreadable(lsn));
+                let right = other.index > one.index && lsn - before == other.index - one.index && between;
+                assert!(right, "{name}: the batch of token {token} is doubled, torn or out of order: {stored:?}");
             }
-            let cut = first == truncated + 1 || lost(&(first - 1));
-            assert!(start.index == 0 || cut, "{name}: the start of a batch is missing: {found:?}");
-            let last = first + found.len() as u64;
-            let whole = start.index + found.len() as u64 == start.of;
-            assert!(whole || lost(&last), "{name}: the end of a batch is missing: {found:?}");
+            let cut = first == truncated + 1 || missing(first - 1);
+            assert!(start.index == 0 || cut, "{name}: the start of a batch is missing: {stored:?}");
+            let (last, end) = stored[stored.len() - 1];
+            let whole = end.index + 1 == end.of;
+            assert!(whole || missing(last + 1), "{name}: the end of a batch is missing: {stored:?}");
         }
         promise.gaps = gaps;
         // What is there now must stay.
-        promise.known = there;
+        promise.known.extend(there);
     }
 }

@@ -1,5 +1,8 @@
 //! How a simulated writer is configured.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use walstorage_crds::config::Config;
@@ -8,8 +11,10 @@ use walstorage_crds::config::Config;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) directories: usize,
-    /// This one of them has left the configuration.
-    pub(super) without: Option<usize>,
+    /// These of them have left the configuration.
+    pub(super) without: BTreeSet<usize>,
+    /// These are to be emptied.
+    pub(super) draining: BTreeSet<usize>,
     /// Commits go to a directory of their own.
     pub(super) journal: bool,
     pub(super) affinity: bool,
@@ -31,7 +36,8 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             directories: 1,
-            without: None,
+            without: BTreeSet::new(),
+            draining: BTreeSet::new(),
             journal: false,
             affinity: true,
             strategy: "RoundRobin",
@@ -46,13 +52,25 @@ impl Default for Shape {
     }
 }
 
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Where the n-th directory lies.
+pub(super) fn root(n: usize) -> PathBuf {
+    Path::new("/m").join(NAMES[n])
+}
+
+/// Where the directory lies that takes all commits.
+pub(super) const JOURNAL_ROOT: &str = "/m/j";
 
 impl Shape {
+    /// So many directories there can be.
+    pub(super) const MOST: usize = NAMES.len();
+
     pub(super) fn draw(random: &mut SmallRng) -> Self {
         Self {
             directories: random.random_range(1..=3),
-            without: None,
+            without: BTreeSet::new(),
+            draining: BTreeSet::new(),
             journal: random.random_bool(0.3),
             affinity: random.random_bool(0.6),
             strategy: ["RoundRobin", "Hash", "LoadBalanced"][random.random_range(0..3)],
@@ -66,14 +84,29 @@ impl Shape {
         }
     }
 
+    /// Where its directories lie, those included that have left the configuration.
+    pub(super) fn roots(&self) -> Vec<PathBuf> {
+        (0..self.directories).map(root).chain([JOURNAL_ROOT.into()]).collect()
+    }
+
+    /// Where the directories lie that it names, and whether they are to be emptied.
+    pub(super) fn named(&self) -> Vec<(PathBuf, bool)> {
+        let own = (0..self.directories).filter(|n| !self.without.contains(n));
+        let own = own.map(|n| (root(n), self.draining.contains(&n)));
+        own.chain(self.journal.then(|| (JOURNAL_ROOT.into(), false))).collect()
+    }
+
     pub(super) fn to_config(&self) -> Config {
-        let named = NAMES[..self.directories].iter().enumerate().filter(|(n, _)| Some(*n) != self.without);
-        let urls: Vec<String> = named.map(|(_, name)| format!("\"file:///m/{name}\"")).collect();
+        let url = |n: usize| format!("\"file://{}\"", root(n).display());
+        let urls: Vec<String> = (0..self.directories).filter(|n| !self.without.contains(n)).map(url).collect();
+        let drained = self.draining.difference(&self.without);
+        let options: Vec<String> =
+            drained.map(|n| format!("[storage.wal_config.url_options.{}]\ndrain = true\n", url(*n))).collect();
         let journal = if self.journal { "journal_url = \"file:///m/j\"\n" } else { "" };
         let text = format!(
             "[storage.wal_config]\nallow_ephemeral = true\nwal_urls = [{}]\ncollection_affinity = {}\n\
              distribution_strategy = \"{}\"\njournal_max_bytes = \"{}Ki\"\non_damage = \"{}\"\n\
-             memory_flush_size_bytes = {}\nsegment_size_bytes = {}\ncompression = \"{}\"\n{journal}",
+             memory_flush_size_bytes = {}\nsegment_size_bytes = {}\ncompression = \"{}\"\n{journal}{}",
             urls.join(", "),
             self.affinity,
             self.strategy,
@@ -82,6 +115,7 @@ impl Shape {
             self.flush_size,
             self.segment_size,
             self.codec,
+            options.concat(),
         );
         Config::parse(&text, true).unwrap_or_else(|error| panic!("{error}:\n{text}")).config
     }

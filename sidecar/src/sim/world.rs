@@ -1,12 +1,15 @@
 //! A machine, the clients of one writer on it, and starts of the writer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+use walstorage_crds::config::OnDamage;
 use walstorage_crds::url::WalUrl;
 
 use super::count::Event;
@@ -16,11 +19,12 @@ use super::oracle::{Found, Oracle, Sent};
 use super::shape::Shape;
 use crate::ambient::simulated::Simulated;
 use crate::api::CompletionQueue;
+use crate::commit::journal::Journal;
 use crate::commit::log::Log;
 use crate::commit::read::{Piece, decode};
 use crate::directory::disk::SharedDisk;
 use crate::engine::segment_read::{self, ReadError};
-use crate::recovery::{Context, Handle, Outcome, Progress, Ready, attempt};
+use crate::recovery::{Context, Handle, Outcome, Progress, Ready, Waiting, attempt};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
 /// A machine, the clients of one writer on it, and what they were promised.
@@ -33,8 +37,13 @@ pub(super) struct World {
     pub(super) steps: u64,
     pub(super) lives: u64,
     around: Simulated,
-    /// Writes that went elsewhere and are known to the oracle.
+    /// Writes that had gone astray when this process began.
     misdirected: u64,
+    /// Directories that an administrator gives up in this process.
+    pub(super) given_up: BTreeSet<Uuid>,
+    pub(super) lives_in: BTreeMap<Incarnation, LivesIn>,
+    /// Entries may have gone to directories in which their collections did not live.
+    pub(super) scattered: bool,
     tokens: u64,
     /// Where collections were when the last process stopped in order.
     pub(super) homes: BTreeMap<Incarnation, WalUrl>,
@@ -50,12 +59,21 @@ pub(super) struct Producer {
     pub(super) under_way: bool,
 }
 
+/// In which directories a collection has lived.
+#[derive(Debug, Default)]
+pub(super) struct LivesIn {
+    pub(super) ever: BTreeSet<WalUrl>,
+    pub(super) last: Option<WalUrl>,
+    /// Another directory knows the last one.
+    pub(super) told: bool,
+}
+
 /// Why a start did not end in a log.
 #[derive(Debug)]
 pub(super) enum Stopped {
     /// The power went.
     Off,
-    Waiting(Vec<String>),
+    Waiting(Box<Waiting>),
 }
 
 impl World {
@@ -82,6 +100,9 @@ impl World {
             lives: 0,
             around,
             misdirected: 0,
+            given_up: BTreeSet::new(),
+            lives_in: BTreeMap::new(),
+            scattered: false,
             tokens: 0,
             homes: BTreeMap::new(),
             producers,
@@ -101,7 +122,7 @@ impl World {
             require_mounts: false,
             grant: None,
             disks: Arc::new(move |root| machine.disk(root)),
-            forget: BTreeSet::new(),
+            forget: self.given_up.clone(),
             memory_limit: self.shape.memory_limit,
         }
     }
@@ -123,22 +144,45 @@ impl World {
         let ready = match outcome(attempt(&context, &Progress::default()), &aside) {
             Ok(ready) => ready,
             // Damage that waits for somebody to accept it.
-            Err(Stopped::Waiting(_)) if self.oracle.may_lose => return,
+            Err(Stopped::Waiting(_)) if self.oracle.may_lose() => return,
             Err(stopped) => panic!("a start after a cut: {stopped:?}"),
         };
         let disks = disks_of(&ready.handles);
         let log = Log::new(ready.start);
         let mut oracle = self.oracle.clone();
-        let found = all_found(&log, &disks, oracle.may_be_unreadable);
+        let found = all_found(&log, &disks, &aside, &oracle);
         oracle.check(&found, true);
+    }
+
+    /// The directories that a start would find now, whatever is broken: their roots, and whether they are in use. `None`
+    /// where it would wait for others.
+    pub(super) fn directories(&self) -> Option<Vec<(PathBuf, bool)>> {
+        let aside = self.machine.fork();
+        aside.heal();
+        let mut context = Context { memory_limit: u64::MAX, ..self.context(&aside) };
+        context.config.wal.on_damage = OnDamage::Gap;
+        let ready = outcome(attempt(&context, &Progress::default()), &aside).ok()?;
+        let of = |journal: &Journal| (journal.url.file_path().unwrap_or_default(), journal.in_use);
+        Some(ready.start.journals.iter().map(of).collect())
+    }
+
+    /// An administrator gives up what lay at a root.
+    pub(super) fn give_up(&mut self, uuid: Uuid, root: &Path) {
+        self.machine.note(Event::GivenUp);
+        self.given_up.insert(uuid);
+        let is_there = |url: &WalUrl| url.file_path().as_deref() == Some(root);
+        let spared = self.lives_in.iter().filter(|(_, lives)| !self.scattered && !lives.ever.iter().any(is_there));
+        let unheard =
+            self.lives_in.iter().filter(|(_, lives)| !lives.told && lives.last.as_ref().is_some_and(is_there));
+        let [spared, unheard] = [spared.map(|(of, _)| *of).collect(), unheard.map(|(of, _)| *of).collect()];
+        self.oracle.gave_up(&spared, unheard);
     }
 
     /// Disks that said that they wrote what they wrote elsewhere: damage, wherever it is found.
     pub(super) fn learn_of_lies(&mut self) {
-        let misdirected = self.machine.count(Event::Misdirected);
-        if std::mem::replace(&mut self.misdirected, misdirected) < misdirected {
-            let oracle = &mut self.oracle;
-            (oracle.may_lose, oracle.may_vanish, oracle.may_be_unreadable) = (true, true, true);
+        if self.misdirected < self.machine.count(Event::Misdirected) {
+            self.oracle.damaged();
+            self.oracle.may_vanish = self.machine.is_unproven();
         }
     }
 
@@ -150,6 +194,7 @@ impl World {
 
     /// Starts a process and hands it to `live`; what it leaves undone stays undone.
     pub(super) fn life<T>(&mut self, live: impl FnOnce(&mut Life<'_>) -> T) -> Result<T, Stopped> {
+        self.given_up.clear();
         let ready = self.recover(&self.machine)?;
         Ok(self.live(ready, live))
     }
@@ -167,6 +212,8 @@ impl World {
     pub(super) fn live<T>(&mut self, ready: Ready, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
         let Ready { start, handles, .. } = ready;
         self.lives += 1;
+        self.scattered |= self.shape.journal || !self.shape.affinity;
+        self.misdirected = self.machine.count(Event::Misdirected);
         for producer in &mut self.producers {
             producer.under_way = false;
         }
@@ -185,7 +232,10 @@ impl World {
             trace: None,
             disks,
         };
-        live(&mut life)
+        let lived = live(&mut life);
+        drop(life);
+        self.learn_of_lies();
+        lived
     }
 }
 
@@ -195,7 +245,7 @@ fn outcome(outcome: Outcome, machine: &Machine) -> Result<Ready, Stopped> {
     }
     match outcome {
         Outcome::Ready(ready) => Ok(*ready),
-        Outcome::Waiting(waiting) => Err(Stopped::Waiting(waiting.reasons)),
+        Outcome::Waiting(waiting) => Err(Stopped::Waiting(Box::new(waiting))),
         Outcome::Ended(ended) => panic!("the start was refused: {ended:?}"),
     }
 }
@@ -209,17 +259,23 @@ pub(super) fn collection(n: u64) -> CollectionName {
     CollectionName::new(&format!("c{n}")).unwrap()
 }
 
-/// Every collection of a log, read as a client reads it; segments `may_be_unreadable`.
-pub(super) fn all_found(log: &Log, disks: &[SharedDisk], may_be_unreadable: bool) -> Vec<Found> {
+/// Every collection of a log, read as a client reads it.
+pub(super) fn all_found(log: &Log, disks: &[SharedDisk], machine: &Machine, oracle: &Oracle) -> Vec<Found> {
     let names: Vec<CollectionName> = log.iter().map(|collection| collection.name.clone()).collect();
-    names.iter().map(|name| found(log, disks, name, may_be_unreadable)).collect()
+    names.iter().map(|name| found(log, disks, name, machine, oracle)).collect()
 }
 
-/// One collection of a log, read as a client reads it.
-pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName, may_be_unreadable: bool) -> Found {
+/// One collection of a log, read as a client reads it that goes on behind what cannot be read.
+pub(super) fn found(
+    log: &Log,
+    disks: &[SharedDisk],
+    name: &CollectionName,
+    machine: &Machine,
+    oracle: &Oracle,
+) -> Found {
     let cursor = log.read_from(name, Lsn::ZERO).unwrap();
     let info = log.describe(name).unwrap();
-    let (mut next, mut items, mut whole, mut index) = (cursor.next, Vec::new(), true, None);
+    let (mut next, mut items, mut unreadable, mut index) = (cursor.next, Vec::new(), Vec::new(), None);
     while next <= cursor.head {
         // As a follower reads: whatever is durable.
         let mut part = log.read_part(name, cursor.incarnation, next, None, u64::MAX).unwrap();
@@ -232,8 +288,13 @@ pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName, may_
                 }
                 Err(error) => {
                     let device = matches!(error, ReadError::Io(_)) || !disk.exists() || disk.space().is_err();
-                    assert!(device || may_be_unreadable, "{name}: LSN {next} cannot be read: {error}");
-                    whole = false;
+                    let root = disk.display(Path::new(""));
+                    let harmed = wanted.path.names().iter().any(|path| machine.is_harmed(&root, path));
+                    let removed = wanted.to.0 <= oracle.owed_above(name, cursor.incarnation);
+                    assert!(device || harmed || removed, "{name}: LSN {next} cannot be read: {error}");
+                    unreadable.push((next.0, wanted.to.0));
+                    next = wanted.to.next();
+                    continue;
                 }
             }
         }
@@ -245,5 +306,5 @@ pub(super) fn found(log: &Log, disks: &[SharedDisk], name: &CollectionName, may_
     }
     let incarnation = cursor.incarnation;
     let (truncated_to, durable_head) = (info.truncated_to, info.durable_head);
-    Found { name: name.clone(), incarnation, truncated_to, durable_head, items, whole }
+    Found { name: name.clone(), incarnation, truncated_to, durable_head, items, unreadable }
 }

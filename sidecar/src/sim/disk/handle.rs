@@ -3,11 +3,14 @@
 use std::io;
 
 use super::calls::{Power, SimDisk, outcome};
-use super::faults::Verdict;
+use super::faults::{Admitted, Verdict};
 use super::names::Node;
 use super::{State, eio};
 use crate::directory::disk::DiskFile;
 use crate::sim::file::{Content, Leaves};
+
+/// Within so many bytes a frame is told from zeros.
+const HEAD: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct SimFile {
@@ -21,8 +24,8 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.disk.enter()?;
         let power = self.disk.effect(&mut state)?;
-        let (at, fits) = state.admit(&self.disk.root, self.node, offset, bytes.len() as u64)?;
-        if let Some(file) = state.disk(&self.disk.root).files.get_mut(&self.node) {
+        let Admitted { node, at, fits } = state.admit(&self.disk.root, self.node, offset, bytes.len() as u64)?;
+        if let Some(file) = state.disk(&self.disk.root).files.get_mut(&node) {
             file.write(at as usize, &bytes[..fits as usize]);
         }
         outcome(power).map(|()| fits as usize)
@@ -61,18 +64,18 @@ impl DiskFile for SimFile {
     fn write_sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.disk.enter()?;
         let power = self.disk.effect(&mut state)?;
-        let (at, fits) = state.admit(&self.disk.root, self.node, offset, bytes.len() as u64)?;
+        let Admitted { node, at, fits } = state.admit(&self.disk.root, self.node, offset, bytes.len() as u64)?;
         let (at, part, whole) = (at as usize, &bytes[..fits as usize], fits as usize == bytes.len());
         let answer = if mutant!(ShortWriteTaken) { bytes.len() } else { part.len() };
         let bytes = part;
         let synced = if at == 0 { !mutant!(HeaderNotSynced) } else { !mutant!(NoSync) };
         if mutant!(AckBeforeSync)
-            && let Some(file) = state.disk(&self.disk.root).files.get_mut(&self.node)
+            && let Some(file) = state.disk(&self.disk.root).files.get_mut(&node)
         {
             file.sync();
         }
         if power == Power::Goes || !whole {
-            if let Some(file) = state.disk(&self.disk.root).files.get_mut(&self.node) {
+            if let Some(file) = state.disk(&self.disk.root).files.get_mut(&node) {
                 file.write(at, bytes);
             }
             return outcome(power).map(|()| answer);
@@ -80,7 +83,10 @@ impl DiskFile for SimFile {
         let verdict = state.verdict(&self.disk.root);
         let State { random, disks, .. } = &mut *state;
         let Some(disk) = disks.get_mut(&self.disk.root) else { return Err(eio()) };
-        let Some(file) = disk.files.get_mut(&self.node) else { return Err(eio()) };
+        let in_place = (node, at as u64) == (self.node, offset);
+        let is_a_frame = at > 0 && bytes.iter().take(HEAD).any(|byte| *byte != 0) && disk.is_of_a_journal(node);
+        disk.unproven &= !(in_place && is_a_frame && verdict == Verdict::Done);
+        let Some(file) = disk.files.get_mut(&node) else { return Err(eio()) };
         match verdict {
             Verdict::Done if synced && !mutant!(AckBeforeSync) => file.write_sync(at, bytes),
             Verdict::Done | Verdict::Lied => file.write(at, bytes),

@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use self::calls::SimDisk;
-pub(crate) use self::faults::Faults;
+pub(crate) use self::faults::{Astray, Faults};
 use self::names::DiskState;
 use super::count::{Counts, Event};
 use super::file::Content;
@@ -172,6 +172,22 @@ impl Machine {
         let mut state = self.0.lock();
         let disk = state.disk(root);
         disk.names.iter().map(|(name, node)| (name.clone(), disk.files.get(node).map_or(0, Content::len))).collect()
+    }
+
+    /// Whether a file that is there does not hold what was written to it. Of a name that is not there: one in its folder.
+    pub(crate) fn is_harmed(&self, root: &Path, name: &Path) -> bool {
+        let mut state = self.0.lock();
+        let disk = state.disk(root);
+        let harmed = |node| disk.files.get(node).is_some_and(|file: &Content| file.harmed);
+        match disk.names.get(name) {
+            Some(node) => harmed(node),
+            None => disk.names.iter().any(|(other, node)| other.parent() == name.parent() && harmed(node)),
+        }
+    }
+
+    /// Whether a write went astray, and nothing was written since that proves what was there.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.0.lock().disks.values().any(|disk| disk.unproven)
     }
 
     /// A bit of a file flips.

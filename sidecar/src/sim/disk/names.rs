@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::faults::Faults;
+use crate::directory::identity::JOURNAL;
 use crate::sim::file::{Content, Leaves};
 
 /// Identity of a file below its names.
@@ -55,6 +56,8 @@ pub(super) struct DiskState {
     pub(super) files: BTreeMap<Node, Content>,
     pub(super) next_node: Node,
     pub(super) locked_by: Option<u64>,
+    /// A write went astray, and no frame was written since that proves what was there.
+    pub(super) unproven: bool,
 }
 
 impl DiskState {
@@ -71,7 +74,22 @@ impl DiskState {
             files: BTreeMap::new(),
             next_node: 1,
             locked_by: None,
+            unproven: false,
         }
+    }
+
+    /// Files of journals and segments.
+    pub(super) fn files_of_the_log(&self) -> impl Iterator<Item = Node> {
+        self.names.iter().filter(|(name, _)| name.extension().is_some_and(|end| end == "avro")).map(|(_, node)| *node)
+    }
+
+    pub(super) fn is_of_the_log(&self, node: Node) -> bool {
+        self.files_of_the_log().any(|other| other == node)
+    }
+
+    /// Whether it is a file of a journal.
+    pub(super) fn is_of_a_journal(&self, node: Node) -> bool {
+        self.names.iter().any(|(name, other)| *other == node && name.starts_with(JOURNAL))
     }
 
     pub(super) fn used(&self) -> u64 {

@@ -70,7 +70,7 @@ fn fill_and_leave(life: &mut Life<'_>) {
         life.append(&collection(n), 2, 3_000, Ack::Durable);
     }
     life.settle();
-    life.world.shape.without = Some(0);
+    life.world.shape.without.insert(0);
 }
 
 fn drain(life: &mut Life<'_>) {

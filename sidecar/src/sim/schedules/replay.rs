@@ -156,9 +156,9 @@ fn schedule_23_damage_in_what_does_not_fit_becomes_exactly_a_gap() {
         world.machine.files(Path::new("/m/a")).into_iter().find(|(name, _)| name.starts_with(JOURNAL)).unwrap();
     // Inside the payload of an early frame: each holds one entry of 12,000 bytes.
     world.machine.flip(Path::new("/m/a"), &slot, 4096 * 20, 3);
-    world.oracle.may_lose = true;
+    world.oracle.damaged();
     match world.life(|_| ()) {
-        Err(Stopped::Waiting(reasons)) => assert!(reasons[0].contains("damage"), "{reasons:?}"),
+        Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("damage"), "{waiting:?}"),
         other => panic!("{other:?}"),
     }
     world.machine.kill();
@@ -167,7 +167,8 @@ fn schedule_23_damage_in_what_does_not_fit_becomes_exactly_a_gap() {
         world
             .life(|life| {
                 is_within(life);
-                let items = found(&life.log, &life.disks, &collection(0), false).items;
+                let items =
+                    found(&life.log, &life.disks, &collection(0), &life.world.machine, &life.world.oracle).items;
                 let lost: Vec<&Item> = items.iter().filter(|item| matches!(item, Item::Gap { .. })).collect();
                 assert!(matches!(lost[..], [Item::Gap { first, last, .. }] if first == last), "{lost:?}");
                 assert_eq!(items.len(), 34);

@@ -26,7 +26,7 @@ fn world(seed: u64) -> World {
 
 /// LSNs that readers are told are lost.
 fn lost(life: &Life<'_>) -> Vec<(u64, u64)> {
-    let items = found(&life.log, &life.disks, &collection(0), false).items;
+    let items = found(&life.log, &life.disks, &collection(0), &life.world.machine, &life.world.oracle).items;
     let gap = |item: &Item| match item {
         Item::Gap { first, last, .. } => Some((first.0, last.0)),
         Item::Entry(_) => None,
@@ -38,9 +38,9 @@ fn lost(life: &Life<'_>) -> Vec<(u64, u64)> {
 /// the LSN, and that stays, whatever is freed.
 fn is_damage(mut world: World, place: &(PathBuf, u64), lsn: u64) {
     world.machine.flip(Path::new(ROOT), &place.0, place.1 + 2000, 3);
-    world.oracle.may_lose = true;
+    world.oracle.damaged();
     match world.life(|_| ()) {
-        Err(Stopped::Waiting(reasons)) => assert!(reasons[0].contains("damage"), "{reasons:?}"),
+        Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("damage"), "{waiting:?}"),
         other => panic!("{other:?}"),
     }
     world.machine.kill();

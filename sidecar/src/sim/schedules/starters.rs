@@ -27,7 +27,7 @@ fn schedule_20_a_second_starter_waits_for_the_lock_and_touches_nothing() {
     world.serve(|life| {
         let effects = life.world.machine.effects();
         match life.world.recover(&life.world.machine) {
-            Err(Stopped::Waiting(reasons)) => assert!(reasons[0].contains("LOCKED"), "{reasons:?}"),
+            Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("LOCKED"), "{waiting:?}"),
             other => panic!("{:?}", other.map(|_| "ready")),
         }
         assert_eq!(life.world.machine.effects(), effects);

@@ -44,7 +44,7 @@ pub(super) fn cut_after(world: &mut World, effects: Option<u64>, live: impl FnOn
     let evacuated = match lived {
         Ok(evacuated) => evacuated,
         Err(Stopped::Off) => Vec::new(),
-        Err(Stopped::Waiting(reasons)) => panic!("{reasons:?}"),
+        Err(stopped) => panic!("{stopped:?}"),
     };
     let effects = world.machine.effects() - before;
     world.machine.cut();
