@@ -66,6 +66,7 @@ impl Attempt<'_> {
                 opens: false,
                 locked: false,
                 absent: false,
+                unseen: false,
             }
         });
         let missing: Vec<Unusable> = missing.collect();

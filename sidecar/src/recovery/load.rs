@@ -2,10 +2,12 @@
 //!
 //! Memory: what [`super::read`] takes, and the entries that count as far as there is room for them ([`super::budget`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::budget::Budget;
 use super::content::{ContentError, StreamContent};
@@ -16,7 +18,7 @@ use super::salvage::{Loss, Salvage, keep_whole_batches};
 use crate::commit::reserve::is_reserve;
 use crate::directory::disk::Disk;
 use crate::directory::identity::JOURNAL;
-use crate::format::facts::{AcceptedDamage, Close};
+use crate::format::facts::{AcceptedDamage, Close, EpochFact, Member};
 use crate::format::frame::FrameHeader;
 use crate::format::limits::{MAX_FRAME, PAGE};
 use crate::format::names::SlotName;
@@ -63,9 +65,9 @@ pub(crate) enum LoadError {
         /// The file.
         path: PathBuf,
         /// What its header says.
-        theirs: uuid::Uuid,
+        theirs: Uuid,
         /// Where it lies.
-        ours: uuid::Uuid,
+        ours: Uuid,
     },
 }
 
@@ -96,6 +98,24 @@ pub(crate) struct LoadedJournal {
     pub(crate) highest_epoch: u64,
 }
 
+impl LoadedJournal {
+    /// Whether nothing in it counts: the newest EPOCH says that its directory is not in use. At the start of an epoch that
+    /// is said before it is; what was written after that is not given away for a later EPOCH that cannot be read.
+    pub(crate) fn is_stale(&self, epoch: &EpochFact, directory: Uuid) -> bool {
+        let in_use = |member: &Member| member.uuid == directory && member.in_use;
+        let since = |stream: &LoadedStream| stream.key.epoch >= epoch.key.epoch && !stream.content.found.is_empty();
+        let first = epoch.version < 2;
+        let counts = epoch.members.iter().any(in_use) || (first && self.streams.iter().any(since));
+        !counts && !mutant!(EmptiedIsRead)
+    }
+
+    /// Whether it says that entries are in segments of one of these directories: then it was read without them.
+    pub(crate) fn speaks_of_segments_in(&self, directories: &BTreeSet<Uuid>) -> bool {
+        let mut found = self.streams.iter().flat_map(|stream| stream.content.found.values());
+        found.any(|found| found.segments.0.values().any(|(fact, _)| directories.contains(&fact.directory)))
+    }
+}
+
 /// Reads the journal of the directory `ours`. `progress` is told bytes as they are read. What is in segments of the
 /// directories `here` is left out; how the rest is kept says `budget`.
 ///
@@ -103,8 +123,8 @@ pub(crate) struct LoadedJournal {
 /// See [`LoadError`]. Ranges that cannot be read are damage, no error.
 pub(crate) fn load(
     disk: &dyn Disk,
-    ours: uuid::Uuid,
-    here: &Arc<HashSet<uuid::Uuid>>,
+    ours: Uuid,
+    here: &Arc<HashSet<Uuid>>,
     budget: &Arc<Budget>,
     total: &dyn Fn(u64),
     progress: &(dyn Fn(u64) + Sync),
@@ -215,7 +235,7 @@ fn missing_streams(
 
 struct Loader<'a> {
     disk: &'a dyn Disk,
-    ours: uuid::Uuid,
+    ours: Uuid,
     known: Known,
     budget: &'a Arc<Budget>,
     progress: &'a (dyn Fn(u64) + Sync),

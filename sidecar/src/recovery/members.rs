@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 use walstorage_crds::url::WalUrl;
 
+use super::budget::Budget;
 use super::open::{self, Unusable, Wanted};
 use super::{Attempt, Stop, Waiting};
 use crate::ambient;
@@ -147,24 +148,14 @@ impl Attempt<'_> {
             remedy: open::MISSING.to_owned(),
             locked: false,
             absent: false,
+            unseen: false,
             opens: false,
         }
     }
 
-    /// Makes what is configured and not there, and gives identities to what is empty.
-    pub(super) fn make_new_directories(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
-        let absent: Vec<WalUrl> = self
-            .unusable
-            .iter()
-            .filter(|unusable| unusable.absent)
-            .map(|unusable| unusable.wanted_url.clone())
-            .collect();
-        for wanted in self.wanted().into_iter().filter(|wanted| absent.contains(&wanted.url)) {
-            self.unusable.retain(|unusable| unusable.wanted_url != wanted.url);
-            self.open(Wanted { may_create: true, ..wanted });
-        }
-        self.refuse_locked()?;
-        self.load()?;
+    /// What was given up takes no part, though it is here. What the other journals left out because a segment in it, or in
+    /// one whose own journal could not be read, holds it is read after all: nobody may have it but they.
+    pub(super) fn set_aside_forgotten(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
         let forgotten = |uuid: Uuid| {
             let said = epoch.is_some_and(|epoch| epoch.forgotten.contains(&uuid)) && !mutant!(ForgottenIsRead);
             self.forget.contains(&uuid) || said
@@ -178,6 +169,53 @@ impl Attempt<'_> {
             let reason = "it was given up by an administrator".to_owned();
             self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Forgotten, reason, remedy));
         }
+        let here: BTreeSet<Uuid> = self.identities().collect();
+        let gone: BTreeSet<Uuid> = self.relied_on.difference(&here).copied().collect();
+        let mut journals = self.opened.iter().filter_map(|dir| dir.journal.as_ref());
+        let left_out = journals.any(|journal| journal.speaks_of_segments_in(&gone));
+        if left_out && !mutant!(ForgottenSegmentsCount) {
+            self.relied_on.clear();
+            self.read_anew(Budget::keeping(self.context.memory_limit));
+            self.load()?;
+        }
+        Ok(())
+    }
+
+    /// Where nothing readable says who the members are, the log begins anew: not while it may lie in a directory that could
+    /// not be looked at. Two logs with the same incarnations would be merged into one when that returns. A grant says itself
+    /// what may be begun.
+    pub(super) fn begin_only_what_was_seen(&self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
+        if epoch.is_some() || self.context.grant.is_some() || mutant!(BegunUnseen) {
+            return Ok(());
+        }
+        let unseen = self.unusable.iter().filter(|unusable| unusable.unseen);
+        let reason = |unusable: &Unusable| {
+            let sentence = unusable.sentence();
+            format!(
+                "{sentence}; until then, or until its URL is removed, no new log is begun: it may hold this writer's"
+            )
+        };
+        let reasons: Vec<String> = unseen.map(reason).collect();
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Waiting(Box::new(Waiting { reasons, ..Waiting::default() })))
+    }
+
+    /// Makes what is configured and not there, and gives identities to what is empty.
+    pub(super) fn make_new_directories(&mut self) -> Result<(), Stop> {
+        let absent: Vec<WalUrl> = self
+            .unusable
+            .iter()
+            .filter(|unusable| unusable.absent)
+            .map(|unusable| unusable.wanted_url.clone())
+            .collect();
+        for wanted in self.wanted().into_iter().filter(|wanted| absent.contains(&wanted.url)) {
+            self.unusable.retain(|unusable| unusable.wanted_url != wanted.url);
+            self.open(Wanted { may_create: true, ..wanted });
+        }
+        self.refuse_locked()?;
+        self.load()?;
         let known = self.opened.iter().find_map(|dir| dir.opened.identity.as_ref()).map(|identity| identity.writer);
         let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(ambient::uuid);
         let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();

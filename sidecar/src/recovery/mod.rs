@@ -22,7 +22,7 @@ pub(crate) mod salvage;
 mod shared;
 pub(crate) mod shelf;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +42,7 @@ use crate::directory::disk::LockGuard;
 use crate::directory::identity::{self, Identity};
 use crate::directory::mounts;
 use crate::engine::{Ended, Grant};
-use crate::format::facts::{EpochFact, Member};
+use crate::format::facts::EpochFact;
 use crate::format::limits::MAX_EPOCH;
 
 /// What an attempt works from.
@@ -121,6 +121,7 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
         unusable: Vec::new(),
         warnings: Vec::new(),
         forget: BTreeSet::new(),
+        relied_on: BTreeSet::new(),
         budget: Arc::new(Budget::keeping(context.memory_limit)),
     };
     match attempt.run() {
@@ -198,6 +199,8 @@ struct Attempt<'a> {
     warnings: Vec<String>,
     /// What is given up of what an administrator named: what came back is not.
     forget: BTreeSet<Uuid>,
+    /// Journals were read without what segments in these hold.
+    relied_on: BTreeSet<Uuid>,
     /// Memory for the entries of all journals.
     budget: Arc<Budget>,
 }
@@ -217,10 +220,12 @@ impl Attempt<'_> {
         let readable = |uuid: &Uuid| self.find(*uuid).is_some_and(|index| self.has_streams(index));
         let given_up = self.context.forget.iter().copied().chain(self.given_up(epoch.as_ref()));
         self.forget = given_up.filter(|uuid| !readable(uuid)).collect();
+        self.set_aside_forgotten(epoch.as_ref())?;
         self.check_grant(epoch.as_ref())?;
         self.await_members(epoch.as_ref())?;
         self.keep_to_the_grant(epoch.as_ref())?;
-        self.make_new_directories(epoch.as_ref())?;
+        self.begin_only_what_was_seen(epoch.as_ref())?;
+        self.make_new_directories()?;
         self.decide(epoch.as_ref())
     }
 
@@ -319,10 +324,7 @@ impl Attempt<'_> {
                 bound = self.context.memory_limit,
                 "the journals hold more than memory may hold: read again, to note where entries are"
             );
-            self.opened.iter_mut().for_each(|dir| dir.journal = None);
-            self.progress.total.store(0, Ordering::Relaxed);
-            self.progress.done.store(0, Ordering::Relaxed);
-            self.budget = Arc::new(Budget::noting());
+            self.read_anew(Budget::noting());
             self.load_within_budget()?;
         }
         // A thread that panicked left its directory unread.
@@ -332,11 +334,25 @@ impl Attempt<'_> {
         }
     }
 
+    /// The open directories that have an identity.
+    fn identities(&self) -> impl Iterator<Item = Uuid> {
+        self.opened.iter().filter_map(|dir| dir.opened.identity.as_ref()).map(|identity| identity.directory)
+    }
+
+    /// Every journal is to be read again, within `budget`.
+    fn read_anew(&mut self, budget: Budget) {
+        self.opened.iter_mut().for_each(|dir| dir.journal = None);
+        self.progress.total.store(0, Ordering::Relaxed);
+        self.progress.done.store(0, Ordering::Relaxed);
+        self.budget = Arc::new(budget);
+    }
+
     /// Reads the journals that are not read yet, until there is no memory for more.
     fn load_within_budget(&mut self) -> Result<(), Stop> {
         let progress = self.progress;
-        let identities = self.opened.iter().filter_map(|dir| dir.opened.identity.as_ref());
-        let here = Arc::new(identities.map(|identity| identity.directory).collect());
+        let here: HashSet<Uuid> = self.identities().collect();
+        self.relied_on.extend(&here);
+        let here = Arc::new(here);
         let jobs = self.opened.iter().enumerate().filter(|(_, dir)| dir.journal.is_none()).map(|(index, dir)| {
             let disk = dir.opened.disk.0.clone();
             let ours = dir.opened.identity.as_ref().map(|identity| identity.directory).unwrap_or_default();
@@ -379,7 +395,8 @@ impl Attempt<'_> {
         broken.sort_by_key(|(index, ..)| std::cmp::Reverse(*index));
         for (index, reason, remedy) in broken {
             let dir = self.opened.remove(index);
-            self.unusable.push(Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy));
+            let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy);
+            self.unusable.push(Unusable { unseen: true, ..unusable });
         }
         Ok(())
     }
@@ -433,7 +450,7 @@ impl Attempt<'_> {
         for dir in std::mem::take(&mut self.opened) {
             let Some(identity) = dir.opened.identity.clone() else { continue };
             let mut journal = dir.journal.unwrap_or_default();
-            let stale = epoch.is_some_and(|epoch| is_stale(epoch, &journal, identity.directory));
+            let stale = epoch.is_some_and(|epoch| journal.is_stale(epoch, identity.directory));
             places.push(decide::Place::new(dir.opened, identity.clone(), &mut journal, !stale));
             inputs.push(Input { directory: identity.directory, journal });
         }
@@ -457,40 +474,6 @@ impl Attempt<'_> {
             damage,
             warnings: std::mem::take(&mut self.warnings),
         })
-    }
-}
-
-/// Whether nothing in a directory counts: the newest EPOCH says that it is not in use. At the start of an epoch that is
-/// said before it is; what was written after that is not given away for a later EPOCH that cannot be read.
-fn is_stale(epoch: &EpochFact, journal: &LoadedJournal, directory: Uuid) -> bool {
-    let in_use = |member: &Member| member.uuid == directory && member.in_use;
-    let since = |stream: &load::LoadedStream| stream.key.epoch >= epoch.key.epoch && !stream.content.found.is_empty();
-    let first = epoch.version < 2;
-    let counts = epoch.members.iter().any(in_use) || (first && journal.streams.iter().any(since));
-    !counts && !mutant!(EmptiedIsRead)
-}
-
-impl Unusable {
-    /// A sentence for people: which, how, why, what to do.
-    pub(crate) fn sentence(&self) -> String {
-        let uuid = self.uuid.map(|uuid| format!(" ({uuid})")).unwrap_or_default();
-        format!("{}{uuid} is {}: {}; {}", self.wanted_url, self.state.as_str(), self.reason, self.remedy)
-    }
-
-    fn of(opened: &Opened, state: DirectoryState, reason: String, remedy: &str) -> Self {
-        Self {
-            wanted_url: opened.wanted.url.clone(),
-            root: opened.wanted.root.clone(),
-            position: opened.wanted.position,
-            uuid: opened.identity.as_ref().map(|identity| identity.directory),
-            state,
-            found: String::new(),
-            reason,
-            remedy: remedy.to_owned(),
-            locked: false,
-            absent: false,
-            opens: true,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening directories: mount, folder, lock, identity. What cannot be opened is a state with a reason and a remedy, never
 //! a reason to exit, except where going on could mix two writers or two names of one place.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +78,34 @@ pub(crate) struct Unusable {
     pub(crate) locked: bool,
     /// There is nothing there: it may be made, unless it was in use.
     pub(crate) absent: bool,
+    /// Nobody could look whether it holds a log.
+    pub(crate) unseen: bool,
+}
+
+impl Unusable {
+    /// A sentence for people: which, how, why, what to do.
+    pub(crate) fn sentence(&self) -> String {
+        let uuid = self.uuid.map(|uuid| format!(" ({uuid})")).unwrap_or_default();
+        format!("{}{uuid} is {}: {}; {}", self.wanted_url, self.state.as_str(), self.reason, self.remedy)
+    }
+
+    /// One that could be opened.
+    pub(super) fn of(opened: &Opened, state: DirectoryState, reason: String, remedy: &str) -> Self {
+        Self {
+            wanted_url: opened.wanted.url.clone(),
+            root: opened.wanted.root.clone(),
+            position: opened.wanted.position,
+            uuid: opened.identity.as_ref().map(|identity| identity.directory),
+            state,
+            found: String::new(),
+            reason,
+            remedy: remedy.to_owned(),
+            locked: false,
+            absent: false,
+            unseen: false,
+            opens: true,
+        }
+    }
 }
 
 /// What opening is to respect.
@@ -102,6 +131,7 @@ impl Wanted {
             remedy: remedy.to_owned(),
             locked: false,
             absent: false,
+            unseen: false,
         })
     }
 }
@@ -134,12 +164,16 @@ pub(crate) fn open(
         }
         Verdict::Refused(reason) => {
             let remedy = "mount a volume there (the operator does it when the pod is created anew)";
-            return Err(wanted.unusable(DirectoryState::NotMounted, reason, remedy));
+            let mut unusable = wanted.unusable(DirectoryState::NotMounted, reason, remedy);
+            unusable.unseen = true;
+            return Err(unusable);
         }
     }
     let disk = disks(&wanted.root);
     let exists = disk.exists();
-    let holds_a_log = exists && disk.list(Path::new(identity::JOURNAL)).is_ok();
+    let listed = disk.list(Path::new(identity::JOURNAL)).map_err(|error| error.kind());
+    let holds_a_log = exists && listed.is_ok();
+    let unseen = !matches!(listed, Err(ErrorKind::NotFound | ErrorKind::NotADirectory));
     let may_create = wanted.may_create && (!rules.require_mounts || path.is_dir());
     if !holds_a_log && !may_create {
         // A volume that is there, without the writer's folder, was emptied as much as the folder.
@@ -149,15 +183,17 @@ pub(crate) fn open(
             (DirectoryState::Missing, format!("{} does not exist", wanted.root.display()))
         };
         let mut unusable = wanted.unusable(state, reason, MISSING);
-        unusable.absent = true;
+        (unusable.absent, unusable.unseen) = (true, unseen);
         return Err(unusable);
     }
     let failed = |what: &str, error: std::io::Error| {
-        wanted.unusable(
+        let mut unusable = wanted.unusable(
             DirectoryState::Failed,
             format!("cannot {what} {}: {error}", disk.display(Path::new(identity::WAL_DIR)).display()),
             "make the folder writable for this process; it is tried again every second",
-        )
+        );
+        unusable.unseen = unseen;
+        unusable
     };
     if !holds_a_log {
         disk.create_dir_all(Path::new(identity::JOURNAL)).map_err(|e| failed("create", e))?;
@@ -174,7 +210,10 @@ pub(crate) fn open(
         }
     };
     let identity = identity::read(disk.as_ref()).map_err(|error| {
-        wanted.unusable(DirectoryState::Failed, error.to_string(), "restore the file, or forget the directory")
+        let remedy = "restore the file, or forget the directory";
+        let mut unusable = wanted.unusable(DirectoryState::Failed, error.to_string(), remedy);
+        unusable.unseen = unseen;
+        unusable
     })?;
     let device_inode = disk.device_inode().map_err(|e| failed("look at", e))?;
     let space = disk.space().map_err(|e| failed("measure", e))?;

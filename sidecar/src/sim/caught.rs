@@ -7,7 +7,7 @@ use std::sync::Once;
 use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
-use super::schedules::{clients, crashes, evacuating, failing, opening, replay, rot, segments, stamping};
+use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
 use crate::commit::tests::{detour, evacuating as commits, space};
 use crate::fencing::model;
 use crate::format::{record, stream};
@@ -95,6 +95,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::EvacuatedWithSegments => {
             fails(evacuating::schedule_24_a_directory_is_not_removed_while_segments_in_it_are_needed)
         }
+        Mutant::ForgottenSegmentsCount => fails(
+            forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
+        ),
         Mutant::UnreadableSegmentReplaced => {
             fails(rot::a_segment_whose_header_cannot_be_read_is_left_alone_and_read_when_it_can_be)
         }
@@ -103,6 +106,9 @@ fn catches(mutant: Mutant) -> bool {
         }
         Mutant::SessionsWithoutFiles => {
             fails(space::a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk)
+        }
+        Mutant::BegunUnseen => {
+            fails(opening::no_log_is_begun_beside_one_that_cannot_be_looked_at_wherever_the_last_start_was_cut)
         }
         Mutant::InUseByWordOnly => fails(opening::a_start_cut_short_at_any_effect_leaves_what_was_used_in_use),
         Mutant::OwnPathOnly => {

@@ -158,10 +158,14 @@ mutants! {
     RemovedMemberNotOpened,
     /// A start does not wait for members that are missing or came up empty.
     MembersNotAwaited,
+    /// A log is begun anew beside a directory that may hold one and cannot be looked at.
+    BegunUnseen,
     /// What a directory held that is given up does not become gaps.
     ForgottenWithoutGaps,
     /// A directory that was given up is read when it returns.
     ForgottenIsRead,
+    /// What the other journals hold is left out where a segment in a directory that was given up holds it too.
+    ForgottenSegmentsCount,
     /// What lies in a directory that was emptied is read when it is used again.
     EmptiedIsRead,
     /// A directory that returns takes entries before the others say that it is in use.

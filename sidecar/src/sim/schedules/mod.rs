@@ -14,6 +14,7 @@ pub(super) mod clients;
 pub(super) mod crashes;
 pub(super) mod evacuating;
 pub(super) mod failing;
+pub(super) mod forgetting;
 mod full;
 pub(super) mod opening;
 pub(super) mod replay;

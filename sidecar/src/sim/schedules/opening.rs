@@ -7,9 +7,10 @@ use super::sweep::cut_after;
 use crate::api::Ack;
 use crate::commit::journal::Opening;
 use crate::commit::log::{Stage, Worker};
+use crate::sim::disk::Faults;
 use crate::sim::life::Life;
-use crate::sim::shape::Shape;
-use crate::sim::world::{World, collection};
+use crate::sim::shape::{Shape, root};
+use crate::sim::world::{Stopped, World, collection};
 use crate::types::Lsn;
 
 /// Opens a writer of new directories; where the frames are that say that they are in use.
@@ -78,13 +79,34 @@ pub(in crate::sim) fn a_start_cut_short_at_any_effect_leaves_what_was_used_in_us
     }
 }
 
+/// A writer to whose one directory a new one was added.
+fn added() -> World {
+    let mut world = used(1, false);
+    world.shape.directories = 2;
+    world
+}
+
+#[test]
+pub(in crate::sim) fn no_log_is_begun_beside_one_that_cannot_be_looked_at_wherever_the_last_start_was_cut() {
+    let effects = cut_after(&mut added(), None, |life| life.open()).effects;
+    for effect in 0..=effects {
+        let mut world = added();
+        if effect > 0 {
+            cut_after(&mut world, Some(effect), |life| life.open());
+        }
+        // The new directory may have nothing, an identity, or frames by now.
+        world.machine.break_with(&root(0), Faults { dead: true, ..Faults::default() });
+        let started = world.recover(&world.machine);
+        assert!(matches!(started, Err(Stopped::Waiting(_))), "cut after {effect} of {effects} effects: begun anew");
+        drop(started);
+        world.machine.kill();
+        world.machine.heal();
+        all_is_there(&mut world, 1, &format!("cut after {effect} of {effects} effects"));
+    }
+}
+
 #[test]
 fn a_directory_that_is_new_and_a_start_cut_short_at_any_effect_lose_nothing_that_was_there() {
-    let added = || {
-        let mut world = used(1, false);
-        world.shape.directories = 2;
-        world
-    };
     let effects = cut_after(&mut added(), None, |life| life.open()).effects;
     for effect in 1..=effects {
         let mut world = added();
