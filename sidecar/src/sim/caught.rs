@@ -51,6 +51,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ReadUnsynced => {
             fails(failing::schedule_05_a_write_that_was_killed_before_its_sync_is_not_read_and_then_gone)
         }
+        Mutant::ReadFromCache => {
+            fails(failing::schedule_05_a_failed_sync_whose_pages_stay_readable_is_not_read_and_then_gone)
+        }
         Mutant::ProducersNotStated => {
             fails(clients::schedule_14_a_retry_after_a_restart_truncation_and_removal_of_its_files_is_stored_once)
         }

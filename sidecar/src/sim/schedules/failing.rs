@@ -34,7 +34,7 @@ fn seen_then_cut(seed: u64, trouble: impl FnOnce(&World), power_goes: bool) {
 }
 
 #[test]
-fn schedule_05_a_failed_sync_whose_pages_stay_readable_is_not_read_and_then_gone() {
+pub(in crate::sim) fn schedule_05_a_failed_sync_whose_pages_stay_readable_is_not_read_and_then_gone() {
     for seed in 1..30 {
         let fails = |world: &World| {
             world.machine.break_with(Path::new("/m/a"), Faults { syncs_left: Some(0), ..Faults::default() });
