@@ -1,8 +1,8 @@
 //! What happens between two lives: the configuration is edited, disks are missing, come up empty or are taken away, and
 //! what is lost is given up.
 //!
-//! 1. Never is the only directory in use taken from the configuration: what is left, new or not, would begin a log of its
-//!    own, and no engine can know better. A directory with an identity and no frames counts for nothing.
+//! 1. Never is the only directory in use taken from the configuration, nor found empty: what is left, new or not, would
+//!    begin a log of its own, and no engine can know better. An identity without frames counts for nothing.
 //! 2. One thing at a time: while damage waits to be reported no directory goes.
 //! 3. A directory is given up only where another one in use is there.
 
@@ -34,6 +34,8 @@ pub(super) struct Between {
     given_up: BTreeSet<PathBuf>,
     /// They may be taken away for good.
     emptied: Vec<PathBuf>,
+    /// It fails, and no other directory that is named is in use: a start can only wait for it.
+    withheld: Option<PathBuf>,
 }
 
 impl Between {
@@ -53,6 +55,7 @@ impl Between {
     pub(super) fn pass(&mut self, world: &mut World) {
         world.machine.heal();
         self.missing.clear();
+        self.withheld = None;
         for root in std::mem::take(&mut self.emptied) {
             if world.random.random_bool(0.5) {
                 world.machine.note(Event::Evacuated);
@@ -137,7 +140,7 @@ impl Between {
     /// A disk that is needed is not there when the process starts, or has nothing on it.
     fn lose_one(&mut self, world: &mut World) {
         let mut in_use = self.in_use(world);
-        if in_use.len() < 2 || world.oracle.may_lose() {
+        if in_use.is_empty() || world.oracle.may_lose() {
             return;
         }
         let root = in_use.iter().nth(world.random.random_range(0..in_use.len())).cloned().unwrap_or_default();
@@ -145,6 +148,11 @@ impl Between {
         self.missing.insert(root.clone());
         if !self.is_safe(&world.shape, &in_use) {
             self.missing.remove(&root);
+            if world.shape.named().iter().any(|(named, _)| *named == root) {
+                world.machine.note(Event::Absent);
+                world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
+                self.withheld = Some(root);
+            }
             return;
         }
         world.homes.clear();
@@ -180,6 +188,11 @@ impl Between {
 
     /// Whether something was done about what a start waits for.
     fn remedy(&mut self, world: &mut World, waiting: &Waiting) -> bool {
+        if let Some(root) = self.withheld.take() {
+            world.machine.note(Event::Repaired);
+            world.machine.repair(&root);
+            return true;
+        }
         let lost = |root: &PathBuf| self.missing.contains(root) || self.empty.contains(root);
         let Some(unusable) = waiting.unusable.iter().find(|unusable| {
             let given_up = unusable.uuid.is_some_and(|uuid| world.given_up.contains(&uuid));
