@@ -133,13 +133,14 @@ impl Log {
 
     /// The journal was listed: a newer stream than ours is somebody else's.
     pub(crate) fn listed(&mut self, dir: DirIx, listing: Listing, now: Instant) {
+        // Also where nothing comes of it: a full directory may be gone for long.
+        self.journals[dir].list_at = now + IDLE;
         if let Some(gone) = listing.gone {
             return self.gone(dir, gone, now);
         }
         let best_us = self.best_latency_us(Some(dir));
         let journal = &mut self.journals[dir];
         journal.age(best_us, now);
-        journal.list_at = now + IDLE;
         journal.look_for_free = true;
         journal.signalled = true;
         journal.pressed |= journal.full.as_ref().is_some_and(|full| !full.refused);

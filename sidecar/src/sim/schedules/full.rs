@@ -35,3 +35,26 @@ fn a_directory_that_refuses_every_byte_comes_to_rest_and_goes_on_by_itself() {
     });
     world.serve(|_| ());
 }
+
+#[test]
+fn a_full_directory_that_is_unmounted_is_looked_at_once_a_second() {
+    let mut world = World::new(11, Shape::default());
+    world.serve(|life| {
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        let root = life.root(0).to_owned();
+        life.world.machine.break_with(&root, Faults { bytes_left: Some(0), ..Faults::default() });
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        assert!(matches!(life.log.journals[0].health, Health::Full(_)) && life.log.journals[0].stream.over);
+        life.world.machine.break_with(&root, Faults { unmounted: true, ..Faults::default() });
+        // It comes to rest between.
+        life.pass(Duration::from_secs(3));
+        life.world.machine.repair(&root);
+        life.pass(Duration::from_secs(70));
+        life.append(&collection(0), 1, 100, Ack::Durable);
+        life.settle();
+        assert!(!life.owes(), "it goes on by itself");
+    });
+    world.serve(|_| ());
+}
