@@ -1,7 +1,7 @@
 //! The encoded entries of one collection, in memory: a chain of chunks that grow from 4 KiB to 256 KiB, so that ten
 //! thousand quiet collections cost little and one busy one is not a million allocations.
 //!
-//! 1. Records lie in LSN order; inside a chunk LSNs are dense. A hole between two chunks is a gap.
+//! 1. Records lie in LSN order; inside a chunk LSNs are dense. A hole between two chunks is a gap, or in a segment.
 //! 2. [`EntryBuffer::capacity`] is what the chunks hold from the allocator, not what is filled: the bound is on memory.
 //! 3. Readers copy out; nobody holds a reference into a chunk after the call.
 
@@ -151,12 +151,16 @@ impl EntryBuffer {
         span
     }
 
-    /// The LSNs of the records up to `to`, cut behind the chunk that brings them to `most` bytes, and their bytes.
-    pub(crate) fn extent(&self, to: Lsn, most: u64) -> Option<(Lsn, Lsn, u64)> {
+    /// The LSNs of the records up to `to`, cut behind the chunk that brings them to `most` bytes, and before a hole that does
+    /// not count as `joined`, and their bytes.
+    pub(crate) fn extent(&self, to: Lsn, most: u64, joined: impl Fn(Lsn, Lsn) -> bool) -> Option<(Lsn, Lsn, u64)> {
         let mut extent: Option<(Lsn, Lsn, u64)> = None;
         for chunk in &self.chunks {
             let held = extent.map_or(0, |(_, _, bytes)| bytes);
             if chunk.first > to || held >= most {
+                break;
+            }
+            if extent.is_some_and(|(_, last, _)| is_apart(last, chunk.first, &joined)) {
                 break;
             }
             let count = (to.0 - chunk.first.0 + 1).min(chunk.starts.len() as u64) as usize;
@@ -231,6 +235,11 @@ impl EntryBuffer {
     }
 }
 
+/// Whether there is something between two LSNs that does not count as `joined`.
+pub(crate) fn is_apart(last: Lsn, first: Lsn, joined: impl Fn(Lsn, Lsn) -> bool) -> bool {
+    first > last.next() && !joined(last.next(), Lsn(first.0 - 1))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -298,7 +307,7 @@ mod tests {
                     prop_assert!(model.range(from..=to.0).next().is_none());
                 }
                 let held = |last: u64| model.range(..=last).map(|(_, r)| r.len() as u64).sum::<u64>();
-                if let Some((first, last, bytes)) = buffer.extent(to, 20_000) {
+                if let Some((first, last, bytes)) = buffer.extent(to, 20_000, |_, _| true) {
                     prop_assert_eq!(model.keys().next(), Some(&first.0));
                     prop_assert!(last <= to && model.contains_key(&last.0));
                     prop_assert_eq!(bytes, held(last.0));

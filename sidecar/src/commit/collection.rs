@@ -177,6 +177,18 @@ impl Collection {
         (self.assigned_head.0 - self.truncated_to.0).saturating_sub(in_gaps)
     }
 
+    /// The first entry that is not known to be in a segment.
+    pub(super) fn first_unflushed(&self) -> Option<Lsn> {
+        self.buffer.first().into_iter().chain(self.shelf.first()).min()
+    }
+
+    /// Whether all of these LSNs are in gaps.
+    pub(super) fn is_gap(&self, first: Lsn, last: Lsn) -> bool {
+        let next =
+            self.gaps.iter().fold(first, |next, gap| if gap.first <= next { next.max(gap.last.next()) } else { next });
+        next > last
+    }
+
     /// Bytes of memory that count against the bound.
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.producers.cost()

@@ -4,6 +4,8 @@
 //! 1. Only what is durable counts.
 //! 2. A collection stands in one plan at most, and comes up for a flush of its own once.
 //! 3. Where there is pressure and little to flush, nothing is planned for a while.
+//! 4. One flush takes a dense run, but for gaps. After damage a start may find entries in a journal on both sides of some
+//!    that only a segment holds: a segment that jumped over these would be taken for what holds them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -60,8 +62,9 @@ impl Log {
         if collection.incarnation != incarnation || collection.deleted || collection.flush.busy {
             return None;
         }
-        let shelved = collection.shelf.extent(FLUSH_MOST);
-        shelved.or_else(|| collection.buffer.extent(collection.durable_head, FLUSH_MOST))
+        let joined = |first: Lsn, last: Lsn| collection.is_gap(first, last) || mutant!(HolesFlushedOver);
+        let shelved = collection.shelf.extent(FLUSH_MOST, joined);
+        shelved.or_else(|| collection.buffer.extent(collection.durable_head, FLUSH_MOST, joined))
     }
 
     /// A collection got durable entries, or a flush of it ended: is there enough for the next?

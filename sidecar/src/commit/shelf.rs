@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::buffer::is_apart;
 use super::collection::{ColIx, Collection, DirIx};
 use super::flush_jobs::{FlushWork, Piece, Why};
 use super::log::{Log, Stage};
@@ -50,17 +51,22 @@ impl Shelf {
         self.0.is_empty()
     }
 
+    pub(crate) fn first(&self) -> Option<Lsn> {
+        self.0.front().map(|stretch| stretch.first)
+    }
+
     /// Encoded bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.iter().map(|stretch| u64::from(stretch.length)).sum()
     }
 
-    /// The LSNs of the first entries, cut behind the stretch that brings them to `most` bytes, and their bytes.
-    pub(crate) fn extent(&self, most: u64) -> Option<(Lsn, Lsn, u64)> {
+    /// The LSNs of the first entries, cut behind the stretch that brings them to `most` bytes, and before a hole that does not
+    /// count as `joined`, and their bytes.
+    pub(crate) fn extent(&self, most: u64, joined: impl Fn(Lsn, Lsn) -> bool) -> Option<(Lsn, Lsn, u64)> {
         let mut extent: Option<(Lsn, Lsn, u64)> = None;
         for stretch in &self.0 {
             let held = extent.map_or(0, |(_, _, bytes)| bytes);
-            if held >= most {
+            if held >= most || extent.is_some_and(|(_, last, _)| is_apart(last, stretch.first, &joined)) {
                 break;
             }
             let first = extent.map_or(stretch.first, |(first, ..)| first);
@@ -190,9 +196,9 @@ mod tests {
     #[test]
     fn a_shelf_is_taken_from_its_front_a_stretch_at_a_time() {
         let mut shelf = Shelf::new([stretch(1, 4, 100), stretch(5, 6, 50), stretch(9, 9, 10)]);
-        assert_eq!(shelf.extent(1), Some((Lsn(1), Lsn(4), 100)));
-        assert_eq!(shelf.extent(101), Some((Lsn(1), Lsn(6), 150)));
-        assert_eq!(shelf.extent(u64::MAX), Some((Lsn(1), Lsn(9), 160)));
+        assert_eq!(shelf.extent(1, |_, _| true), Some((Lsn(1), Lsn(4), 100)));
+        assert_eq!(shelf.extent(101, |_, _| true), Some((Lsn(1), Lsn(6), 150)));
+        assert_eq!(shelf.extent(u64::MAX, |_, _| true), Some((Lsn(1), Lsn(9), 160)));
         let at = |shelf: &Shelf, from, to| shelf.at(Lsn(from), Lsn(to)).map(|(s, from, to)| (s.first.0, from.0, to.0));
         assert_eq!(at(&shelf, 3, 9), Some((1, 3, 4)));
         assert_eq!(at(&shelf, 7, 9), Some((9, 9, 9)));

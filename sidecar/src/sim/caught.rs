@@ -101,6 +101,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),
+        Mutant::HolesFlushedOver => {
+            fails(rot::what_only_a_segment_holds_between_entries_in_the_journal_is_kept_by_the_next_flush)
+        }
         Mutant::UnreadableSegmentReplaced => {
             fails(rot::a_segment_whose_header_cannot_be_read_is_left_alone_and_read_when_it_can_be)
         }

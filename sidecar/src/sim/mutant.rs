@@ -114,6 +114,8 @@ mutants! {
     SlotFreedBeforeFlushed,
     /// A segment whose header could not be read is replaced by the next one.
     UnreadableSegmentReplaced,
+    /// A flush jumps over what only a segment holds.
+    HolesFlushedOver,
     /// A collection whose own path cannot be written goes nowhere else.
     OwnPathOnly,
     /// What a directory could not write gets new LSNs.
