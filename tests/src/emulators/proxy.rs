@@ -65,6 +65,10 @@ impl Fault {
         Self::CutBody,
     ];
 
+    const fn stalls(self) -> bool {
+        matches!(self, Self::StallAfter | Self::StallBefore)
+    }
+
     /// Whether it can happen to a request of this kind.
     fn fits(self, method: &Method) -> bool {
         match self {
@@ -76,6 +80,9 @@ impl Fault {
     }
 }
 
+/// Stalls of a proxy, at most.
+const STALLS: u32 = 4;
+
 /// A request as it is passed on.
 struct Whole {
     parts: hyper::http::request::Parts,
@@ -86,6 +93,8 @@ struct State {
     random: StdRng,
     /// Out of a hundred requests, so many meet a fault.
     rate: u32,
+    /// So many requests may still stall: each costs its client all of its patience.
+    stalls: u32,
     late: Vec<Whole>,
     counts: BTreeMap<Fault, u64>,
 }
@@ -103,7 +112,13 @@ impl Proxy {
     pub async fn start(upstream: &str, seed: u64, rate: u32) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
-        let state = State { random: StdRng::seed_from_u64(seed), rate, late: Vec::new(), counts: BTreeMap::new() };
+        let state = State {
+            random: StdRng::seed_from_u64(seed),
+            rate,
+            stalls: STALLS,
+            late: Vec::new(),
+            counts: BTreeMap::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let (served, upstream) = (Arc::clone(&state), upstream.to_owned());
         let mut serving = JoinSet::new();
@@ -207,8 +222,9 @@ impl State {
         };
         let fault = (self.random.random_range(0..100) < self.rate)
             .then(|| Fault::ALL[self.random.random_range(0..Fault::ALL.len())])
-            .filter(|fault| fault.fits(method));
+            .filter(|fault| fault.fits(method) && (!fault.stalls() || self.stalls > 0));
         if let Some(fault) = fault {
+            self.stalls -= u32::from(fault.stalls());
             *self.counts.entry(fault).or_default() += 1;
         }
         (fault, landing)

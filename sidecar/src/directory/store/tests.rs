@@ -1,5 +1,7 @@
 //! The driver against a server that answers as the clouds' manuals say, over real connections.
 
+mod tls;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
