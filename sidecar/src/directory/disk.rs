@@ -91,6 +91,9 @@ pub trait DiskFile: Send {
     /// When the advice is refused; the caller may go on.
     fn drop_cache(&self) -> io::Result<()>;
 
+    /// Says that all of it will be read soon, so that the device begins now. A hint: what cannot be read says so when it is.
+    fn will_read(&self) {}
+
     /// Size in bytes.
     ///
     /// # Errors

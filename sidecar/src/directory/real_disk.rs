@@ -208,6 +208,10 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 
+    fn will_read(&self) {
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::WillNeed);
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

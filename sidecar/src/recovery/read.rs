@@ -1,7 +1,8 @@
 //! Reading the files of a stream: each is synced, dropped from the page cache and read from the device, a piece at a
-//! time on a thread of its own, a few pieces ahead of the scanner.
+//! time on a thread of its own, a few pieces ahead of the scanner. The device is told of a whole file at once, and of the
+//! next one while this one is read: it idles neither for a sync nor for the scanner.
 //!
-//! Memory: [`AHEAD`] pieces and one frame, whatever the size of a file.
+//! Memory: [`AHEAD`] pieces and one frame, whatever the size of a file; two files in the page cache.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,7 @@ impl Reading {
         file.sync_data().map_err(io_error(disk, "sync", name))?;
         // Where the advice is refused the pages are those just synced.
         let _ = file.drop_cache();
+        file.will_read();
         let len = file.len().map_err(io_error(disk, "measure", name))?;
         Ok(Self { file, len, at: 0 })
     }
@@ -224,11 +226,14 @@ fn read_ahead(
     filled: &SyncSender<Message>,
     emptied: &Receiver<Piece>,
 ) -> Option<()> {
-    for &(name, _) in slots {
-        let mut reading = match Reading::begin(disk, name) {
+    let mut begun = slots.iter().map(|&(name, _)| Reading::begin(disk, name));
+    let mut next = begun.next();
+    while let Some(this) = next {
+        let mut reading = match this {
             Ok(reading) => reading,
             Err(error) => return filled.send(Message::Failed(error)).ok(),
         };
+        next = begun.next();
         filled.send(Message::Begin(reading.len)).ok()?;
         loop {
             let mut piece = emptied.try_recv().unwrap_or_default();
