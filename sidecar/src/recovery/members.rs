@@ -118,6 +118,12 @@ impl Attempt<'_> {
     pub(super) fn take_unusable(&mut self, member: &Member) -> Unusable {
         if let Some(index) = self.unusable.iter().position(|unusable| unusable.wanted_url.as_str() == member.url) {
             let mut unusable = self.unusable.remove(index);
+            if let (DirectoryState::Forgotten, Some(other)) = (unusable.state, unusable.uuid) {
+                // One that was given up before: that it is there is no help.
+                unusable.state = DirectoryState::Lost;
+                unusable.reason = format!("directory {other} is at its place");
+                open::MISSING.clone_into(&mut unusable.remedy);
+            }
             unusable.uuid = Some(member.uuid);
             return unusable;
         }
