@@ -232,7 +232,7 @@ macro_rules! on_every_cloud {
 
             #[tokio::test]
             async fn writers_that_take_over_from_each_other_lose_nothing() {
-                schedules("writers_that_take_over_from_each_other_lose_nothing", $cloud, 40, 3).await;
+                schedules("writers_that_take_over_from_each_other_lose_nothing", $cloud, 24, 3).await;
             }
         }
     )* };
