@@ -6,19 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
+use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 use walstorage_crds::names;
 use walstorage_crds::walwriter::WalWriter;
 
 use crate::gateway::Written;
+use crate::mirror;
 
 /// Namespace and name of a WalWriter.
 type Of = (String, String);
@@ -62,12 +63,20 @@ pub struct Counts {
 
 #[derive(Default)]
 struct Audit {
-    /// Every pod that a writer was granted to, with the epoch.
-    holders: BTreeMap<Of, Vec<(String, i64)>>,
+    grants: BTreeMap<Of, Grants>,
     phases: BTreeMap<Of, String>,
     /// Uids of claims on which a directory was made.
     initialized: BTreeSet<String>,
     counts: Counts,
+}
+
+/// Whom a writer was granted to.
+#[derive(Debug, Default)]
+struct Grants {
+    /// Every pod, with the epoch. One pod can be here twice: a gated one whose grant was taken back.
+    all: Vec<(String, i64)>,
+    /// The last of them is the holder.
+    held: bool,
 }
 
 impl Audit {
@@ -106,15 +115,21 @@ impl Audit {
         let of = (text(&writer["metadata"]["namespace"]), text(&writer["metadata"]["name"]));
         let status = &writer["status"];
         self.phases.insert(of.clone(), text(&status["phase"]));
-        let Some(uid) = status["holder"]["podUid"].as_str() else { return Ok(()) };
+        let grants = self.grants.entry(of).or_default();
+        let Some(uid) = status["holder"]["podUid"].as_str() else {
+            grants.held = false;
+            return Ok(());
+        };
         let epoch = status["epoch"].as_i64().context("a holder without an epoch")?;
-        let holders = self.holders.entry(of).or_default();
-        match holders.last() {
-            Some((last, same)) if last == uid => ensure!(*same == epoch, "I6: another epoch for the same holder"),
+        match grants.all.last() {
+            Some((last, same)) if last == uid && grants.held => {
+                ensure!(*same == epoch, "I6: another epoch for the same holder");
+            }
             last => {
-                let newest = holders.iter().map(|(_, epoch)| *epoch).max();
+                let newest = grants.all.iter().map(|(_, epoch)| *epoch).max();
                 ensure!(newest.is_none_or(|newest| epoch > newest), "I6: {epoch} after {last:?}");
-                holders.push((uid.to_owned(), epoch));
+                grants.all.push((uid.to_owned(), epoch));
+                grants.held = true;
                 self.counts.grants += 1;
             }
         }
@@ -131,8 +146,9 @@ impl Audit {
             serde_json::from_str(pod["annotations"][names::ANNOTATION_GRANT].as_str().context("no grant")?)?;
         let of = (text(&pod["namespace"]), text(&pod["annotations"][names::ANNOTATION_WRITER]));
         let holder = (text(&pod["uid"]), grant["epoch"].as_i64().context("no epoch")?);
-        let holders = self.holders.get(&of).map(Vec::as_slice).unwrap_or_default();
-        ensure!(holders.last() == Some(&holder), "I2: {holder:?} was let go, and {of:?} was granted to {holders:?}");
+        let grants = self.grants.get(&of).with_context(|| format!("I2: {of:?} was granted to nobody"))?;
+        let holds = grants.held && grants.all.last() == Some(&holder);
+        ensure!(holds, "I2: {holder:?} was let go, and {of:?} was granted so: {grants:?}");
         for url in grant["urls"].as_array().into_iter().flatten() {
             let made = url["claim"].as_str().is_some_and(|claim| self.initialized.contains(claim));
             let init = grant["init"].as_array().into_iter().flatten().any(|name| *name == url["name"]);
@@ -180,27 +196,21 @@ impl Watch {
     }
 }
 
-/// Looks at all pods over and over: each look is one list, and so one moment.
+/// Looks at all pods after each change of one: each look is one moment.
 #[must_use]
 pub fn watch(client: Client) -> Watch {
     let (broken, looks) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
     let (found, count) = (Arc::clone(&broken), Arc::clone(&looks));
-    let task = tokio::spawn(async move {
-        let pods: Api<Pod> = Api::all(client);
-        let labelled = ListParams::default().labels(names::LABEL_WRITER);
-        let mut ticks = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            ticks.tick().await;
-            let Ok(pods) = pods.list(&labelled).await else { continue };
-            *count.lock().expect("no writer panics") += 1;
-            let mut running: BTreeMap<Of, Vec<String>> = BTreeMap::new();
-            for pod in pods.items.iter().filter(|pod| may_run(pod)) {
-                running.entry(of_pod(pod)).or_default().push(pod.name_any());
-            }
-            let twice = running.into_iter().filter(|(_, pods)| pods.len() > 1);
-            found.lock().expect("no writer panics").extend(twice.map(|one| format!("{one:?}")));
+    let labelled = watcher::Config::default().labels(names::LABEL_WRITER);
+    let task = tokio::spawn(mirror::follow(client, labelled, move |pods| {
+        *count.lock().expect("no writer panics") += 1;
+        let mut running: BTreeMap<Of, Vec<String>> = BTreeMap::new();
+        for pod in pods.values().filter(|pod| may_run(pod)) {
+            running.entry(of_pod(pod)).or_default().push(pod.name_any());
         }
-    });
+        let twice = running.into_iter().filter(|(_, pods)| pods.len() > 1);
+        found.lock().expect("no writer panics").extend(twice.map(|one| format!("{one:?}")));
+    }));
     Watch { broken, looks, task: task.abort_handle() }
 }
 
@@ -313,17 +323,25 @@ mod tests {
             swap("5", "", 5, "Released"),
             swap("6", "b", 6, "Pending"),
             ungate("7", "b", 6, none()),
+            // A gated pod whose grant was taken back is granted anew, under a new epoch.
+            swap("10", "c", 7, "Pending"),
+            swap("11", "", 7, "Lost"),
+            swap("12", "c", 8, "Pending"),
+            ungate("13", "c", 8, none()),
             delete("pods", json!({"kind": "Pod", "spec": {}})),
         ];
         let counts = log(&good).unwrap();
-        assert_eq!(counts, Counts { ungated: 2, grants: 2, deleted_pods: 1, deleted_claims: 1 });
+        assert_eq!(counts, Counts { ungated: 3, grants: 4, deleted_pods: 1, deleted_claims: 1 });
         for (bad, sentence) in [
             (vec![ungate("1", "a", 5, none())], "I2"),
             (vec![swap("1", "a", 5, ""), swap("2", "b", 6, ""), ungate("3", "a", 5, none())], "I2"),
             (vec![swap("1", "a", 5, ""), ungate("2", "a", 4, none())], "I2"),
             (vec![delete("pods", json!({"kind": "Pod", "spec": {"nodeName": "n"}}))], "I4"),
             (vec![swap("1", "", 5, "Released"), claim()], "I5"),
+            (vec![swap("1", "a", 5, ""), swap("2", "", 5, ""), ungate("3", "a", 5, none())], "I2"),
             (vec![swap("1", "a", 5, ""), swap("2", "b", 5, "")], "I6"),
+            (vec![swap("1", "a", 5, ""), swap("2", "a", 6, "")], "I6"),
+            (vec![swap("1", "a", 5, ""), swap("2", "", 5, ""), swap("3", "a", 5, "")], "I6"),
             (vec![initialized("1"), swap("2", "a", 5, ""), ungate("3", "a", 5, json!(["a"]))], "I7"),
             (vec![Written { sent: json!({}), ..delete("pods", json!({"kind": "Pod"})) }], "no preconditions"),
         ] {

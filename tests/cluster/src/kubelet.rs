@@ -3,15 +3,20 @@
 //! Beside the supervisor's own ([`crate::control_plane::Builder::run_pods`]), which lets pods vanish, this one reports what a
 //! sidecar leaves in its termination log.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt as _};
+use kube_runtime::watcher;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 use walstorage_crds::names;
+
+use crate::mirror::{self, Pods};
 
 /// Entries that the pod's sidecar leaves; without it, it says nothing at its end.
 pub const LEAVES: &str = "paper.example.com/leaves";
@@ -37,37 +42,56 @@ pub fn start(client: Client) -> Kubelets {
 }
 
 async fn run(client: Client) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let all: Api<Pod> = Api::all(client.clone());
-    let bound = ListParams::default().fields("spec.nodeName!=");
-    loop {
-        ticks.tick().await;
-        let Ok(pods) = all.list(&bound).await else { continue };
-        let steps = pods.items.into_iter().map(|pod| see_to(client.clone(), pod));
-        // What fails was changed meanwhile: the next tick sees it as it is then.
-        futures_util::future::join_all(steps).await;
-    }
+    let bound: Mutex<Pods> = Mutex::default();
+    let selection = watcher::Config::default().fields("spec.nodeName!=");
+    let watch = mirror::follow(client.clone(), selection, |pods| lock(&bound).clone_from(pods));
+    let work = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // By uid the version that was seen to: what the watch does not show yet is not done twice.
+        let mut seen_to: BTreeMap<String, String> = BTreeMap::new();
+        loop {
+            ticks.tick().await;
+            let pods: Vec<Arc<Pod>> = lock(&bound).values().cloned().collect();
+            let version = |pod: &Pod| Some((pod.uid()?, pod.resource_version()?));
+            let done = |pod: &Pod| version(pod).is_some_and(|(uid, version)| seen_to.get(&uid) == Some(&version));
+            let steps = pods.into_iter().filter(|pod| !done(pod)).map(|pod| {
+                let client = client.clone();
+                async move {
+                    // What fails was changed meanwhile: the next tick sees it as it is then.
+                    see_to(client, &pod).await.ok().and_then(|()| version(&pod))
+                }
+            });
+            let done = futures_util::future::join_all(steps).await;
+            seen_to.extend(done.into_iter().flatten());
+        }
+    };
+    tokio::join!(watch, work);
 }
 
-async fn see_to(client: Client, pod: Pod) {
+fn lock(pods: &Mutex<Pods>) -> MutexGuard<'_, Pods> {
+    pods.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn see_to(client: Client, pod: &Pod) -> kube::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
     let (name, plain) = (pod.name_any(), PatchParams::default());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let deleted = pod.metadata.deletion_timestamp.is_some() && !pod.annotations().contains_key(HANGS);
     match phase {
         Some("Pending") | None if !deleted => {
-            let _ = pods.patch_status(&name, &plain, &Patch::Merge(running(&pod))).await;
+            pods.patch_status(&name, &plain, &Patch::Merge(running(pod))).await?;
         }
         Some("Succeeded" | "Failed") if deleted => {
             let own = Preconditions { uid: pod.uid(), resource_version: None };
-            let _ = pods.delete(&name, &DeleteParams::default().grace_period(0).preconditions(own)).await;
+            pods.delete(&name, &DeleteParams::default().grace_period(0).preconditions(own)).await?;
         }
         _ if deleted => {
-            let _ = pods.patch_status(&name, &plain, &Patch::Merge(ended(&pod))).await;
+            pods.patch_status(&name, &plain, &Patch::Merge(ended(pod))).await?;
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// The status of a pod whose containers all run.

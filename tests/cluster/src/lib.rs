@@ -42,6 +42,7 @@ mod handle;
 pub mod images;
 pub mod init;
 pub mod kubelet;
+mod mirror;
 pub mod network;
 pub mod numbered;
 pub mod operator;

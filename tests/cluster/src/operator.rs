@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::{Connection, eventually, process};
 
 /// How much it logs, unless its arguments say so.
-const LOG: &str = "debug,hyper=info,kube=info,tower=info,rustls=info";
+const LOG: &str = "debug,h2=info,hyper=info,kube=info,tower=info,rustls=info";
 
 /// A running `walstorage-operator`. Killed and reaped on drop, and killed at the end of the test program where it is
 /// shared and never dropped.
@@ -89,19 +89,44 @@ impl Operator {
     /// Waits until `/readyz` says so.
     ///
     /// # Panics
-    /// When it ends before, or is not ready in time; with the end of its log.
+    /// As soon as it has ended, and when it is not ready in time; with the end of its log.
     pub async fn ready(&mut self) {
-        let address = self.health;
-        for _ in 0..2 {
-            let probe = async || {
-                let (status, body) = get(address, "/readyz").await?;
-                if status == 200 { Ok(()) } else { bail!("{status}: {body}") }
-            };
-            eventually("the operator is ready", probe).await;
-            if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the operator ended: {status}\n{}", self.log());
-            }
+        if let Err(ended) = self.try_ready().await {
+            panic!("{ended}");
         }
+    }
+
+    /// [`Operator::ready`] for a program that may end.
+    ///
+    /// # Errors
+    /// As soon as it has ended; with the end of its log.
+    ///
+    /// # Panics
+    /// When it runs and is not ready in time.
+    pub async fn try_ready(&mut self) -> Result<()> {
+        let address = self.health;
+        let ended = eventually("the operator is ready", || {
+            // Whoever answers there is another one then.
+            let ended = self.child.try_wait().ok().flatten();
+            async move {
+                match (ended, get(address, "/readyz").await) {
+                    (Some(ended), _) => Ok(Some(ended)),
+                    (None, Ok((200, _))) => Ok(None),
+                    (None, Ok((status, body))) => bail!("{status}: {body}"),
+                    (None, Err(error)) => Err(error),
+                }
+            }
+        })
+        .await;
+        let ended = ended.or(self.child.try_wait()?);
+        ended.map_or(Ok(()), |status| bail!("the operator ended: {status}\n{}", self.last_lines()))
+    }
+
+    /// The end of its log.
+    fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Asks its port of health and metrics.
@@ -160,9 +185,7 @@ impl Drop for Operator {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the end of the operator's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!("the end of the operator's log:\n{}", self.last_lines());
         }
     }
 }
@@ -205,4 +228,21 @@ async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
     Ok((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_ends_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo no such cluster >&2; exit 3"]);
+        command.stderr(File::create(folder.path().join("log")).unwrap());
+        let child = process::for_life(command).unwrap();
+        let mut operator = Operator { child, health: free_address().unwrap(), folder };
+        let said = operator.try_ready().await.unwrap_err().to_string();
+        assert!(said.contains("exit status: 3") && said.contains("no such cluster"), "{said}");
+    }
 }

@@ -4,9 +4,8 @@
 //! Everything that the controllers write passes a gateway; each scenario ends with the invariants of the grant held
 //! against that log and against what stands in the API ([`audit`]).
 //!
-//! No tier runs it yet: under a load of several clusters at a time a pod on paper can end before its last words are
-//! seen, and one scenario waits for them. `cargo test --workspace --features walstorage-cluster-tests/suites --test
-//! by_hand_writers` runs it.
+//! No tier runs it before it has passed several times in a row on a loaded machine. `cargo test --workspace --features
+//! walstorage-cluster-tests/suites --test by_hand_writers` runs it.
 
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -15,6 +14,8 @@
 mod rig;
 #[path = "writers/scenarios.rs"]
 mod scenarios;
+
+use std::collections::BTreeSet;
 
 use http::Method;
 use kube::api::ListParams;
@@ -43,6 +44,50 @@ async fn writers_on_a_real_api_server() {
     );
     let counts = rig.audit().await;
     assert!(counts.ungated >= 20 && counts.grants >= counts.ungated && counts.deleted_claims >= 1, "{counts:?}");
+}
+
+/// Two controllers that both believe to lead: each has a Lease in a namespace of its own.
+#[tokio::test]
+async fn two_leaders_grant_two_hundred_pods_once_each_as_they_come_roll_and_scale() {
+    let rig = Rig::start().await;
+    rig.lead(0).await;
+    rig.lead(1).await;
+    let shop = Shop::open(&rig, "crowd", json!({})).await;
+    for set in 0..10 {
+        shop.stateful_set(&format!("set{set}"), 10, None).await;
+        shop.deployment(&format!("web{set}"), 10, None).await;
+    }
+    shop.active(200).await;
+    rig.at_rest(&shop).await;
+    let uids = |writers: Vec<WalWriter>| -> BTreeSet<String> {
+        writers.into_iter().map(|writer| writer.spec.writer_uid).collect()
+    };
+    let made = uids(shop.list().await);
+    assert_eq!(made.len(), 200);
+
+    // All pods of the pools give way to others, which take over their writers; those of the sets go and come back.
+    let old = shop.uids("app=pool").await;
+    shop.as_told("kubectl rollout restart deployment");
+    for set in 0..10 {
+        shop.scale(&format!("statefulset/set{set}"), 4);
+    }
+    shop.others("app=pool", 100, &old).await;
+    shop.active(140).await;
+    for set in 0..10 {
+        shop.scale(&format!("statefulset/set{set}"), 10);
+    }
+    shop.active(200).await;
+    rig.at_rest(&shop).await;
+    let now = uids(shop.list().await);
+    assert!(now.is_superset(&made), "who has entries is there");
+    println!("{} writers were made beside those that have entries", now.len() - made.len());
+    let counts = rig.audit().await;
+    assert!(counts.ungated >= 360 && counts.grants >= counts.ungated, "{counts:?}");
+    // Both had a hand in it.
+    for leader in 0..2 {
+        let granted = rig.metric(leader, "walstorage_operator_grants_total{result=\"granted\"}").await;
+        assert!(granted > 0.0, "leader {leader} granted nothing");
+    }
 }
 
 /// A call of a grant: name, method, resource, and what tells it from others of the kind.

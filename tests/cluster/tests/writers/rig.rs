@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -295,7 +296,7 @@ impl<'r> Shop<'r> {
             "metadata": {"name": name},
             "spec": {
                 "replicas": replicas, "selector": {"matchLabels": {"web": name}}, "template": template,
-                "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+                "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"}},
             },
         });
         let deployment = serde_json::from_value(deployment).unwrap();
@@ -327,7 +328,11 @@ impl<'r> Shop<'r> {
                 let active =
                     |writer: &&WalWriter| writer.status.as_ref().and_then(|it| it.phase) == Some(Phase::Active);
                 let active = writers.iter().filter(active).count();
-                if active >= part { Ok(()) } else { bail!("{active}") }
+                if active < part {
+                    unhurried().await;
+                    bail!("{active}");
+                }
+                Ok(())
             })
             .await;
         }
@@ -388,6 +393,22 @@ impl<'r> Shop<'r> {
         stay.filter_map(|pod| pod.metadata.uid).collect()
     }
 
+    /// Waits until there are so many pods with a label, and none of these uids; of many, for one part after the other.
+    pub(crate) async fn others(&self, label: &str, count: usize, old: &BTreeSet<String>) {
+        for part in (0..=count).step_by(25).skip(1) {
+            eventually(&format!("{part} of {count} pods with {label} are others"), || async {
+                let now = self.uids(label).await;
+                let new = now.difference(old).count();
+                if new >= part && (part < count || now.len() == count) {
+                    Ok(())
+                } else {
+                    bail!("{new} of {}", now.len())
+                }
+            })
+            .await;
+        }
+    }
+
     /// Sets an annotation of a pod.
     pub(crate) async fn annotate(&self, pod: &str, name: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {name: value}}});
@@ -402,6 +423,11 @@ impl<'r> Shop<'r> {
         })
         .await
     }
+}
+
+/// Lists of hundreds, one after the other, would keep the API server from its work.
+async fn unhurried() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 fn template(label: &str, name: &str, leaves: Option<u64>) -> Value {

@@ -37,8 +37,13 @@ pub(crate) async fn ten_orphans_are_adopted_by_ten_new_pods(rig: &Rig) {
     shop.scale("deployment/web", 0);
     let orphans = shop.phase_of(10, Phase::Orphaned).await;
     shop.event("Orphaned", orphans[0].metadata.name.as_deref().unwrap()).await;
-    let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
-    assert!(sentence.starts_with("10 writers ("), "{sentence}");
+    // They are counted as they become orphans, one after the other.
+    eventually("all ten are counted", || async {
+        let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
+        ensure!(sentence.starts_with("10 writers ("), "{sentence}");
+        Ok(())
+    })
+    .await;
 
     shop.scale("deployment/web", 10);
     shop.active(10).await;
