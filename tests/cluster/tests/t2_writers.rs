@@ -3,9 +3,6 @@
 //!
 //! Everything that the controllers write passes a gateway; each scenario ends with the invariants of the grant held
 //! against that log and against what stands in the API ([`audit`]).
-//!
-//! No tier runs it before it has passed several times in a row on a loaded machine. `cargo test --workspace --features
-//! walstorage-cluster-tests/suites --test by_hand_writers` runs it.
 
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -79,8 +76,8 @@ async fn two_leaders_grant_two_hundred_pods_once_each_as_they_come_roll_and_scal
     shop.active(200).await;
     rig.at_rest(&shop).await;
     let now = uids(shop.list().await);
+    // A rollout may make a pod before it tells another one to end, and that one begins beside those that have entries.
     assert!(now.is_superset(&made), "who has entries is there");
-    println!("{} writers were made beside those that have entries", now.len() - made.len());
     let counts = rig.audit().await;
     assert!(counts.ungated >= 360 && counts.grants >= counts.ungated, "{counts:?}");
     // Both had a hand in it.
