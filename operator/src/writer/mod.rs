@@ -5,7 +5,7 @@
 //!
 //! 1. A key is worked on by one task at a time; that two processes may work on it is the protocol's business.
 //! 2. What a deleted pod said last comes from the event of its deletion, never from a cache
-//!    ([`crate::process::last_words`]).
+//!    (`process::last_words`).
 //! 3. A run may be dropped at any point.
 
 mod apply;
