@@ -1,7 +1,7 @@
 //! Which live collection has a name: in the order of names for lists, and hashed for appends, each of which asks.
 //!
-//! A search in the ordered map alone compares ten names in ten places of memory where there are a thousand collections,
-//! more than all else that an append does before it is encoded.
+//! A search in the ordered map alone compares about ten names in as many places of memory where there are a thousand
+//! collections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
