@@ -119,9 +119,11 @@ impl Shop<'_> {
         })
         .await;
         let before = self.delete("shop-2")?;
-        let refused = "failed calling webhook \"pods.walstorage.dev\"";
+        // Of this pod: others may have been refused before.
+        let refused = "create Pod shop-2 in StatefulSet shop failed";
         let seen = self.team.shows(&["describe", "statefulset", "shop"], refused).await?;
-        ensure!(seen.contains("FailedCreate"), "{seen}");
+        let why = seen.lines().find(|line| line.contains(refused)).context("a line of it")?;
+        ensure!(why.contains("FailedCreate") && why.contains("failed calling webhook \"pods.walstorage.dev\""), "{why}");
         ensure!(self.team.pods().get_opt("shop-2").await?.is_none(), "a pod was made without a webhook");
         self.witness.goes_on("shop-0", MORE).await?;
         scale("--replicas=2")?;
