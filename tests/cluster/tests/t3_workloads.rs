@@ -120,7 +120,7 @@ impl Shop<'_> {
         .await;
         let before = self.delete("shop-2")?;
         // Of this pod: others may have been refused before.
-        let refused = "create Pod shop-2 in StatefulSet shop failed";
+        let refused = "Create Pod shop-2 in StatefulSet shop failed";
         let seen = self.team.shows(&["describe", "statefulset", "shop"], refused).await?;
         let why = seen.lines().find(|line| line.contains(refused)).context("a line of it")?;
         ensure!(why.contains("FailedCreate") && why.contains("failed calling webhook \"pods.walstorage.dev\""), "{why}");
