@@ -117,7 +117,7 @@ pub(crate) struct Rules {
 }
 
 impl Wanted {
-    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str) -> Box<Unusable> {
+    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str, unseen: bool) -> Box<Unusable> {
         let reason = reason.into();
         Box::new(Unusable {
             wanted_url: self.url.clone(),
@@ -131,7 +131,7 @@ impl Wanted {
             remedy: remedy.to_owned(),
             locked: false,
             absent: false,
-            unseen: false,
+            unseen,
         })
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn open(
 ) -> Result<Opened, Box<Unusable>> {
     let Some(path) = wanted.url.file_path() else {
         let reason = "this build has no bucket support yet";
-        return Err(wanted.unusable(DirectoryState::Failed, reason, "use file:// URLs"));
+        return Err(wanted.unusable(DirectoryState::Failed, reason, "use file:// URLs", false));
     };
     // The mount is that of the deepest folder which is there, links resolved.
     let resolved = resolve(&path);
@@ -164,9 +164,7 @@ pub(crate) fn open(
         }
         Verdict::Refused(reason) => {
             let remedy = "mount a volume there (the operator does it when the pod is created anew)";
-            let mut unusable = wanted.unusable(DirectoryState::NotMounted, reason, remedy);
-            unusable.unseen = true;
-            return Err(unusable);
+            return Err(wanted.unusable(DirectoryState::NotMounted, reason, remedy, true));
         }
     }
     let disk = disks(&wanted.root);
@@ -182,18 +180,14 @@ pub(crate) fn open(
         } else {
             (DirectoryState::Missing, format!("{} does not exist", wanted.root.display()))
         };
-        let mut unusable = wanted.unusable(state, reason, MISSING);
-        (unusable.absent, unusable.unseen) = (true, unseen);
+        let mut unusable = wanted.unusable(state, reason, MISSING, unseen);
+        unusable.absent = true;
         return Err(unusable);
     }
     let failed = |what: &str, error: std::io::Error| {
-        let mut unusable = wanted.unusable(
-            DirectoryState::Failed,
-            format!("cannot {what} {}: {error}", disk.display(Path::new(identity::WAL_DIR)).display()),
-            "make the folder writable for this process; it is tried again every second",
-        );
-        unusable.unseen = unseen;
-        unusable
+        let reason = format!("cannot {what} {}: {error}", disk.display(Path::new(identity::WAL_DIR)).display());
+        let remedy = "make the folder writable for this process; it is tried again every second";
+        wanted.unusable(DirectoryState::Failed, reason, remedy, unseen)
     };
     if !holds_a_log {
         disk.create_dir_all(Path::new(identity::JOURNAL)).map_err(|e| failed("create", e))?;
@@ -203,17 +197,15 @@ pub(crate) fn open(
         Lock::Busy(pid) => {
             let pid = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             let reason = format!("LOCKED: {pid} holds {}", disk.display(Path::new(identity::LOCK)).display());
-            let mut unusable =
-                wanted.unusable(DirectoryState::Failed, reason, "it is taken when that process has ended");
+            let remedy = "it is taken when that process has ended";
+            let mut unusable = wanted.unusable(DirectoryState::Failed, reason, remedy, false);
             unusable.locked = true;
             return Err(unusable);
         }
     };
     let identity = identity::read(disk.as_ref()).map_err(|error| {
         let remedy = "restore the file, or forget the directory";
-        let mut unusable = wanted.unusable(DirectoryState::Failed, error.to_string(), remedy);
-        unusable.unseen = unseen;
-        unusable
+        wanted.unusable(DirectoryState::Failed, error.to_string(), remedy, unseen)
     })?;
     let device_inode = disk.device_inode().map_err(|e| failed("look at", e))?;
     let space = disk.space().map_err(|e| failed("measure", e))?;
