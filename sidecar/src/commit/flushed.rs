@@ -277,15 +277,12 @@ impl Log {
         };
         let before = collection.memory();
         // What lies before it may be nowhere else, where only a start with damage has found it.
-        let all_before = collection.first_unflushed().is_none_or(|first| first >= segment.first);
-        if all_before {
+        if collection.first_unflushed().is_none_or(|first| first >= segment.first) {
             collection.flushed_to = collection.flushed_to.max(segment.last);
             collection.buffer.truncate_to(segment.last);
-        }
-        let freed = (before - collection.memory()) as u64;
-        if all_before {
             self.unshelve(ix, segment.last);
         }
+        let freed = (before - self.get(ix).memory()) as u64;
         let (id, full) = (segment.id, !segment.sealed && segment.length >= self.settings.segment_size);
         let dir = segment.dir;
         let collection = self.get_mut(ix);
