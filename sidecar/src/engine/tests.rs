@@ -3,6 +3,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::api::{Ack, DirectoryState, Item, NewEntry, Phase, ProducerStamp};
+use super::fault_tests::{name, until};
 use super::*;
 
 struct Silent;
@@ -20,10 +21,6 @@ fn urls(root: &Path, names: &[&str], more: &str) -> String {
     format!("[storage.wal_config]\nallow_ephemeral = true\nwal_urls = [{}]\n{more}\n", urls.join(", "))
 }
 
-fn name(text: &str) -> CollectionName {
-    CollectionName::new(text).unwrap()
-}
-
 fn batch(collection: &str, payloads: &[&str]) -> Append {
     let entry =
         |payload: &&str| NewEntry { payload: Bytes::copy_from_slice(payload.as_bytes()), ..NewEntry::default() };
@@ -39,19 +36,6 @@ async fn ready(options: Options) -> Engine {
     let engine = Engine::start(options).unwrap();
     until(&engine, Phase::Ready).await;
     engine
-}
-
-async fn until(engine: &Engine, phase: Phase) {
-    let mut turns = engine.0.turns.subscribe();
-    loop {
-        turns.mark_unchanged();
-        let status = engine.status();
-        if status.phase == phase {
-            return;
-        }
-        let wait = tokio::time::timeout(Duration::from_secs(60), turns.changed());
-        wait.await.unwrap_or_else(|_| panic!("waiting for {phase:?}: {status:#?}")).unwrap();
-    }
 }
 
 async fn contents(engine: &Engine, collection: &str) -> Vec<(u64, String)> {
