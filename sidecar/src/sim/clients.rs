@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 use walstorage_crds::url::WalUrl;
 
 use super::life::Life;
-use super::oracle::Sent;
-use super::world::all_found;
+use super::oracle::{Found, Sent};
+use super::world::{all_found, collection, found};
 use crate::api::{Ack, Append, Appended, ProducerStamp};
 use crate::commit::append::{Admission, Caller};
 use crate::commit::log::Stage;
@@ -96,6 +96,12 @@ impl Life<'_> {
         self.request(collection, &sent, ack, None)
     }
 
+    /// Appends to the n-th collection, and works until nothing is left to do.
+    pub(super) fn append_and_settle(&mut self, n: u64, entries: usize, size: usize) {
+        self.append(&collection(n), entries, size, Ack::Durable);
+        self.settle();
+    }
+
     /// A request of one entry with a stamp of its own, or the same one again.
     pub(super) fn stamp(&mut self, collection: &CollectionName, id: &str, seq: u64, again: Option<Sent>) -> Sent {
         let sent = again.unwrap_or(Sent { token: self.world.token(), entries: 1, size: 100 });
@@ -165,6 +171,11 @@ impl Life<'_> {
         let memory: usize = self.log.iter().map(|collection| collection.memory()).sum();
         // What is deleted may still be on its way out.
         assert!(self.log.memory() >= memory as u64, "{} bytes are counted, {memory} are held", self.log.memory());
+    }
+
+    /// The n-th collection as a client reads it.
+    pub(super) fn found(&self, n: u64) -> Found {
+        found(&self.log, &self.disks, &collection(n), &self.world.machine, &self.world.oracle)
     }
 
     /// Where each collection goes.

@@ -209,6 +209,17 @@ impl World {
         lived.unwrap_or_else(|stopped| panic!("{stopped:?}"))
     }
 
+    /// A start says that there is damage, and waits; the next one may make gaps of it.
+    pub(super) fn is_damaged(&mut self) {
+        self.oracle.damaged();
+        match self.life(|_| ()) {
+            Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("damage"), "{waiting:?}"),
+            other => panic!("{other:?}"),
+        }
+        self.machine.kill();
+        self.shape.gaps = true;
+    }
+
     pub(super) fn live<T>(&mut self, ready: Ready, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
         let Ready { start, handles, .. } = ready;
         self.lives += 1;

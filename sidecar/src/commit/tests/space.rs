@@ -22,6 +22,14 @@ fn rig(directories: usize) -> Rig {
     Rig::new(Setup { directories, in_place: true, journal_max: 4 * SLOT, ..Setup::default() })
 }
 
+/// A log of one directory, and the first entry of a collection is durable.
+fn begun() -> Rig {
+    let mut rig = rig(1);
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig
+}
+
 /// A file system of 100 MiB used to so many percent.
 fn used(percent: u64) -> Option<Space> {
     Some(Space { capacity: 100 << 20, free: (100 - percent) << 20 })
@@ -141,6 +149,23 @@ fn a_stream_that_ended_for_want_of_space_goes_on_with_facts_in_the_reserve_and_w
     assert!(rig.log.journals[0].is_healthy() && rig.log.journals[0].full.is_none());
 }
 
+/// Not a byte is free from now on, as the frame of a truncation finds out; it goes on all the same.
+fn truncates_on_a_full_disk(rig: &mut Rig, to: u64) {
+    rig.no_new_files = true;
+    rig.space[0] = used(100);
+    drop(rig.truncate("c", to));
+    rig.frame(0);
+    no_space(rig, 0);
+    rig.settle();
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(to));
+}
+
+/// The stream ends for want of space; facts go on in the reserve.
+fn goes_on_in_the_reserve(rig: &mut Rig) {
+    truncates_on_a_full_disk(rig, 1);
+    assert_eq!((rig.key(0).session, rig.log.journals[0].pool.reserve.bytes()), (1, 0), "it is used up");
+}
+
 #[test]
 fn a_disk_filled_from_outside_before_the_first_spare_takes_truncations() {
     let mut rig = rig(1);
@@ -148,33 +173,13 @@ fn a_disk_filled_from_outside_before_the_first_spare_takes_truncations() {
     assert!((64 << 10..=256 << 10).contains(&reserve), "before the first entry, and little: {reserve}");
     rig.send("c", &[b"1"]);
     rig.settle();
-    // Not a byte is free from now on.
-    rig.no_new_files = true;
-    rig.space[0] = used(100);
-    drop(rig.truncate("c", 1));
-    rig.frame(0);
-    no_space(&mut rig, 0);
-    rig.settle();
-    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(1));
-    assert_eq!((rig.key(0).session, rig.stamped[0].len()), (1, 1), "in a file of the reserve");
-}
-
-/// Ends the stream for want of space; facts go on in the reserve.
-fn goes_on_in_the_reserve(rig: &mut Rig) {
-    rig.no_new_files = true;
-    rig.space[0] = used(100);
-    drop(rig.truncate("c", 1));
-    rig.frame(0);
-    no_space(rig, 0);
-    rig.settle();
-    assert_eq!((rig.key(0).session, rig.log.journals[0].pool.reserve.bytes()), (1, 0), "it is used up");
+    goes_on_in_the_reserve(&mut rig);
+    assert_eq!(rig.stamped[0].len(), 1, "in a file of the reserve");
 }
 
 #[test]
 fn a_reserve_that_was_used_up_is_there_again_as_soon_as_there_is_room() {
-    let mut rig = rig(1);
-    rig.send("c", &[b"1"]);
-    rig.settle();
+    let mut rig = begun();
     let reserve = rig.log.journals[0].pool.reserve.bytes();
     goes_on_in_the_reserve(&mut rig);
     measure(&mut rig, 0, 90);
@@ -185,13 +190,8 @@ fn a_reserve_that_was_used_up_is_there_again_as_soon_as_there_is_room() {
     assert_eq!(rig.log.journals[0].pool.reserve.bytes(), reserve);
     rig.send("c", &[b"2"]);
     rig.settle();
-    rig.no_new_files = true;
-    rig.space[0] = used(100);
-    drop(rig.truncate("c", 2));
-    rig.frame(0);
-    no_space(&mut rig, 0);
-    rig.settle();
-    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(2), "the second full disk is no worse");
+    // The second full disk is no worse.
+    truncates_on_a_full_disk(&mut rig, 2);
 }
 
 #[test]
@@ -240,7 +240,6 @@ fn a_reserve_that_has_no_space_to_grow_is_what_it_was() {
     rig.log.reserved(0, &job, Err(Failure::Full("no space left".into())), rig.now);
     assert_eq!(rig.log.journals[0].pool.reserve.bytes(), 256 << 10);
     goes_on_in_the_reserve(&mut rig);
-    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(1));
 }
 
 #[test]
@@ -267,15 +266,19 @@ fn where_files_only_grow_or_the_space_is_short_there_is_no_reserve() {
     assert_eq!(short.log.journals[0].pool.reserve.bytes(), 0);
 }
 
-#[test]
-fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
-    let mut rig = rig(1);
-    rig.send("c", &[b"1"]);
-    rig.settle();
+/// The second entry of a log found no space, and there is no reserve that facts could go on in.
+fn stuck() -> Rig {
+    let mut rig = begun();
     rig.send("c", &[b"2"]);
     rig.frame(0);
     rig.log.journals[0].pool.reserve = Reserve::default();
     no_space(&mut rig, 0);
+    rig
+}
+
+#[test]
+fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
+    let mut rig = stuck();
     assert!(matches!(rig.log.journals[0].health, Health::Full(_)));
     measure(&mut rig, 0, 99);
     assert!(matches!(rig.log.journals[0].health, Health::Full(_)));
@@ -287,13 +290,7 @@ fn without_a_reserve_a_full_directory_is_looked_at_until_there_is_room() {
 
 #[test]
 fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_minute() {
-    let mut rig = rig(1);
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    rig.send("c", &[b"2"]);
-    rig.frame(0);
-    rig.log.journals[0].pool.reserve = Reserve::default();
-    no_space(&mut rig, 0);
+    let mut rig = stuck();
     for _ in 0..58 {
         measure(&mut rig, 0, 10);
     }
@@ -305,39 +302,52 @@ fn a_device_that_is_full_while_its_file_system_is_not_is_tried_again_after_a_min
     assert_eq!(rig.log.find(&name("c")).unwrap().durable_head, Lsn(2));
 }
 
-#[test]
-fn what_is_truncated_makes_room_on_a_full_disk_that_takes_nothing_itself() {
+/// Everything of a collection is in a segment in its home, and then not even a fact can be written there. Its home.
+fn flushed_to_a_full_disk() -> (Rig, usize) {
     let setup =
         Setup { directories: 2, in_place: true, flushes: true, memory_flush_size: 64 << 10, ..Setup::default() };
     let mut rig = Rig::new(setup);
-    for _ in 0..10 {
+    // The last one keeps the first file of the home's journal alive.
+    for name in ["c", "other", "beside"] {
+        rig.send(name, &[&[0; 10_000]]);
+        rig.settle();
+    }
+    for _ in 1..10 {
         rig.send("c", &[&[0; 10_000]]);
         rig.settle();
     }
     let home = rig.home("c");
+    assert_eq!(rig.home("beside"), home);
     rig.pass(IDLE);
     assert_eq!((rig.flushed_to("c"), rig.segments[home].files.len()), (10, 1));
-    // Not even a fact can be written there.
     rig.send("c", &[b"x"]);
     rig.frame(home);
     rig.log.journals[home].pool.reserve = Reserve::default();
     no_space(&mut rig, home);
-    rig.space[home] = used(100);
-    rig.pass(IDLE);
+    (rig, home)
+}
+
+/// The collection is truncated; the other directory says so.
+fn truncates_elsewhere(rig: &mut Rig, home: usize) {
     assert!(matches!(rig.log.journals[home].health, Health::Full(_)));
     drop(rig.truncate("c", 10));
     rig.settle();
-    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(10), "the other one says so");
+    assert_eq!(rig.log.find(&name("c")).unwrap().truncated_to, Lsn(10));
     assert!(rig.segments[home].files.is_empty(), "its files are all there is to remove");
+}
+
+#[test]
+fn what_is_truncated_makes_room_on_a_full_disk_that_takes_nothing_itself() {
+    let (mut rig, home) = flushed_to_a_full_disk();
+    measure(&mut rig, home, 100);
+    truncates_elsewhere(&mut rig, home);
     measure(&mut rig, home, 50);
     assert!(rig.log.journals[home].is_healthy() && rig.log.journals[home].full.is_none(), "it goes on by itself");
 }
 
 #[test]
 fn a_truncation_of_what_waits_for_room_is_refused_and_not_left_waiting() {
-    let mut rig = rig(1);
-    rig.send("c", &[b"1"]);
-    rig.settle();
+    let mut rig = begun();
     let second = rig.send("c", &[b"2"]);
     rig.frame(0);
     no_space(&mut rig, 0);
@@ -433,9 +443,7 @@ fn a_start_on_a_full_disk_begins_its_stream_in_a_free_file_and_serves_truncation
 
 #[test]
 pub(crate) fn a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk() {
-    let mut rig = rig(1);
-    rig.send("c", &[b"1"]);
-    rig.settle();
+    let mut rig = begun();
     rig.send("c", &[b"2"]);
     rig.frame(0);
     let free = FreeSlot { name: "worn".into(), bytes: SLOT, wear: Wear::default().with(0, 1) };

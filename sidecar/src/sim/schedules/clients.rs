@@ -94,8 +94,7 @@ fn schedule_15_of_a_pipelined_stream_that_hits_a_limit_all_before_is_stored_and_
 fn schedule_16_what_is_buffered_is_not_followed_before_it_is_durable_and_may_go_with_a_crash() {
     let mut world = World::new(3, Shape::default());
     world.serve(|life| {
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         life.append(&collection(0), 3, 100, Ack::Buffered);
         assert!(!life.owes(), "answered at once");
         life.check();

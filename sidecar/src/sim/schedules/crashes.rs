@@ -14,15 +14,13 @@ fn busy(life: &mut Life<'_>) {
     life.open();
     if life.log.find(&collection(2)).is_err() {
         // All of it goes at once, and nothing is ever said of it again but by checkpoints.
-        life.append(&collection(2), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(2, 1, 100);
         life.truncate(&collection(2), Lsn(1));
         life.settle();
     }
     for round in 0..3 {
         for n in 0..2 {
-            life.append(&collection(n), 2, 12_000, Ack::Durable);
-            life.settle();
+            life.append_and_settle(n, 2, 12_000);
         }
         life.produce(0, 1, 300);
         life.settle();
@@ -37,8 +35,7 @@ fn busy(life: &mut Life<'_>) {
     }
     life.delete(&collection(1));
     life.pass(Duration::from_millis(2500));
-    life.append(&collection(1), 1, 100, Ack::Durable);
-    life.settle();
+    life.append_and_settle(1, 1, 100);
     life.stop();
 }
 

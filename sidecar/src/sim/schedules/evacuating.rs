@@ -19,8 +19,7 @@ fn shape() -> Shape {
 fn fill(life: &mut Life<'_>) {
     life.open();
     for n in 0..4 {
-        life.append(&collection(n), 2, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(n, 2, 3_000);
     }
     (2..4).for_each(|n| {
         life.truncate(&collection(n), Lsn(2));
@@ -34,8 +33,7 @@ fn lose_a_disk(life: &mut Life<'_>) {
     let home = life.home(0);
     let root = life.root(home).to_owned();
     life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
-    life.append(&collection(0), 1, 3_000, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 3_000);
     life.append(&collection(1), 1, 3_000, Ack::Durable);
     life.pass(Duration::from_millis(2500));
     life.check();

@@ -18,11 +18,9 @@ fn seen_then_cut(seed: u64, trouble: impl FnOnce(&World), power_goes: bool) {
     world
         .life(|life| {
             life.open();
-            life.append(&collection(0), 1, 3000, Ack::Durable);
-            life.settle();
+            life.append_and_settle(0, 1, 3000);
             trouble(life.world);
-            life.append(&collection(0), 1, 3000, Ack::Durable);
-            life.settle();
+            life.append_and_settle(0, 1, 3000);
             assert_eq!(life.is_off(), power_goes);
         })
         .unwrap();
@@ -59,8 +57,7 @@ fn two() -> World {
 pub(in crate::sim) fn schedule_11_a_failed_write_that_landed_is_there_once() {
     let mut world = two();
     world.serve(|life| {
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         let (before, root) = (life.home(0), life.root(life.home(0)).to_owned());
         life.world.machine.break_with(&root, Faults { syncs_until_landed: Some(0), ..Faults::default() });
         life.append(&collection(0), 3, 100, Ack::Durable);
@@ -79,8 +76,7 @@ pub(in crate::sim) fn schedule_11_a_failed_write_that_landed_is_there_once() {
 fn fail_under_two_groups(life: &mut Life<'_>) {
     life.open();
     (0..2).for_each(|n| {
-        life.append(&collection(2 * n), 1, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(2 * n, 1, 3_000);
     });
     let root = life.root(life.home(0)).to_owned();
     life.world.machine.break_with(&root, Faults { syncs_left: Some(0), ..Faults::default() });
@@ -114,8 +110,7 @@ pub(in crate::sim) fn schedule_13_a_crash_at_every_effect_of_a_group_that_goes_e
 pub(in crate::sim) fn schedule_13_a_collection_that_has_moved_is_where_its_acknowledged_entries_are_after_a_crash() {
     let mut world = two();
     let (before, after) = world.serve(|life| {
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         // Everybody was told of it.
         life.pass(Duration::from_secs(2));
         let before = life.home(0);
@@ -139,12 +134,10 @@ fn schedule_10_a_stall_of_one_directory_moves_what_it_was_given_and_its_late_ans
     let mut world = two();
     world.serve(|life| {
         life.append(&collection(0), 1, 100, Ack::Durable);
-        life.append(&collection(1), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(1, 1, 100);
         let stalled = life.home(0);
         life.stall(stalled, Duration::from_secs(90));
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         assert!(life.owes(), "its device does not answer");
         for _ in 0..15 {
             // The other one shows that it is not the process that stands still.
@@ -155,8 +148,7 @@ fn schedule_10_a_stall_of_one_directory_moves_what_it_was_given_and_its_late_ans
         assert_ne!(life.home(0), stalled);
         life.pass(Duration::from_secs(200));
         life.check();
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         assert!(!life.owes());
         assert!(life.log.journals[stalled].is_healthy(), "it is back");
     });
@@ -167,8 +159,7 @@ fn schedule_10_a_stall_of_one_directory_moves_what_it_was_given_and_its_late_ans
 fn schedule_10_a_stall_of_all_directories_is_waited_for() {
     let mut world = two();
     world.serve(|life| {
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         (0..2).for_each(|dir| life.stall(dir, Duration::from_secs(40)));
         life.append(&collection(0), 1, 100, Ack::Durable);
         life.pass(Duration::from_secs(35));

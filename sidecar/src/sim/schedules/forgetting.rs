@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::api::Ack;
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
@@ -12,8 +11,7 @@ use crate::types::Lsn;
 /// Two collections with entries that are in segments of their homes, and in the journal for all. The home of the first.
 fn fill(life: &mut Life<'_>) -> PathBuf {
     for n in 0..2 {
-        life.append(&collection(n), 2, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(n, 2, 3_000);
         life.flush(&collection(n));
         life.settle();
     }

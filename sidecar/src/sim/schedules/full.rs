@@ -6,8 +6,24 @@ use crate::api::Ack;
 use crate::commit::journal::Health;
 use crate::sim::count::Event;
 use crate::sim::disk::Faults;
+use crate::sim::life::Life;
 use crate::sim::shape::Shape;
 use crate::sim::world::{World, collection};
+
+/// The device takes not a byte more, as the next entry finds out. The log comes to rest.
+fn fill(life: &mut Life<'_>) {
+    life.world.machine.break_with(life.root(0), Faults { bytes_left: Some(0), ..Faults::default() });
+    life.append_and_settle(0, 1, 100);
+    assert!(matches!(life.log.journals[0].health, Health::Full(_)));
+}
+
+/// The device is as it was, and so is the log after a while.
+fn mend(life: &mut Life<'_>) {
+    life.world.machine.repair(life.root(0));
+    life.pass(Duration::from_secs(70));
+    life.append_and_settle(0, 1, 100);
+    assert!(!life.owes(), "it goes on by itself");
+}
 
 #[test]
 fn a_directory_that_refuses_every_byte_comes_to_rest_and_goes_on_by_itself() {
@@ -20,18 +36,9 @@ fn a_directory_that_refuses_every_byte_comes_to_rest_and_goes_on_by_itself() {
             life.truncate(&collection(0), head);
             life.pass(Duration::from_millis(1100));
         }
-        let root = life.root(0).to_owned();
-        life.world.machine.break_with(&root, Faults { bytes_left: Some(0), ..Faults::default() });
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        // It comes to rest.
-        life.settle();
-        assert!(matches!(life.log.journals[0].health, Health::Full(_)));
+        fill(life);
         life.world.machine.note(Event::Repaired);
-        life.world.machine.repair(&root);
-        life.pass(Duration::from_secs(70));
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
-        assert!(!life.owes(), "it goes on by itself");
+        mend(life);
     });
     world.serve(|_| ());
 }
@@ -40,21 +47,13 @@ fn a_directory_that_refuses_every_byte_comes_to_rest_and_goes_on_by_itself() {
 fn a_full_directory_that_is_unmounted_is_looked_at_once_a_second() {
     let mut world = World::new(11, Shape::default());
     world.serve(|life| {
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
-        let root = life.root(0).to_owned();
-        life.world.machine.break_with(&root, Faults { bytes_left: Some(0), ..Faults::default() });
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
-        assert!(matches!(life.log.journals[0].health, Health::Full(_)) && life.log.journals[0].stream.over);
-        life.world.machine.break_with(&root, Faults { unmounted: true, ..Faults::default() });
+        life.append_and_settle(0, 1, 100);
+        fill(life);
+        assert!(life.log.journals[0].stream.over);
+        life.world.machine.break_with(life.root(0), Faults { unmounted: true, ..Faults::default() });
         // It comes to rest between.
         life.pass(Duration::from_secs(3));
-        life.world.machine.repair(&root);
-        life.pass(Duration::from_secs(70));
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
-        assert!(!life.owes(), "it goes on by itself");
+        mend(life);
     });
     world.serve(|_| ());
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::sweep::cut_after;
-use crate::api::Ack;
 use crate::commit::journal::Opening;
 use crate::commit::log::{Stage, Worker};
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::{Shape, root};
-use crate::sim::world::{Stopped, World, collection};
+use crate::sim::world::{Stopped, World};
 use crate::types::Lsn;
 
 /// Opens a writer of new directories; where the frames are that say that they are in use.
@@ -40,8 +39,7 @@ fn used(directories: usize, rots: bool) -> World {
     cut_after(&mut world, None, |life| {
         second = open_noting_second_frames(life);
         for n in 0..directories as u64 {
-            life.append(&collection(n), 2, 1000, Ack::Durable);
-            life.settle();
+            life.append_and_settle(n, 2, 1000);
         }
         let homes: BTreeSet<usize> = (0..directories as u64).map(|n| life.home(n)).collect();
         assert_eq!(homes.len(), directories, "each is used");

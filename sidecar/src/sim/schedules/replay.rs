@@ -9,7 +9,7 @@ use crate::commit::log::Stage;
 use crate::directory::identity::JOURNAL;
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
-use crate::sim::world::{Stopped, World, collection, found};
+use crate::sim::world::{World, collection};
 
 /// What memory may hold when the journal is read.
 const BOUND: u64 = 1 << 17;
@@ -99,8 +99,7 @@ fn schedule_23_copies_of_an_emptied_directory_that_came_back_count_once() {
         .life(|life| {
             life.open();
             for _ in 0..34 {
-                life.append(&collection(0), 1, 12_000, Ack::Durable);
-                life.settle();
+                life.append_and_settle(0, 1, 12_000);
             }
             // Where the home is: what it holds is committed again elsewhere.
             let home = life.log.find(&collection(0)).unwrap().home;
@@ -108,8 +107,7 @@ fn schedule_23_copies_of_an_emptied_directory_that_came_back_count_once() {
             life.append(&collection(1), 1, 100, Ack::Durable);
             for _ in 0..4 {
                 life.pass(Duration::from_millis(5));
-                life.append(&collection(0), 1, 12_000, Ack::Durable);
-                life.settle();
+                life.append_and_settle(0, 1, 12_000);
             }
         })
         .unwrap();
@@ -156,19 +154,12 @@ fn schedule_23_damage_in_what_does_not_fit_becomes_exactly_a_gap() {
         world.machine.files(Path::new("/m/a")).into_iter().find(|(name, _)| name.starts_with(JOURNAL)).unwrap();
     // Inside the payload of an early frame: each holds one entry of 12,000 bytes.
     world.machine.flip(Path::new("/m/a"), &slot, 4096 * 20, 3);
-    world.oracle.damaged();
-    match world.life(|_| ()) {
-        Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("damage"), "{waiting:?}"),
-        other => panic!("{other:?}"),
-    }
-    world.machine.kill();
-    world.shape.gaps = true;
+    world.is_damaged();
     for _ in 0..2 {
         world
             .life(|life| {
                 is_within(life);
-                let items =
-                    found(&life.log, &life.disks, &collection(0), &life.world.machine, &life.world.oracle).items;
+                let items = life.found(0).items;
                 let lost: Vec<&Item> = items.iter().filter(|item| matches!(item, Item::Gap { .. })).collect();
                 assert!(matches!(lost[..], [Item::Gap { first, last, .. }] if first == last), "{lost:?}");
                 assert_eq!(items.len(), 34);

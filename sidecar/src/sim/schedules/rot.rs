@@ -9,7 +9,7 @@ use crate::format::names::CURRENT_SEGMENT;
 use crate::sim::disk::{Astray, Faults};
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
-use crate::sim::world::{Stopped, World, collection, found};
+use crate::sim::world::{World, collection};
 use crate::types::Lsn;
 
 const ROOT: &str = "/m/a";
@@ -17,9 +17,16 @@ const ROOT: &str = "/m/a";
 /// Appends one entry of a frame's own; where that is.
 fn frame(life: &mut Life<'_>) -> (PathBuf, u64) {
     let place = life.next_place(0);
-    life.append(&collection(0), 1, 3000, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 3000);
     place
+}
+
+/// Appends an entry; it goes to a segment with whatever else is in memory.
+fn flush(life: &mut Life<'_>) {
+    life.append_and_settle(0, 1, 3000);
+    life.flush(&collection(0));
+    life.settle();
+    assert!(!life.owes());
 }
 
 fn world(seed: u64) -> World {
@@ -28,7 +35,7 @@ fn world(seed: u64) -> World {
 
 /// LSNs that readers are told are lost.
 fn lost(life: &Life<'_>) -> Vec<(u64, u64)> {
-    let items = found(&life.log, &life.disks, &collection(0), &life.world.machine, &life.world.oracle).items;
+    let items = life.found(0).items;
     let gap = |item: &Item| match item {
         Item::Gap { first, last, .. } => Some((first.0, last.0)),
         Item::Entry(_) => None,
@@ -39,21 +46,14 @@ fn lost(life: &Life<'_>) -> Vec<(u64, u64)> {
 /// Readers get every entry of the first collection.
 fn is_all_read(life: &mut Life<'_>) {
     life.check();
-    let found = found(&life.log, &life.disks, &collection(0), &life.world.machine, &life.world.oracle);
-    assert_eq!((found.unreadable, lost(life)), (Vec::new(), Vec::new()));
+    assert_eq!((life.found(0).unreadable, lost(life)), (Vec::new(), Vec::new()));
 }
 
 /// A bit of the entry in the frame at a place flips: the start waits; where gaps are wanted it reports one that includes
 /// the LSN, and that stays, whatever is freed.
 fn is_damage(mut world: World, place: &(PathBuf, u64), lsn: u64) {
     world.machine.flip(Path::new(ROOT), &place.0, place.1 + 2000, 3);
-    world.oracle.damaged();
-    match world.life(|_| ()) {
-        Err(Stopped::Waiting(waiting)) => assert!(waiting.reasons[0].contains("damage"), "{waiting:?}"),
-        other => panic!("{other:?}"),
-    }
-    world.machine.kill();
-    world.shape.gaps = true;
+    world.is_damaged();
     let gaps = world.serve(|life| {
         let gaps = lost(life);
         assert!(gaps.iter().any(|gap| (gap.0..=gap.1).contains(&lsn)), "LSN {lsn} is not in {gaps:?}");
@@ -66,11 +66,9 @@ fn is_damage(mut world: World, place: &(PathBuf, u64), lsn: u64) {
             assert_eq!(lost(life), gaps);
             // What comes before goes, and where nothing comes after only checkpoints repeat what is lost.
             life.truncate(&collection(0), Lsn(lsn - 1));
-            life.append(&collection(1), 1, 100, Ack::Durable);
-            life.settle();
+            life.append_and_settle(1, 1, 100);
             for _ in 0..12 {
-                life.append(&collection(1), 1, 20_000, Ack::Durable);
-                life.settle();
+                life.append_and_settle(1, 1, 20_000);
                 let head = life.head(1);
                 life.truncate(&collection(1), head);
                 life.settle();
@@ -170,13 +168,6 @@ fn schedule_04_rot_in_a_frame_that_nothing_proves_is_a_torn_tail() {
 #[test]
 pub(in crate::sim) fn a_segment_whose_header_cannot_be_read_is_left_alone_and_read_when_it_can_be() {
     let mut world = world(8);
-    let flush = |life: &mut Life<'_>| {
-        life.append(&collection(0), 1, 3000, Ack::Durable);
-        life.settle();
-        life.flush(&collection(0));
-        life.settle();
-        assert!(!life.owes());
-    };
     world.serve(|life| {
         flush(life);
         let files = life.world.machine.files(Path::new(ROOT));
@@ -209,11 +200,7 @@ pub(in crate::sim) fn what_only_a_segment_holds_between_entries_in_the_journal_i
     world.serve(|life| {
         let held: Vec<u64> = life.log.find(&collection(0)).unwrap().buffer.iter(Lsn(1)).map(|(lsn, _)| lsn.0).collect();
         assert_eq!(held, [1, 3], "2 is in the segment only");
-        life.append(&collection(0), 1, 3000, Ack::Durable);
-        life.settle();
-        life.flush(&collection(0));
-        life.settle();
-        assert!(!life.owes());
+        flush(life);
         is_all_read(life);
     });
     world.serve(is_all_read);

@@ -19,8 +19,7 @@ fn flush(life: &mut Life<'_>) {
     life.open();
     for _ in 0..4 {
         life.append(&collection(0), 2, 12_000, Ack::Durable);
-        life.append(&collection(1), 1, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(1, 1, 3_000);
         (0..2).for_each(|n| life.flush(&collection(n)));
         life.settle();
         life.check();
@@ -32,8 +31,7 @@ fn flush(life: &mut Life<'_>) {
     life.check();
     // The journal lets go of what it held.
     life.pass(Duration::from_millis(2200));
-    life.append(&collection(0), 1, 100, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 100);
 }
 
 #[test]
@@ -84,12 +82,10 @@ pub(in crate::sim) fn schedule_17_a_crash_at_every_effect_of_shared_segments_and
 
 /// A process with one flushed entry and one that is only in the journal.
 fn flushed(life: &mut Life<'_>) {
-    life.append(&collection(0), 1, 3_000, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 3_000);
     life.flush(&collection(0));
     life.settle();
-    life.append(&collection(0), 1, 3_000, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 3_000);
 }
 
 #[test]
@@ -131,8 +127,7 @@ pub(in crate::sim) fn schedule_17_no_segment_goes_before_the_truncation_is_durab
 pub(in crate::sim) fn schedule_17_no_file_of_the_journal_goes_before_the_flush_is_said_durably() {
     let mut world = World::new(6, shape());
     world.serve(|life| {
-        life.append(&collection(0), 1, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 3_000);
         life.flush(&collection(0));
         // It is under way from now on, and its device is slow.
         life.step(0, Worker::Flush);
@@ -158,8 +153,7 @@ pub(in crate::sim) fn schedule_17_no_file_of_the_journal_goes_before_the_flush_i
 fn schedule_17_a_flush_of_what_is_truncated_meanwhile_is_answered() {
     let mut world = World::new(7, shape());
     world.serve(|life| {
-        life.append(&collection(0), 1, 3_000, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 3_000);
         life.flush(&collection(0));
         life.truncate(&collection(0), Lsn(1));
         life.run(0, &[Worker::Commit]);

@@ -20,8 +20,7 @@ fn recycle(life: &mut Life<'_>) {
         life.truncate(&collection(0), head);
         life.pass(Duration::from_millis(1100));
     }
-    life.append(&collection(0), 1, 3_000, Ack::Durable);
-    life.settle();
+    life.append_and_settle(0, 1, 3_000);
 }
 
 #[test]

@@ -15,8 +15,7 @@ const ROOT: &str = "/m/a";
 fn world(seed: u64) -> World {
     let mut world = World::new(seed, Shape::default());
     world.serve(|life| {
-        life.append(&collection(0), 2, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 2, 100);
     });
     world
 }
@@ -31,8 +30,7 @@ fn schedule_20_a_second_starter_waits_for_the_lock_and_touches_nothing() {
             other => panic!("{:?}", other.map(|_| "ready")),
         }
         assert_eq!(life.world.machine.effects(), effects);
-        life.append(&collection(0), 1, 100, Ack::Durable);
-        life.settle();
+        life.append_and_settle(0, 1, 100);
         assert!(!life.owes());
     });
     world.serve(|life| assert_eq!(life.head(0), Lsn(3)));
@@ -58,8 +56,7 @@ fn schedule_20_of_two_starters_at_once_without_locks_the_one_that_makes_the_firs
             });
             let other_ends = life.world.live(other, |life| {
                 life.settle();
-                life.append(&collection(0), 1, 100, Ack::Durable);
-                life.settle();
+                life.append_and_settle(0, 1, 100);
                 fenced(life)
             });
             life.settle();
@@ -82,8 +79,7 @@ fn schedule_20_a_process_that_finds_a_newer_stream_beside_its_own_ends_and_answe
         let new = life.world.recover(&life.world.machine).unwrap();
         life.world.live(new, |life| {
             life.open();
-            life.append(&collection(0), 1, 100, Ack::Durable);
-            life.settle();
+            life.append_and_settle(0, 1, 100);
             assert!(!life.owes());
         });
         life.pass(Duration::from_millis(1100));
