@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,11 +16,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use walstorage_sidecar::directory::bucket::{Bucket, CreateError, Denied};
-use walstorage_sidecar::directory::store::{BucketStore, Limits};
+use walstorage_sidecar::directory::store::BucketStore;
 use walstorage_sidecar::fencing::Lost;
+use walstorage_sidecar::fencing::trial::oracle::Oracle;
+use walstorage_sidecar::fencing::trial::writer::{Fortune, Writer};
 use walstorage_tests::emulators::proxy::{Fault, Proxy};
-use walstorage_tests::emulators::writer::{Oracle, Writer};
-use walstorage_tests::emulators::{Cloud, Emulated};
+use walstorage_tests::emulators::{Cloud, Emulated, impatient};
 
 /// What becomes of a life at one of its requests.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +114,29 @@ impl Bucket for Fateful {
     }
 }
 
+/// The fortune of a life, by its seed.
+struct Seeded(Mutex<StdRng>);
+
+impl Seeded {
+    fn new(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+}
+
+impl Fortune for Seeded {
+    fn identity(&self) -> u128 {
+        self.0.lock().random()
+    }
+
+    fn chance(&self, of: u32) -> bool {
+        self.0.lock().random_range(0..of) == 0
+    }
+
+    fn patience(&self) -> u32 {
+        if self.chance(20) { self.0.lock().random_range(1..5) } else { u32::MAX }
+    }
+}
+
 /// What a schedule came to.
 #[derive(Debug, Default)]
 struct Sum {
@@ -129,13 +152,7 @@ async fn schedule(emulated: &Emulated, seed: u64, lives: u64, at_once: usize) ->
     let proxy = Proxy::start(&emulated.address, random.random(), 15).await;
     let oracle = Arc::new(Mutex::new(Oracle::default()));
     let url = emulated.url("wal");
-    let limits = Limits {
-        answer: Duration::from_secs(1),
-        first_wait: Duration::from_millis(2),
-        longest_wait: Duration::from_millis(20),
-        page: Some(7),
-        ..Limits::default()
-    };
+    let limits = impatient();
     let (events, mut happens) = mpsc::unbounded_channel();
     let (mut running, mut paused, mut sum) = (JoinSet::new(), Vec::new(), Sum::default());
     loop {
@@ -154,7 +171,7 @@ async fn schedule(emulated: &Emulated, seed: u64, lives: u64, at_once: usize) ->
             let handle = running.spawn(async move {
                 let me = me.await.expect("who it is");
                 let bucket = Fateful { store, fate, requests: AtomicU64::new(0), events, me };
-                Writer::new(bucket, oracle, own_seed, entries).live().await
+                Writer::new(bucket, Seeded::new(own_seed), oracle, entries).live().await
             });
             let _ = told.send(handle);
         }
@@ -188,7 +205,8 @@ async fn schedule(emulated: &Emulated, seed: u64, lives: u64, at_once: usize) ->
     // What nobody disturbs finds everything.
     proxy.be_kind();
     let store = emulated.store(&url, &proxy.address, limits);
-    Writer::new(store, Arc::clone(&oracle), random.random(), 1).live().await.expect("it is alone");
+    let fortune = Seeded::new(random.random());
+    Writer::new(store, fortune, Arc::clone(&oracle), 1).live().await.expect("it is alone");
     report(emulated.cloud, seed, &sum, &oracle.lock(), &proxy);
     sum
 }

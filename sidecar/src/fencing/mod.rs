@@ -29,6 +29,8 @@ pub(crate) mod model;
 pub mod object;
 mod put;
 pub mod start;
+#[cfg(any(test, feature = "trial"))]
+pub mod trial;
 
 use crate::directory::bucket::Denied;
 use crate::directory::trouble::Condition;

@@ -6,13 +6,13 @@
 
 pub mod google;
 pub mod proxy;
-pub mod writer;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -190,6 +190,18 @@ impl Emulated {
     #[must_use]
     pub const fn google(&self) -> Option<&Google> {
         self.google.as_ref()
+    }
+}
+
+/// The driver's limits behind the proxy: it waits for no one long, and lists page by page.
+#[must_use]
+pub fn impatient() -> Limits {
+    Limits {
+        answer: Duration::from_secs(1),
+        first_wait: Duration::from_millis(2),
+        longest_wait: Duration::from_millis(20),
+        page: Some(7),
+        ..Limits::default()
     }
 }
 

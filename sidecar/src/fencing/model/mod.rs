@@ -1,9 +1,7 @@
 //! The protocol against a store whose requests are lost, delayed and answered wrongly; up to four writers that start,
 //! pause for as long as chance wants, crash at any request, and wake up when others have long taken over.
 
-mod oracle;
 mod store;
-mod writer;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,10 +11,10 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 
-use self::oracle::Oracle;
 use self::store::{Counts, Store, World};
-use self::writer::Writer;
 use super::Lost;
+use super::trial::oracle::Oracle;
+use super::trial::writer::Writer;
 use crate::sim::explore::{Announce, number};
 
 /// Most writers that are alive at a time.
@@ -49,7 +47,7 @@ impl std::fmt::Display for Sum {
     }
 }
 
-type Life = Pin<Box<dyn Future<Output = Lost>>>;
+type Life = Pin<Box<dyn Future<Output = Result<(), Lost>>>>;
 
 /// One run. `most`: so many writers are alive at a time.
 pub(crate) fn run(seed: u64, most: usize, sum: &mut Sum) {
@@ -71,7 +69,9 @@ pub(crate) fn run(seed: u64, most: usize, sum: &mut Sum) {
         let Some(life) = &mut writers[slot] else {
             if what < 40 || most == 1 {
                 let store = Store { world: Arc::clone(&world), writer: slot };
-                writers[slot] = Some(Box::pin(Writer::new(store, Arc::clone(&oracle)).live()));
+                // It never has enough.
+                let writer = Writer::new(store.clone(), store, Arc::clone(&oracle), u64::MAX);
+                writers[slot] = Some(Box::pin(writer.live()));
             }
             continue;
         };
@@ -87,18 +87,21 @@ pub(crate) fn run(seed: u64, most: usize, sum: &mut Sum) {
         }
         match life.as_mut().poll(&mut context) {
             Poll::Pending => {}
-            Poll::Ready(Lost::Fenced { by }) => {
+            Poll::Ready(Err(Lost::Fenced { by })) => {
                 assert!(most > 1, "a writer that is alone was fenced by {by}");
                 writers[slot] = None;
                 sum.fenced += 1;
             }
-            Poll::Ready(lost) => panic!("{lost}"),
+            Poll::Ready(ended) => panic!("{ended:?}"),
+        }
+        if let Some(broken) = oracle.lock().broken().next() {
+            panic!("{broken}");
         }
     }
     let oracle = oracle.lock();
     sum.runs += 1;
     sum.starts += oracle.starts() as u64;
-    sum.acknowledged += oracle.acknowledged.len() as u64;
+    sum.acknowledged += oracle.acknowledged() as u64;
     let counts = world.lock().counts;
     sum.network.lost_replies += counts.lost_replies;
     sum.network.lost_requests += counts.lost_requests;

@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::directory::bucket::{Bucket, CreateError, Denied};
 use crate::directory::trouble::{Condition, Trouble};
+use crate::fencing::trial::writer::Fortune;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -202,5 +203,23 @@ impl Bucket for Store {
 
     async fn back_off(&self, _attempt: u32) {
         self.call(Request::BackOff).await;
+    }
+}
+
+impl Fortune for Store {
+    fn identity(&self) -> u128 {
+        self.world.lock().rng.random()
+    }
+
+    fn chance(&self, of: u32) -> bool {
+        self.world.lock().rng.random_range(0..of) == 0
+    }
+
+    fn patience(&self) -> u32 {
+        if self.chance(40) { 2 } else { u32::MAX }
+    }
+
+    fn gives_up(&self) {
+        self.world.lock().leave(self.writer);
     }
 }

@@ -1,7 +1,7 @@
-//! The least that makes a log of the protocol by which writers take a bucket over from each other: each commit adds an
-//! entry, a checkpoint repeats all, so that what stands before it may go. Beside it, what was promised to clients.
+//! A writer: the real protocol, and beside it the least that makes a log of it. Each commit adds an entry; a checkpoint
+//! repeats all, so that what stands before it may go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,82 +9,44 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
-use walstorage_sidecar::directory::bucket::Bucket;
-use walstorage_sidecar::fencing::commit::Committer;
-use walstorage_sidecar::fencing::fence::{Fenced, fence_all};
-use walstorage_sidecar::fencing::object::{Author, CLOSE, Object, ObjectKey};
-use walstorage_sidecar::fencing::start::{self, Claimed};
-use walstorage_sidecar::fencing::{Lost, collect};
-use walstorage_sidecar::format::facts::EpochFact;
-use walstorage_sidecar::format::frame::{FrameBuilder, FrameHeader};
-use walstorage_sidecar::format::object::parse_object;
-use walstorage_sidecar::format::record::{self, Fields, Kind};
-use walstorage_sidecar::format::{StreamId, StreamKey};
-use walstorage_sidecar::types::{Epoch, Incarnation, Lsn};
 
-/// What an entry is here.
-pub type Entry = u64;
+use super::oracle::{Entry, Oracle};
+use crate::directory::bucket::Bucket;
+use crate::fencing::commit::Committer;
+use crate::fencing::fence::{Fenced, fence_all};
+use crate::fencing::object::{Author, CLOSE, Object, ObjectKey};
+use crate::fencing::start::{self, Claimed};
+use crate::fencing::{Lost, collect};
+use crate::format::facts::EpochFact;
+use crate::format::frame::{FrameBuilder, FrameHeader};
+use crate::format::object::parse_object;
+use crate::format::record::{self, Fields, Kind};
+use crate::format::{StreamId, StreamKey};
+use crate::types::{Epoch, Incarnation, Lsn};
 
-/// Knows what was acknowledged and who serves what, and counts every promise that is broken.
-#[derive(Debug, Default)]
-pub struct Oracle {
-    last: Entry,
-    acknowledged: BTreeMap<Entry, StreamKey>,
-    /// What each start had found when it began to serve.
-    found: BTreeMap<StreamKey, BTreeSet<Entry>>,
-    /// Acknowledged entries that a later start did not find.
-    pub lost: Vec<String>,
-    /// Acknowledgements of a writer from whom another had taken over.
-    pub zombies: Vec<String>,
-}
+/// What a writer leaves to whoever runs it.
+pub trait Fortune: Sync {
+    /// A number that nobody else gets.
+    fn identity(&self) -> u128;
 
-impl Oracle {
-    fn next_entry(&mut self) -> Entry {
-        self.last += 1;
-        self.last
-    }
+    /// Yes, in one of so many cases.
+    fn chance(&self, of: u32) -> bool;
 
-    /// How many starts came to serve.
-    #[must_use]
-    pub fn starts(&self) -> usize {
-        self.found.len()
-    }
+    /// So often the next commit is polled at most: then its session is given up, its request under way.
+    fn patience(&self) -> u32;
 
-    /// How many entries were acknowledged.
-    #[must_use]
-    pub fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
-    }
-
-    fn serves(&mut self, stream: StreamKey, found: &BTreeSet<Entry>) {
-        for (entry, by) in &self.acknowledged {
-            if *by < stream && !found.contains(entry) {
-                self.lost.push(format!("{stream} serves without entry {entry}, which {by} had acknowledged"));
-            }
-        }
-        self.found.insert(stream, found.clone());
-    }
-
-    fn acknowledges(&mut self, stream: StreamKey, entry: Entry) {
-        for (later, found) in self.found.range(stream..).filter(|(later, _)| **later != stream) {
-            if !found.contains(&entry) {
-                self.zombies.push(format!("{stream} acknowledges entry {entry} while {later} serves without it"));
-            }
-        }
-        self.acknowledged.insert(entry, stream);
-    }
+    /// A session is given up.
+    fn gives_up(&self) {}
 }
 
 /// A writer, from its start until it has committed as much as it wanted.
-pub struct Writer<B> {
+pub struct Writer<B, F> {
     bucket: B,
+    fortune: F,
     oracle: Arc<Mutex<Oracle>>,
-    random: Mutex<StdRng>,
     author: Author,
-    /// So many entries are committed in all.
+    /// So many entries are still to be committed.
     entries: u64,
 }
 
@@ -100,11 +62,10 @@ impl From<Lost> for End {
     }
 }
 
-impl<B: Bucket> Writer<B> {
+impl<B: Bucket, F: Fortune> Writer<B, F> {
     /// A writer that commits so many entries.
-    pub fn new(bucket: B, oracle: Arc<Mutex<Oracle>>, seed: u64, entries: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
-        let id: u128 = random.random();
+    pub fn new(bucket: B, fortune: F, oracle: Arc<Mutex<Oracle>>, entries: u64) -> Self {
+        let id = fortune.identity();
         let epoch = EpochFact {
             key: StreamKey::default(),
             run: Uuid::from_u128(id),
@@ -125,14 +86,10 @@ impl<B: Bucket> Writer<B> {
             marker: id.to_le_bytes(),
             epoch,
         };
-        Self { bucket, oracle, random: Mutex::new(random), author, entries }
+        Self { bucket, fortune, oracle, author, entries }
     }
 
-    fn chance(&self, of: u32) -> bool {
-        self.random.lock().random_range(0..of) == 0
-    }
-
-    /// From the first request until enough is committed, or the directory is lost.
+    /// From the first request until enough is committed, or the directory is lost; whoever drops it crashes the writer.
     ///
     /// # Errors
     /// How it was lost.
@@ -150,8 +107,8 @@ impl<B: Bucket> Writer<B> {
         loop {
             let last = claimed.stream;
             self.session(claimed).await?;
-            let id: u128 = self.random.lock().random();
-            self.author.stream = StreamId(id.to_be_bytes());
+            // Commits of one session never end up in another: its stream has an identity of its own.
+            self.author.stream = StreamId(self.fortune.identity().to_be_bytes());
             claimed = start::reclaim(&self.bucket, &self.author, last).await?;
         }
     }
@@ -166,8 +123,10 @@ impl<B: Bucket> Writer<B> {
                     start::missing(&self.bucket, mine, key).await?;
                     continue;
                 };
-                let (_, frame) = parse_object(&bytes, None).expect("what was created holds");
-                entries.extend(frame.records().map(|record| record.expect("it decodes").lsn.0));
+                let (_, frame) = parse_object(&bytes, None).map_err(|error| damage(key, &error))?;
+                for record in frame.records() {
+                    entries.insert(record.map_err(|error| damage(key, &error))?.lsn.0);
+                }
             }
         }
         Ok(entries)
@@ -179,18 +138,22 @@ impl<B: Bucket> Writer<B> {
         let fenced = fence_all(&self.bucket, &self.author, stream, before.keys().rev().copied()).await?;
         let mut entries = self.read(stream, &fenced).await?;
         let needed = fenced.last().map_or(stream, |oldest| oldest.key);
-        let close = object(&self.author, ObjectKey { stream, number: CLOSE }, 0, needed, &BTreeSet::new());
+        let close = object(&self.author, ObjectKey { stream, number: CLOSE }, 0, needed, &BTreeSet::new())?;
         start::close(&self.bucket, &close).await?;
         self.oracle.lock().serves(stream, &entries);
-        self.delete(collect::leftovers(&self.bucket, &before, &fenced).await.map_err(Lost::from)?.into_iter()).await?;
+        let leftovers = collect::leftovers(&self.bucket, &before, &fenced).await.map_err(Lost::from)?;
+        self.delete(leftovers.into_iter()).await?;
 
         let mut committer = Committer::new(stream);
         let (mut floor, mut oldest, mut collected) = (0, needed, 0);
         while self.entries > 0 {
-            if self.chance(4) {
+            if self.fortune.chance(4) {
                 let checkpoint = committer.next();
                 if !self.commit(&mut committer, floor, oldest, &entries).await? {
                     return Ok(());
+                }
+                if mutant!(OldestNotSaid) {
+                    self.delete(collect::older(&fenced)).await?;
                 }
                 (floor, oldest) = (checkpoint.number - 1, stream);
             }
@@ -217,7 +180,7 @@ impl<B: Bucket> Writer<B> {
         Ok(())
     }
 
-    /// Commits; `false`: it was given up while a request was under way, and so is the session.
+    /// Commits; `false`: it took too long, and the session is given up.
     async fn commit(
         &self,
         committer: &mut Committer,
@@ -225,14 +188,17 @@ impl<B: Bucket> Writer<B> {
         oldest: StreamKey,
         entries: &BTreeSet<Entry>,
     ) -> Result<bool, Lost> {
-        let object = object(&self.author, committer.next(), floor, oldest, entries);
-        let most = if self.chance(20) { self.random.lock().random_range(1..5) } else { u32::MAX };
+        let object = object(&self.author, committer.next(), floor, oldest, entries)?;
+        let patience = self.fortune.patience();
         let mut polls = 0;
         let mut commit = pin!(committer.commit(&self.bucket, &object));
         poll_fn(|context| {
             polls += 1;
             match commit.as_mut().poll(context) {
-                Poll::Pending if polls >= most => Poll::Ready(Ok(false)),
+                Poll::Pending if polls >= patience => {
+                    self.fortune.gives_up();
+                    Poll::Ready(Ok(false))
+                }
                 other => other.map(|result| result.map(|()| true)),
             }
         })
@@ -240,7 +206,18 @@ impl<B: Bucket> Writer<B> {
     }
 }
 
-fn object(author: &Author, key: ObjectKey, floor: u64, oldest: StreamKey, entries: &BTreeSet<Entry>) -> Object {
+/// What was created is not as it was made.
+fn damage(key: ObjectKey, error: &impl std::fmt::Display) -> Lost {
+    Lost::Damage { key: key.to_string(), why: error.to_string() }
+}
+
+fn object(
+    author: &Author,
+    key: ObjectKey,
+    floor: u64,
+    oldest: StreamKey,
+    entries: &BTreeSet<Entry>,
+) -> Result<Object, Lost> {
     let header = FrameHeader {
         epoch: key.stream.epoch,
         floor,
@@ -263,5 +240,5 @@ fn object(author: &Author, key: ObjectKey, floor: u64, oldest: StreamKey, entrie
             builder.push(&bytes, 1, 1);
         }
     };
-    author.object(key, author.stream, header, fill).expect("it fits into a frame")
+    author.object(key, author.stream, header, fill).map_err(|error| Lost::too_long(key, error))
 }
