@@ -123,7 +123,10 @@ impl Shop<'_> {
         let refused = "Create Pod shop-2 in StatefulSet shop failed";
         let seen = self.team.shows(&["describe", "statefulset", "shop"], refused).await?;
         let why = seen.lines().find(|line| line.contains(refused)).context("a line of it")?;
-        ensure!(why.contains("FailedCreate") && why.contains("failed calling webhook \"pods.walstorage.dev\""), "{why}");
+        ensure!(
+            why.contains("FailedCreate") && why.contains("failed calling webhook \"pods.walstorage.dev\""),
+            "{why}"
+        );
         ensure!(self.team.pods().get_opt("shop-2").await?.is_none(), "a pod was made without a webhook");
         self.witness.goes_on("shop-0", MORE).await?;
         scale("--replicas=2")?;
