@@ -36,7 +36,7 @@ impl Log {
     }
 
     pub(super) fn next_sweep(&mut self, dir: DirIx) -> Option<FlushWork> {
-        if !self.journals[dir].takes_segments() {
+        if !self.journals[dir].removes_segments() {
             return None;
         }
         let flusher = &mut self.journals[dir].flusher;

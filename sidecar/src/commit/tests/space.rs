@@ -346,6 +346,19 @@ fn what_is_truncated_makes_room_on_a_full_disk_that_takes_nothing_itself() {
 }
 
 #[test]
+fn what_a_deleted_collection_left_is_looked_for_on_a_full_disk() {
+    let mut rig = Rig::new(Setup { in_place: true, flushes: true, journal_max: 4 * SLOT, ..Setup::default() });
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    measure(&mut rig, 0, 96);
+    let mut deleted = rig.delete("c");
+    rig.settle();
+    deleted.try_recv().unwrap().unwrap();
+    assert!(rig.log.journals[0].full.is_some());
+    assert!(rig.log.journals[0].flusher.sweep.is_empty(), "its folder may hold all that can make room");
+}
+
+#[test]
 fn a_truncation_of_what_waits_for_room_is_refused_and_not_left_waiting() {
     let mut rig = begun();
     let second = rig.send("c", &[b"2"]);
