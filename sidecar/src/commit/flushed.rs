@@ -413,8 +413,12 @@ impl Log {
 
     /// Files are removed, durably; those of `kept` could not be.
     pub(crate) fn removed(&mut self, dir: DirIx, kept: &[Uuid]) {
-        let ids = std::mem::take(&mut self.journals[dir].flusher.removing);
-        self.journals[dir].flusher.signalled = true;
+        let journal = &mut self.journals[dir];
+        let ids = std::mem::take(&mut journal.flusher.removing);
+        journal.flusher.signalled = true;
+        if let Some(full) = journal.full.as_mut().filter(|_| ids.len() > kept.len()) {
+            full.made_room();
+        }
         for id in ids.into_iter().filter(|id| !kept.contains(id)) {
             self.flush.shared.remove(&id);
             let Some(Doomed { of: Some((name, incarnation, _)), .. }) = self.flush.doomed.remove(&id) else { continue };

@@ -346,6 +346,16 @@ fn what_is_truncated_makes_room_on_a_full_disk_that_takes_nothing_itself() {
 }
 
 #[test]
+fn the_room_that_removed_segments_make_is_believed_at_once() {
+    let (mut rig, home) = flushed_to_a_full_disk();
+    measure(&mut rig, home, 10);
+    truncates_elsewhere(&mut rig, home);
+    assert!(rig.unlinked[home].is_empty(), "no file of the journal makes any: {:?}", rig.unlinked[home]);
+    measure(&mut rig, home, 10);
+    assert!(rig.log.journals[home].is_healthy(), "it need not be a quota, which is not measured");
+}
+
+#[test]
 fn what_a_deleted_collection_left_is_looked_for_on_a_full_disk() {
     let mut rig = Rig::new(Setup { in_place: true, flushes: true, journal_max: 4 * SLOT, ..Setup::default() });
     rig.send("c", &[b"1"]);
