@@ -63,6 +63,8 @@ pub struct Above {
     pub owner: Option<Owner>,
     /// A rollout of this Deployment makes a new pod before it ends an old one.
     pub surges: bool,
+    /// So many pods this Deployment has at most, if it is one that does not surge.
+    pub most: Option<usize>,
 }
 
 /// The reads of one pod, one after the other: [`Lookups::next`] says what to read, [`Lookups::answer`] takes it.
@@ -117,6 +119,7 @@ impl Lookups {
             State::Deployment => {
                 // A Deployment that is gone rolls nothing out.
                 self.above.surges = object.is_some_and(surges);
+                self.above.most = object.filter(|_| !self.above.surges).map(replicas);
                 self.state = State::Done;
             }
             State::Done => {}
@@ -135,6 +138,11 @@ fn readable(owner: &Owner) -> Option<(&'static str, &'static str, &'static str)>
     let known =
         [("apps", "ReplicaSet", "replicasets"), ("batch", "Job", "jobs"), ("apps", "Deployment", "deployments")];
     known.into_iter().find(|(group, kind, _)| owner.is(group, kind))
+}
+
+/// The pods that a Deployment asks for; the API's default is one.
+fn replicas(deployment: &Value) -> usize {
+    deployment["spec"]["replicas"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(1)
 }
 
 /// Whether a Deployment's rollout has more pods than replicas for a while. Absent fields have the API's defaults.

@@ -7,12 +7,13 @@
 //!    themselves: the one that it replaces may be on its way out, and its entries would wait for the next pod.
 //! 3. What stands in a pod under our seal is kept; everything else in it is its user's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
-use walstorage_crds::names::LABEL_STORAGE;
+use walstorage_crds::names::{ANNOTATION_WORKLOAD, LABEL_STORAGE};
 use walstorage_crds::walstorage::{Effective, Place, WalStorage, validate};
 use walstorage_crds::walwriter::{WalWriter, Workload};
 
@@ -52,6 +53,9 @@ pub struct Admission<C> {
     cluster: C,
     settings: Settings,
     reservations: Mutex<Reservations>,
+    /// Since when workloads wait for one of their pods to be told to end.
+    waiting: Mutex<HashMap<String, i64>>,
+    hold_ms: i64,
 }
 
 /// Why there is no patch.
@@ -69,7 +73,8 @@ impl From<Refusal> for No {
 impl<C: Cluster> Admission<C> {
     /// Decides from this cluster. A writer that was proposed is proposed to nobody else for `hold_ms` milliseconds.
     pub fn new(cluster: C, settings: Settings, hold_ms: i64) -> Self {
-        Self { cluster, settings, reservations: Mutex::new(Reservations::new(hold_ms)) }
+        let (reservations, waiting) = (Mutex::new(Reservations::new(hold_ms)), Mutex::default());
+        Self { cluster, settings, reservations, waiting, hold_ms }
     }
 
     /// Decides about a request, at a time.
@@ -92,7 +97,7 @@ impl<C: Cluster> Admission<C> {
     async fn decide(&self, review: &Review, now: i64) -> Result<json_patch::Patch, No> {
         let namespace = review.namespace.as_str();
         let pod = PodFacts::of(&review.object, namespace);
-        let verdict = self.verdict(namespace, &pod).await?;
+        let (verdict, most) = self.verdict(namespace, &pod).await?;
         let name = pod.storage().unwrap_or_default();
         let storage = self.find_storage(namespace, name).await?;
         let writers = self.cluster.writers(namespace);
@@ -114,7 +119,7 @@ impl<C: Cluster> Admission<C> {
             Verdict::Pooled { workload } => {
                 let writer = match kept(&pod) {
                     Some(writer) => writer.to_owned(),
-                    None => self.choose(review, name, &workload, &writers, now).await?,
+                    None => self.choose(review, name, &workload, most, &writers, now).await?,
                 };
                 (writer, workload)
             }
@@ -149,8 +154,8 @@ impl<C: Cluster> Admission<C> {
         Ok(patch)
     }
 
-    /// Who the pod is, after reading what is above it.
-    async fn verdict(&self, namespace: &str, pod: &PodFacts) -> Result<Verdict, No> {
+    /// Who the pod is, after reading what is above it; and how many of its kind there may be, where that is bounded.
+    async fn verdict(&self, namespace: &str, pod: &PodFacts) -> Result<(Verdict, Option<usize>), No> {
         let mut lookups = Lookups::of(pod);
         while let Some(what) = lookups.next() {
             let found = self.cluster.look_up(namespace, &what).await;
@@ -161,7 +166,7 @@ impl<C: Cluster> Admission<C> {
         }
         match classify(pod, lookups.above()) {
             Verdict::Refused(refused) => Err(No::Refused(refused.to_string())),
-            verdict => Ok(verdict),
+            verdict => Ok((verdict, lookups.above().most)),
         }
     }
 
@@ -188,6 +193,7 @@ impl<C: Cluster> Admission<C> {
         review: &Review,
         storage: &str,
         workload: &Workload,
+        most: Option<usize>,
         writers: &[&WalWriter],
         now: i64,
     ) -> Result<String, No> {
@@ -197,15 +203,45 @@ impl<C: Cluster> Admission<C> {
         let pool = Pool { namespace, storage, workload, writers, pods: &pods, now };
         let has_others = writers.iter().any(|writer| writer.spec.workload == *workload);
         let worst = if has_others { Class::Drained } else { Class::Fresh };
+        let waits = format!("{namespace}/{storage}/{}", written(workload));
         if let Some(writer) = self.reserve(&pool, review.dry_run, worst) {
+            self.waiting.lock().remove(&waits);
             return Ok(writer);
         }
         let pods = self.cluster.read_pods(namespace, storage).await.map_err(|error| {
             No::Failed(format!("the pods of WalStorage {storage} cannot be read now, try again: {error}"))
         })?;
+        let of_workload = written(workload);
+        // One that was taken out of its ReplicaSet by its labels, to look into it, is replaced and stays.
+        let counts = |pod: &&PodFacts| {
+            !pod.is_ending()
+                && pod.controller.is_some()
+                && pod.annotation(ANNOTATION_WORKLOAD) == Some(of_workload.as_str())
+        };
+        let staying = pods.iter().filter(counts).count();
         let pool = Pool { pods: &pods.iter().collect::<Vec<_>>(), ..pool };
-        let chosen = self.reserve(&pool, review.dry_run, Class::Fresh);
-        chosen.ok_or_else(|| No::Failed("no writer can be chosen now, try again".to_owned()))
+        // A rollout makes a pod in place of one that it has not told to end yet: the log of that one is what it is to have.
+        let most = most.filter(|most| staying >= *most && self.may_wait(&waits, now));
+        let worst = if most.is_some() { Class::Drained } else { Class::Fresh };
+        let Some(writer) = self.reserve(&pool, review.dry_run, worst) else {
+            return Err(No::Failed(match most {
+                Some(most) => format!(
+                    "{} {} asks for {most} pods and has {staying}: this one is to have the log of one that ends, try again",
+                    workload.kind, workload.name
+                ),
+                None => "no writer can be chosen now, try again".to_owned(),
+            }));
+        };
+        self.waiting.lock().remove(&waits);
+        Ok(writer)
+    }
+
+    /// Whether a workload may wait for one of its pods to end: not longer than for a proposal, without one that got on.
+    fn may_wait(&self, workload: &str, now: i64) -> bool {
+        let mut waiting = self.waiting.lock();
+        // What waits no more has not got a pod either: it is gone, or has given up.
+        waiting.retain(|_, since| now - *since < self.hold_ms.saturating_mul(10));
+        now - *waiting.entry(workload.to_owned()).or_insert(now) < self.hold_ms
     }
 
     /// Chooses and reserves in one step, so that two requests at once get two; nothing where all is worse than `worst`.

@@ -215,6 +215,52 @@ async fn a_pod_gets_the_writer_of_one_that_was_just_deleted_although_the_cache_d
     assert_ne!(writer_of(&patched(&beside, &review).await), "web-x", "a pod that stays keeps its writer");
 }
 
+/// A rollout lowers one ReplicaSet and raises the other; nothing makes the deletion come before the creation.
+#[tokio::test]
+async fn a_pod_that_comes_before_the_one_that_it_replaces_is_told_to_end_is_to_be_tried_again() {
+    let pod = |index: usize, ends: bool| {
+        let mut pod = pooled();
+        pod["metadata"]["name"] = json!(format!("web-1-{index}"));
+        pod["metadata"]["uid"] = json!(index.to_string());
+        pod["metadata"]["labels"]["walstorage.dev/writer"] = json!(format!("web-{index}"));
+        pod["metadata"]["annotations"] = json!({"walstorage.dev/workload": "apps/Deployment/web"});
+        if ends {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        PodFacts::of(&pod, "shop")
+    };
+    let held = |index: usize| {
+        let holder = json!({"podName": format!("web-1-{index}"), "podUid": index.to_string()});
+        writer(&format!("web-{index}"), json!({"phase": "Active", "holder": holder}))
+    };
+    let rolling = |replicas: usize, ends: [bool; 2]| {
+        let mut cluster = deployed(json!(0));
+        cluster.objects[1]["spec"]["replicas"] = json!(replicas);
+        cluster.writers = vec![held(0), held(1)];
+        cluster.true_pods = vec![pod(0, ends[0]), pod(1, ends[1])];
+        cluster.pods = cluster.true_pods.iter().cloned().map(Arc::new).collect();
+        cluster
+    };
+    let waits = admission(rolling(2, [false, false]));
+    let sentence = "Deployment web asks for 2 pods and has 2: this one is to have the log of one that ends, try again";
+    for later in [0, 29_999] {
+        let now = Timestamp::from_millisecond(NOW.as_millisecond() + later).unwrap();
+        assert_eq!(waits.answer(&review(&pooled()), now).await, Answer::Fail(sentence.to_owned()));
+    }
+    // Nobody tells one to end: they are of a Deployment of this name that is there no more.
+    let now = Timestamp::from_millisecond(NOW.as_millisecond() + 30_000).unwrap();
+    assert!(matches!(waits.answer(&review(&pooled()), now).await, Answer::Patch(_)));
+    let replaces = patched(&admission(rolling(2, [true, false])), &review(&pooled())).await;
+    assert_eq!(writer_of(&replaces), "web-0");
+    let mut released = rolling(2, [false, false]);
+    released.true_pods[0].controller = None;
+    let beside = writer_of(&patched(&admission(released), &review(&pooled())).await);
+    assert!(!["web-0", "web-1"].contains(&beside.as_str()), "{beside}: one that its ReplicaSet let go is replaced");
+    // One more than before is one more.
+    let third = writer_of(&patched(&admission(rolling(3, [false, false])), &review(&pooled())).await);
+    assert!(!["web-0", "web-1"].contains(&third.as_str()), "{third}");
+}
+
 #[tokio::test]
 async fn a_dry_run_reserves_nothing() {
     let mut cluster = deployed(json!(0));
