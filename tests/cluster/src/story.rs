@@ -295,4 +295,17 @@ impl<'a> Story<'a> {
             before = acknowledged;
         }
     }
+
+    /// Waits until the app of a pod is refused; gives what it was told.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn refused(&self, pod: &str) -> Result<String> {
+        try_eventually("the application is refused", || async {
+            let log = self.kubectl(&["logs", pod, "--container", "app"])?;
+            let refused = log.lines().rev().find_map(|line| line.strip_prefix("wal-app: "));
+            anyhow::Ok(refused.context("not yet")?.to_owned())
+        })
+        .await
+    }
 }

@@ -1,6 +1,6 @@
 //! A WalStorage is edited while pods write to it: what applies at once, what waits for its user's restart, what is refused.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use walstorage_cluster_tests::story::{COLLECTION, Story, disk, stateful_set, storage};
@@ -236,12 +236,7 @@ async fn a_small_disk_fills_up_and_takes_entries_again_after_a_truncation() {
     let pod = story.pods().get("app-0").await.unwrap();
     let remedy = full["remedy"].as_str().unwrap();
     assert!(remedy.starts_with("truncate what is applied, or make room"), "{remedy}");
-    let refused = eventually("the application is refused", || async {
-        let log = story.kubectl(&["logs", "app-0", "--container", "app"])?;
-        let refused = log.lines().rev().find(|line| line.starts_with("wal-app: "));
-        anyhow::Ok(refused.context("not yet")?.to_owned())
-    })
-    .await;
+    let refused = story.refused("app-0").await.unwrap();
     // What was being written when the end of the disk was met has an unknown outcome, and its producer repeats it.
     let refused_at_once = refused.contains("\"durability\":\"not_written\"") && refused.contains("\"retryable\":true");
     assert!(refused_at_once || refused.contains("\"reason\":\"UNKNOWN_OUTCOME\""), "{refused}");

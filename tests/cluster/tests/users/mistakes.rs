@@ -159,12 +159,7 @@ async fn a_full_disk_is_named_with_what_makes_room() {
     })
     .await;
     documented(&story, &as_full(&said));
-    let refused = eventually("the application is refused", || async {
-        let log = story.kubectl(&["logs", "shop-0", "--container", "app"])?;
-        let refused = log.lines().rev().find_map(|line| line.strip_prefix("wal-app: "));
-        anyhow::Ok(refused.context("not yet")?.to_owned())
-    })
-    .await;
+    let refused = story.refused("shop-0").await.unwrap();
     // What was being written when the end of the disk was met has another answer, in the words of what failed.
     if refused.contains(UNKNOWN) {
         documented(&story, UNKNOWN);

@@ -17,7 +17,7 @@ use walstorage_crds::walwriter::Phase;
 const NOT_RUN: [(&str, &str); 5] = [
     ("kubectl describe certificate", "cert-manager is not installed"),
     ("kubectl taint node", "the only node cannot be taken out of service"),
-    ("kubectl delete pod POD --force", "it is one's word that a process is dead, and here it lives"),
+    ("kubectl delete pod -n NAMESPACE POD --force", "it is one's word that a process is dead, and here it lives"),
     ("kubectl annotate", "a test of its own"),
     ("kubectl patch", "a test of its own"),
 ];
