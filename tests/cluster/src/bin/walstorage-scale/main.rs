@@ -23,8 +23,8 @@ use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use walstorage_cluster_tests::operator::Operator;
 use walstorage_cluster_tests::ControlPlane;
+use walstorage_cluster_tests::operator::Operator;
 use walstorage_crds::walstorage::WalStorage;
 
 use self::figures::{Histogram, most_memory, processor, series};
