@@ -5,9 +5,10 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use walstorage_tests::harness::http::Connection;
 use walstorage_tests::harness::memory::mib;
 use walstorage_tests::harness::skip::{full_size, skipped};
-use walstorage_tests::harness::{Setup, Sidecar};
+use walstorage_tests::harness::{Setup, Sidecar, free_port};
 use walstorage_tests::load::many::{self, Load, descriptors};
 use walstorage_tests::twin::Rig;
 
@@ -30,6 +31,18 @@ fn within(cost: &many::Cost, memory: u64, journal: u64) {
     assert!(cost.journal <= journal, "a journal of at most {} MiB: {cost}", journal / MIB);
 }
 
+/// What a sidecar counted since it started: commits of its journals, each one synced write, and flushes, each a segment
+/// that is synced with its folder.
+async fn commits_and_flushes(port: u16) -> (u64, u64) {
+    let reply = Connection::open_port(port).await.unwrap().get("/metrics").await.unwrap();
+    let metrics = String::from_utf8_lossy(&reply.body).into_owned();
+    let sum = |name: &str| {
+        let samples = metrics.lines().filter(|line| line.starts_with(name));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    };
+    (sum("walstorage_sync_seconds_count{"), sum("walstorage_flushes_total{"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schedule_08_many_untruncated_collections_stay_within_memory_journal_and_syncs() {
     let test = "schedule_08_many_untruncated_collections_stay_within_memory_journal_and_syncs";
@@ -38,10 +51,12 @@ async fn schedule_08_many_untruncated_collections_stay_within_memory_journal_and
     } else {
         (load(1000, 8, 16 << 10), 32 * MIB, 64 * MIB)
     };
+    let port = free_port();
+    let setup = bounded(memory, journal).admin(&format!("127.0.0.1:{port}"));
     let mut rig = if full_size() {
-        Rig::on_folders(bounded(memory, journal))
+        Rig::on_folders(setup)
     } else {
-        match Rig::new(bounded(memory, journal), 1, 1 << 30) {
+        match Rig::new(setup, 1, 1 << 30) {
             Ok(rig) => rig,
             Err(why) => return skipped(test, &why),
         }
@@ -50,10 +65,17 @@ async fn schedule_08_many_untruncated_collections_stay_within_memory_journal_and
     let cost = many::run(&rig.sidecar, load).await;
     within(&cost, memory, journal);
     assert_eq!(cost.acked as usize, load.collections * load.entries);
+    // A group has at least half of what is under way, and a flush some MiB; a flush for each collection would be
+    // thousands more.
+    let groups = cost.acked / 16;
+    let (commits, flushes) = commits_and_flushes(port).await;
+    let each_second = |count: u64| count as f64 / cost.took.as_secs_f64();
+    println!("{:.0} commits and {:.1} flushes a second", each_second(commits), each_second(flushes));
+    let flushed = cost.acked * load.payload as u64 / MIB;
+    assert!(commits > 0 && commits < groups + 1000, "{commits} commits for {} entries", cost.acked);
+    assert!(flushes > 0 && flushes < flushed + 100, "{flushes} flushes for {flushed} MiB");
     if let Some(disk) = rig.disks.first() {
-        // Of 128 MiB: a sync for each group of at least what is under way, and a few for each MiB that is flushed. A
-        // segment for each collection would need thousands more.
-        let groups = cost.acked / 16;
+        // What the file system saw of both.
         assert!(disk.counts().1 < groups + 1000, "{} syncs for {} entries", disk.counts().1, cost.acked);
     }
     rig.sidecar.kill();

@@ -91,9 +91,6 @@ pub trait DiskFile: Send {
     /// When the advice is refused; the caller may go on.
     fn drop_cache(&self) -> io::Result<()>;
 
-    /// Says that all of it will be read soon, so that the device begins now. A hint: what cannot be read says so when it is.
-    fn will_read(&self) {}
-
     /// Size in bytes.
     ///
     /// # Errors
@@ -148,6 +145,15 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// `NotFound` when it does not exist.
     fn open_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens an existing journal file for syncing and for being read once, from its start to its end: around the page cache
+    /// where [`Self::io`] says so, which is fastest with whole pages that start on a page in memory.
+    ///
+    /// # Errors
+    /// `NotFound` when it does not exist.
+    fn open_scan(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
 
     /// How journal files are written here, as far as that is known: the first refusal of the file system changes it.
     fn io(&self) -> Io {

@@ -52,12 +52,13 @@ impl RealDisk {
         Self { root, mode, io: OnceLock::new(), refused: Arc::default() }
     }
 
-    fn slot(&self, path: &Path, options: &mut OpenOptions) -> io::Result<Box<dyn DiskFile>> {
+    /// Opens a journal file as [`Disk::io`] says. With O_CREAT a file may have been made before O_DIRECT was refused: it is
+    /// opened again as `made` says.
+    fn slot(&self, path: &Path, options: &mut OpenOptions, made: &OpenOptions) -> io::Result<Box<dyn DiskFile>> {
         let path = self.root.join(path);
-        options.read(true).write(true).mode(0o600);
         let io = self.io();
         if io.direct {
-            match options.clone().custom_flags(OFlags::DIRECT.bits() as i32).open(&path) {
+            match options.custom_flags(OFlags::DIRECT.bits() as i32).open(&path) {
                 Ok(file) => {
                     let refused = Arc::clone(&self.refused);
                     let wanted = io;
@@ -66,8 +67,7 @@ impl RealDisk {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     tracing::info!(path = %path.display(), "the file system has no O_DIRECT: the page cache is used");
                     self.refused.direct.store(true, Ordering::Relaxed);
-                    // With O_CREAT the file may have been made before the flag was refused.
-                    options.create_new(false).create(true);
+                    return Ok(Box::new(RealFile(made.open(&path)?)));
                 }
                 Err(error) => return Err(error),
             }
@@ -76,7 +76,14 @@ impl RealDisk {
     }
 }
 
-/// A journal file written around the page cache, as long as the file system lets it.
+/// For reading and writing.
+fn for_both() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// A journal file written and read around the page cache, as long as the file system lets it.
 struct SlotFile {
     file: File,
     wanted: Io,
@@ -108,11 +115,7 @@ impl SlotFile {
                 self.write(offset, bytes, durable)
             }
             Err(Errno::INVAL) if offset.is_multiple_of(PAGE as u64) && bytes.len().is_multiple_of(PAGE) => {
-                tracing::info!("the file system refuses O_DIRECT in units of {PAGE} bytes: the page cache is used");
-                let flags = rustix::fs::fcntl_getfl(&self.file)?;
-                rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT)?;
-                self.refused.direct.store(true, Ordering::Relaxed);
-                self.buffered.store(true, Ordering::Relaxed);
+                self.take_direct_back()?;
                 self.write_and_sync(offset, bytes, durable)
             }
             Err(error) => Err(error.into()),
@@ -122,6 +125,27 @@ impl SlotFile {
                 }
                 Ok(written)
             }
+        }
+    }
+
+    fn take_direct_back(&self) -> io::Result<()> {
+        tracing::info!("the file system refuses O_DIRECT in units of {PAGE} bytes: the page cache is used");
+        let flags = rustix::fs::fcntl_getfl(&self.file)?;
+        rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT)?;
+        self.refused.direct.store(true, Ordering::Relaxed);
+        self.buffered.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads into memory that is aligned where it must be. What the file system refuses of the way is not the device's
+    /// word on what it holds.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        match read_full(&self.file, offset, bytes) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && self.is_direct() => {
+                self.take_direct_back()?;
+                read_full(&self.file, offset, bytes)
+            }
+            read => read,
         }
     }
 
@@ -149,10 +173,10 @@ impl DiskFile for SlotFile {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         if !self.is_direct() || is_aligned(bytes) {
-            return read_full(&self.file, offset, bytes);
+            return self.read(offset, bytes);
         }
         let mut aligned = Aligned::zeros(bytes.len().next_multiple_of(PAGE));
-        let read = read_full(&self.file, offset, aligned.as_mut())?.min(bytes.len());
+        let read = self.read(offset, aligned.as_mut())?.min(bytes.len());
         bytes[..read].copy_from_slice(&aligned.as_ref()[..read]);
         Ok(read)
     }
@@ -208,10 +232,6 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 
-    fn will_read(&self) {
-        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::WillNeed);
-    }
-
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -261,11 +281,15 @@ impl Disk for RealDisk {
     }
 
     fn create_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.slot(path, OpenOptions::new().create_new(true))
+        self.slot(path, for_both().create_new(true), for_both().create(true))
     }
 
     fn open_slot(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.slot(path, &mut OpenOptions::new())
+        self.slot(path, &mut for_both(), &for_both())
+    }
+
+    fn open_scan(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.slot(path, OpenOptions::new().read(true), OpenOptions::new().read(true))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

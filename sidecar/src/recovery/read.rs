@@ -1,8 +1,8 @@
 //! Reading the files of a stream: each is synced, dropped from the page cache and read from the device, a piece at a
-//! time on a thread of its own, a few pieces ahead of the scanner. The device is told of a whole file at once, and of the
-//! next one while this one is read: it idles neither for a sync nor for the scanner.
+//! time on a thread of its own, a few pieces ahead of the scanner; another thread syncs the next file. The device idles
+//! neither for a sync nor for the scanner, and where it is read around the page cache no processor copies.
 //!
-//! Memory: [`AHEAD`] pieces and one frame, whatever the size of a file; two files in the page cache.
+//! Memory: [`AHEAD`] pieces and one frame, whatever the size of a file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use super::load::LoadError;
 use crate::ambient;
+use crate::directory::aligned::Aligned;
 use crate::directory::disk::{Disk, DiskFile};
 use crate::directory::identity::JOURNAL;
 use crate::format::limits::PAGE;
@@ -17,7 +18,7 @@ use crate::format::names::SlotName;
 use crate::format::scan::{ReadFailed, Source};
 
 /// Bytes read at a time.
-const READ: usize = 1 << 20;
+const READ: usize = 2 << 20;
 /// Pieces between the device and the scanner, the ones being filled and looked through included.
 const AHEAD: usize = 4;
 /// A window that a large frame has widened beyond this does not keep its memory.
@@ -28,11 +29,18 @@ const WINDOW: usize = 4 * READ;
 type More<'a> = dyn FnMut(&mut Vec<u8>, &mut Vec<(u64, u64)>) -> bool + 'a;
 
 /// A piece of a file.
-#[derive(Default)]
 struct Piece {
-    bytes: Vec<u8>,
+    memory: Aligned,
+    /// So much of the memory was read, or is bad.
+    len: usize,
     /// Ranges (from, to) of the file that the device refused.
     bad: Vec<(u64, u64)>,
+}
+
+impl Piece {
+    fn new() -> Self {
+        Self { memory: Aligned::zeros(READ), len: 0, bad: Vec::new() }
+    }
 }
 
 /// A file being read from its start.
@@ -57,12 +65,11 @@ pub(super) fn path_of(name: SlotName) -> PathBuf {
 
 impl Reading {
     fn begin(disk: &dyn Disk, name: SlotName) -> Result<Self, LoadError> {
-        let file = disk.open(&path_of(name)).map_err(io_error(disk, "open", name))?;
+        let file = disk.open_scan(&path_of(name)).map_err(io_error(disk, "open", name))?;
         // After a SIGKILL an unsynced frame is readable, would be served, and could vanish in a later power cut.
         file.sync_data().map_err(io_error(disk, "sync", name))?;
         // Where the advice is refused the pages are those just synced.
         let _ = file.drop_cache();
-        file.will_read();
         let len = file.len().map_err(io_error(disk, "measure", name))?;
         Ok(Self { file, len, at: 0 })
     }
@@ -70,19 +77,25 @@ impl Reading {
     /// Reads the next piece; what the device refuses is noted page by page. Whether there was one.
     fn fill(&mut self, piece: &mut Piece) -> bool {
         piece.bad.clear();
-        let length = (self.len - self.at).min(READ as u64) as usize;
-        piece.bytes.resize(length, 0);
-        if self.file.read_at(self.at, &mut piece.bytes).is_err() {
-            for from in (0..length).step_by(PAGE) {
-                let end = (from + PAGE).min(length);
-                if self.file.read_at(self.at + from as u64, &mut piece.bytes[from..end]).is_err() {
-                    piece.bytes[from..end].fill(0);
+        piece.len = (self.len - self.at).min(READ as u64) as usize;
+        let memory = piece.memory.as_mut();
+        // Whole pages: the last one may end beyond the file.
+        if !self.read(0, &mut memory[..piece.len.next_multiple_of(PAGE)], piece.len) {
+            for from in (0..piece.len).step_by(PAGE) {
+                let end = (from + PAGE).min(piece.len);
+                if !self.read(from, &mut memory[from..from + PAGE], end - from) {
+                    memory[from..end].fill(0);
                     add(&mut piece.bad, (self.at + from as u64, self.at + end as u64));
                 }
             }
         }
-        self.at += length as u64;
-        length > 0
+        self.at += piece.len as u64;
+        piece.len > 0
+    }
+
+    /// Whether at least `wanted` bytes are read, `from` bytes into the next piece: the file has them, and does not shrink.
+    fn read(&self, from: usize, bytes: &mut [u8], wanted: usize) -> bool {
+        self.file.read_at(self.at + from as u64, bytes).is_ok_and(|read| read >= wanted)
     }
 }
 
@@ -148,12 +161,12 @@ pub(super) fn in_order(
         Ok(())
     };
     if ambient::on_one_thread() {
-        let mut piece = Piece::default();
+        let mut piece = Piece::new();
         return slots.iter().try_for_each(|&(name, _)| {
             let mut reading = Reading::begin(disk, name)?;
             show(name, reading.len, &mut |bytes, bad| {
                 let some = reading.fill(&mut piece);
-                progress(piece.bytes.len() as u64);
+                progress(piece.len as u64);
                 take(&piece, bytes, bad);
                 some
             })
@@ -162,10 +175,10 @@ pub(super) fn in_order(
     std::thread::scope(|scope| {
         let (filled, pieces) = sync_channel(AHEAD - 2);
         let (emptied, empty) = channel();
-        scope.spawn(move || {
-            // Whoever looked may have given up.
-            let _ = read_ahead(disk, slots, progress, &filled, &empty);
-        });
+        let (begun, beginning) = sync_channel(0);
+        // Whoever looked may have given up, and then whoever reads.
+        scope.spawn(move || slots.iter().all(|&(name, _)| begun.send(Reading::begin(disk, name)).is_ok()));
+        scope.spawn(move || read_ahead(&beginning, progress, &filled, &empty));
         for &(name, _) in slots {
             let len = match pieces.recv() {
                 Ok(Message::Begin(len)) => len,
@@ -200,7 +213,7 @@ pub(super) fn in_order(
 }
 
 fn take(piece: &Piece, bytes: &mut Vec<u8>, bad: &mut Vec<(u64, u64)>) {
-    bytes.extend_from_slice(&piece.bytes);
+    bytes.extend_from_slice(&piece.memory.as_ref()[..piece.len]);
     piece.bad.iter().for_each(|range| add(bad, *range));
 }
 
@@ -220,27 +233,23 @@ enum Message {
 
 /// `None` when nobody listens any more.
 fn read_ahead(
-    disk: &dyn Disk,
-    slots: &[(SlotName, u64)],
+    begun: &Receiver<Result<Reading, LoadError>>,
     progress: &(dyn Fn(u64) + Sync),
     filled: &SyncSender<Message>,
     emptied: &Receiver<Piece>,
 ) -> Option<()> {
-    let mut begun = slots.iter().map(|&(name, _)| Reading::begin(disk, name));
-    let mut next = begun.next();
-    while let Some(this) = next {
-        let mut reading = match this {
+    for reading in begun {
+        let mut reading = match reading {
             Ok(reading) => reading,
             Err(error) => return filled.send(Message::Failed(error)).ok(),
         };
-        next = begun.next();
         filled.send(Message::Begin(reading.len)).ok()?;
         loop {
-            let mut piece = emptied.try_recv().unwrap_or_default();
+            let mut piece = emptied.try_recv().unwrap_or_else(|_| Piece::new());
             if !reading.fill(&mut piece) {
                 break;
             }
-            progress(piece.bytes.len() as u64);
+            progress(piece.len as u64);
             filled.send(Message::Piece(piece)).ok()?;
         }
         filled.send(Message::End).ok()?;
