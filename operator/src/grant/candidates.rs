@@ -177,7 +177,7 @@ async fn swap_holder(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts) -> Flow<()> {
     }
     let now = cx.view.now;
     let mut status = ledger.status.clone();
-    if status.phase.is_none() && !ledger.is_new {
+    if status.phase.is_none() {
         // A run that created the ledger may have ended before it wrote down what the claims said.
         let found = recall(cx, ledger, &cx.list_claims().await?);
         if !found.is_empty() {

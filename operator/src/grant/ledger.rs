@@ -16,15 +16,13 @@ pub(super) struct Ledger {
     writer: WalWriter,
     /// The status that it has; never absent.
     pub(super) status: WalWriterStatus,
-    /// This run made it, and has looked for claims of the last one.
-    pub(super) is_new: bool,
 }
 
 impl Ledger {
     pub(super) fn new(cx: &Cx, writer: WalWriter) -> Self {
         let status = writer.status.clone().unwrap_or_default();
         cx.seam.is_at(status.phase);
-        Self { writer, status, is_new: false }
+        Self { writer, status }
     }
 
     pub(super) fn spec(&self) -> &WalWriterSpec {

@@ -52,7 +52,6 @@ pub(super) async fn mint(cx: &Cx) -> Flow<Option<Ledger>> {
     let pooled = spec.identity == Identity::Pooled;
     let about = About::Workload(spec.workload.clone());
     let mut ledger = Ledger::new(cx, cx.write_writer(Call::CreateWriter(Box::new(spec))).await?);
-    ledger.is_new = true;
     cx.note(NoteReason::Created, format!("for pod {}", pod.name));
     if pooled && claims.is_empty() && cx.view.others_hold_data > 0 {
         let message = format!(

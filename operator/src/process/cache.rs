@@ -193,14 +193,8 @@ impl Caches {
 }
 
 fn is_of<K: Resource>(object: &K, namespace: &str, storage: &str) -> bool {
-    // The cheap question first: of thousands of objects most are in other namespaces.
-    object.meta().namespace.as_deref() == Some(namespace)
-        && object
-            .meta()
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(LABEL_STORAGE))
-            .is_some_and(|label| label == storage)
+    let label = object.meta().labels.as_ref().and_then(|labels| labels.get(LABEL_STORAGE));
+    object.meta().namespace.as_deref() == Some(namespace) && label.is_some_and(|label| label == storage)
 }
 
 /// Storage and writer of an object.

@@ -21,7 +21,6 @@ pub mod directories;
 pub mod finalizer;
 mod gauges;
 pub mod outdated;
-mod pace;
 pub mod pods;
 pub mod status;
 pub mod validate;
@@ -34,20 +33,21 @@ use jiff::Timestamp;
 use kube::Resource as _;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walstorage_crds::walstorage::{Reason, WalStorage};
 
 use self::apply::Applied;
 use self::build::Built;
 use self::dereference::Found;
-use self::pace::{GATHER, Pace};
 use self::validate::Judged;
 use crate::observe::Observations;
 use crate::process::cache::{Caches, Change, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
 use crate::process::work::{self, Bounds, Outcome};
+
+/// How long changes that only show in the status are gathered: hundreds of pods change together.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// How often a ConfigMap that is in the way is looked at again.
 const CONFLICT: Duration = Duration::from_secs(10);
@@ -91,23 +91,17 @@ pub async fn run(
 
 /// Hands in the keys that a change concerns, or what a sidecar said.
 async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: CancellationToken) {
-    let (origin, mut pace) = (Instant::now(), Pace::default());
     let mut changes = caches.changes();
     let mut change = Some(Change::Everything);
     while let Some(now) = change {
         let concerned: Vec<(Key, Duration)> = match now {
             Change::Everything => all(&caches, |_| true),
             Change::One(changed) => match (changed.kind, changed.storage) {
-                (Kind::Storage, Some(storage)) => {
-                    let found = caches.storage(&changed.namespace, &storage);
-                    let key = (changed.namespace, storage);
-                    let wait = pace.changed(origin.elapsed(), &key, found.as_deref());
-                    wait.map(|wait| (key, wait)).into_iter().collect()
+                (Kind::Storage | Kind::ConfigMap, Some(storage)) => {
+                    vec![((changed.namespace, storage), Duration::ZERO)]
                 }
-                (Kind::ConfigMap, Some(storage)) => vec![((changed.namespace, storage), Duration::ZERO)],
                 (Kind::Writer | Kind::Pod | Kind::Claim, Some(storage)) => {
-                    let key = (changed.namespace, storage);
-                    pace.shows(origin.elapsed(), &key).map(|wait| (key, wait)).into_iter().collect()
+                    vec![((changed.namespace, storage), GATHER)]
                 }
                 (Kind::Namespace, _) => {
                     all(&caches, |storage| storage.metadata.namespace.as_ref() == Some(&changed.name))
@@ -122,15 +116,12 @@ async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: 
             }
         }
         change = loop {
-            let key = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => break None,
                 change = changes.next() => break change,
-                Some(key) = heard.recv() => key,
-            };
-            if let Some(wait) = pace.shows(origin.elapsed(), &key)
-                && keys.send((key, wait)).await.is_err()
-            {
-                return;
+                Some(key) = heard.recv() => if keys.send((key, GATHER)).await.is_err() {
+                    return;
+                },
             }
         };
     }

@@ -20,15 +20,9 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
     let (namespace, storage) = (key.namespace.as_str(), key.storage.as_str());
     let name = key.name();
     let writers = caches.writers_of(namespace, storage);
-    // Asked before it is read: of the pods of a storage one or two name this writer.
-    let names_it = |pod: &Pod| {
-        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::ANNOTATION_WRITER))
-            == Some(&name)
-    };
     let pods: Vec<PodFacts> = caches
         .pods_of(namespace, storage)
         .iter()
-        .filter(|pod| names_it(pod))
         .map(|pod| facts(pod, namespace))
         .filter(|pod| pod.writer() == Some(&key.writer))
         .collect();

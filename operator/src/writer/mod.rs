@@ -29,11 +29,8 @@ use crate::process::work::{self, Bounds, Outcome};
 
 /// Keys that wait to be taken over by the queue.
 const HANDED_IN: usize = 1024;
-/// So long a key whose pod changed waits for further changes: somebody waits for what comes of it.
+/// So long a changed key waits for further changes.
 const GATHER: Duration = Duration::from_millis(20);
-/// The same for its ledger and its claims: they are mostly changed by a run itself, which has seen to it, and by what binds
-/// claims, in many small steps.
-const GATHER_LONGER: Duration = Duration::from_secs(1);
 
 /// What the runs of one process share.
 pub(crate) struct Shared {
@@ -85,10 +82,10 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
     let feeder = {
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         async move {
-            let (mut pending, mut gather) = (all(&shared.caches), GATHER);
+            let mut pending = all(&shared.caches);
             loop {
                 for key in pending.drain(..) {
-                    if hand_in.send((key, gather)).await.is_err() {
+                    if hand_in.send((key, GATHER)).await.is_err() {
                         return;
                     }
                 }
@@ -97,7 +94,7 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
                     change = changes.next() => change,
                 };
                 let Some(change) = change else { return };
-                (pending, gather) = (concerned(&shared, &change), wait(&change));
+                pending = concerned(&shared, &change);
             }
         }
     };
@@ -157,14 +154,6 @@ fn all(caches: &Caches) -> Vec<Key> {
     keys.sort();
     keys.dedup();
     keys
-}
-
-/// How long the writers that a change concerns may wait for further changes.
-fn wait(change: &Change) -> Duration {
-    match change {
-        Change::One(Changed { kind: Kind::Writer | Kind::Claim, .. }) => GATHER_LONGER,
-        Change::One(_) | Change::Everything => GATHER,
-    }
 }
 
 /// The writers that a change concerns.
