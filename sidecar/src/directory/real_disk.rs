@@ -186,7 +186,8 @@ impl DiskFile for SlotFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        Ok(())
+        // O_DIRECT may be taken back at the first read.
+        drop_cache(&self.file)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -196,6 +197,10 @@ impl DiskFile for SlotFile {
 
 /// A file behind the page cache.
 struct RealFile(File);
+
+fn drop_cache(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
+}
 
 /// Reads until `bytes` is full or the file ends.
 fn read_full(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
@@ -229,7 +234,7 @@ impl DiskFile for RealFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
+        drop_cache(&self.0)
     }
 
     fn len(&self) -> io::Result<u64> {
