@@ -203,7 +203,8 @@ impl<C: Cluster> Admission<C> {
         let pool = Pool { namespace, storage, workload, writers, pods: &pods, now };
         let has_others = writers.iter().any(|writer| writer.spec.workload == *workload);
         let worst = if has_others { Class::Drained } else { Class::Fresh };
-        let waits = format!("{namespace}/{storage}/{}", written(workload));
+        let of_workload = written(workload);
+        let waits = format!("{namespace}/{storage}/{of_workload}");
         if let Some(writer) = self.reserve(&pool, review.dry_run, worst) {
             self.waiting.lock().remove(&waits);
             return Ok(writer);
@@ -211,7 +212,6 @@ impl<C: Cluster> Admission<C> {
         let pods = self.cluster.read_pods(namespace, storage).await.map_err(|error| {
             No::Failed(format!("the pods of WalStorage {storage} cannot be read now, try again: {error}"))
         })?;
-        let of_workload = written(workload);
         // One that was taken out of its ReplicaSet by its labels, to look into it, is replaced and stays.
         let counts = |pod: &&PodFacts| {
             !pod.is_ending()
