@@ -7,12 +7,14 @@
 //! 3. Only then do the members say that the directory is not in use; and only when that is durable everywhere may it be
 //!    removed. Whatever lies in it is never read again: a later use begins anew.
 //! 4. A directory that comes back before that keeps what it holds; the copies made meanwhile do no harm.
+//! 5. A copy counts only in another directory. Where none has room, what is left waits; and what is copied into a directory
+//!    that is being emptied itself goes on from there.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::collection::{ColIx, DirIx};
-use super::journal::{Health, Journal};
+use super::collection::{ColIx, Collection, DirIx};
+use super::journal::{Health, InFlight, Journal};
 use super::log::{Log, Stage};
 use crate::format::limits::GROUP_CUT;
 use crate::format::record;
@@ -198,23 +200,32 @@ impl Log {
         }
     }
 
-    /// Collections that live in `dir` live elsewhere from now on.
-    fn move_off(&mut self, dir: DirIx) {
+    /// Collections that live in `dir` live elsewhere from now on, where another directory has room; whether one does.
+    fn move_off(&mut self, dir: DirIx) -> bool {
+        let mut moved = false;
         for ix in 0..self.collections.len() {
-            let Some(collection) = self.collections[ix].as_ref() else { continue };
-            if collection.home != dir || collection.delete_durable {
-                continue;
-            }
-            let name = collection.name.clone();
-            self.turn += 1;
-            let placed = self
-                .place(&name, self.turn, None, GROUP_CUT as u64)
-                .or_else(|| self.place(&name, self.turn, None, 0))
-                .filter(|placed| *placed != dir);
-            if let Some(placed) = placed {
-                self.move_home(ix, placed);
+            let lives = |collection: &Collection| collection.home == dir && !collection.delete_durable;
+            if self.collections[ix].as_ref().is_some_and(lives) {
+                moved |= self.home_beside(dir, ix).is_some();
             }
         }
+        moved
+    }
+
+    /// Where a collection lives from now on that must not live in `dir`. `None`: no other directory has room for it.
+    fn home_beside(&mut self, dir: DirIx, ix: ColIx) -> Option<DirIx> {
+        let Collection { home, name, .. } = self.collections[ix].as_ref()?;
+        if *home != dir {
+            return Some(*home);
+        }
+        let name = name.clone();
+        self.turn += 1;
+        let placed = self
+            .place(&name, self.turn, None, GROUP_CUT as u64)
+            .or_else(|| self.place(&name, self.turn, None, 0))
+            .filter(|placed| *placed != dir)?;
+        self.move_home(ix, placed);
+        Some(placed)
     }
 
     /// What `dir` holds that is needed and was not committed elsewhere, oldest first.
@@ -261,7 +272,8 @@ impl Log {
     }
 
     fn tend_facts(&mut self, dir: DirIx, since: u64, now: Instant) {
-        if !self.left_in(dir).is_empty() || self.journals[dir].in_flight.as_ref().is_some_and(|f| f.carries()) {
+        let brings = |frame: &InFlight| frame.carries() || !frame.copies.is_empty();
+        if !self.left_in(dir).is_empty() || self.journals[dir].in_flight.as_ref().is_some_and(brings) {
             // A draining directory took more meanwhile.
             return self.set_step(dir, Step::Entries);
         }
@@ -271,7 +283,14 @@ impl Log {
         let told = others.peek().is_some() && others.all(|(_, journal)| journal.checkpointed >= since);
         let told = told || mutant!(EvacuatedWithoutFacts);
         let bare = self.segments_in(dir) == 0 || mutant!(EvacuatedWithSegments);
-        if !told || !bare || !self.has_refuge(dir) || self.is_home(dir) {
+        if !told || !bare || !self.has_refuge(dir) {
+            return;
+        }
+        if self.is_home(dir) {
+            // What had no room elsewhere may have it now: then the others are told so before this one leaves.
+            if self.move_off(dir) {
+                self.set_step(dir, Step::Entries);
+            }
             return;
         }
         let journal = &mut self.journals[dir];
@@ -290,7 +309,7 @@ impl Log {
 
     /// Whether a collection still lives in `dir`, or is being written there.
     fn is_home(&self, dir: DirIx) -> bool {
-        let lives = |collection: &super::collection::Collection| {
+        let lives = |collection: &Collection| {
             (collection.home == dir && !collection.delete_durable)
                 || collection.in_flight == Some(dir)
                 || collection.queued_on == Some(dir)
@@ -343,11 +362,13 @@ impl Log {
 
     fn next_copy(&mut self, from: DirIx, to: DirIx, stretch: Stretch, room: usize, alone: bool) -> Next {
         let Stretch { collection: ix, incarnation, first, last } = stretch;
-        let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.delete_durable) else {
+        if self.live(ix, incarnation).is_none_or(|collection| collection.delete_durable) {
             return Next::Gone;
-        };
-        let home = collection.home;
-        if self.commit_journal(home) != to || !self.journals[to].takes_data() {
+        }
+        let home = self.home_beside(from, ix).unwrap_or(from);
+        let target = self.commit_journal(home);
+        let back = target == from && !mutant!(CopiedBack);
+        if back || target != to || !self.journals[to].takes_data() {
             return Next::Elsewhere;
         }
         let (mut entries, mut bytes, mut end) = (0, 0, None);
@@ -395,6 +416,12 @@ impl Log {
                 *head = last.max(*head);
                 let lowest = slot.firsts.entry(incarnation).or_insert(first);
                 *lowest = first.min(*lowest);
+            }
+            if let Some(evacuation) = &mut self.journals[to].evacuation
+                && let Some(done) = evacuation.done.get_mut(&incarnation)
+                && !mutant!(CopiesStay)
+            {
+                *done = (*done).min(Lsn(first.0 - 1));
             }
             if announces {
                 self.announce_elsewhere(to, collection, incarnation, now);

@@ -92,6 +92,12 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::EvacuatedWithoutEntries => {
             fails(evacuating::schedule_09_a_crash_at_every_effect_of_the_evacuation_of_a_dead_disk_twice_in_a_row)
         }
+        Mutant::CopiedBack => fails(
+            commits::schedule_24_what_has_no_room_elsewhere_waits_in_a_draining_directory_and_is_not_copied_back_into_it,
+        ),
+        Mutant::CopiesStay => fails(
+            commits::schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there,
+        ),
         Mutant::EvacuatedWithoutFacts => {
             fails(commits::schedule_9_the_members_change_only_when_every_fact_is_durable_elsewhere)
         }

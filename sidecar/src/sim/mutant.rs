@@ -134,6 +134,10 @@ mutants! {
     CheckpointWithoutCollections,
     /// A directory counts as emptied although entries are only there.
     EvacuatedWithoutEntries,
+    /// What a directory holds that is being emptied is copied into that directory itself, and counts as copied.
+    CopiedBack,
+    /// What is copied into a directory that is being emptied, too, does not go on from there.
+    CopiesStay,
     /// A directory counts as emptied before the others have said all facts.
     EvacuatedWithoutFacts,
     /// A directory leaves the members with segments in it that are needed.

@@ -242,6 +242,71 @@ fn a_draining_directory_is_emptied_while_its_collections_take_entries() {
 }
 
 #[test]
+pub(crate) fn schedule_24_what_has_no_room_elsewhere_waits_in_a_draining_directory_and_is_not_copied_back_into_it() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1", b"2"]);
+    rig.settle();
+    let dir = rig.home("c");
+    let room = std::mem::replace(&mut rig.log.journals[1 - dir].journal_max, 0);
+    rig.log.journals[dir].draining = true;
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].in_use && rig.log.journals[dir].evacuation_bytes_left() > 0);
+    let written: Vec<u64> = rig.frames[dir].iter().flat_map(|frame| frame.data("c")).collect();
+    assert_eq!((rig.home("c"), written), (dir, vec![1, 2]));
+    rig.log.journals[1 - dir].journal_max = room;
+    rest(&mut rig);
+    assert_eq!((rig.home("c"), durable_in(&rig, 1 - dir, "c")), (1 - dir, vec![1, 2]));
+    assert!(rig.log.journals[dir].is_evacuated());
+}
+
+#[test]
+fn a_collection_without_entries_moves_off_a_draining_directory_when_another_has_room() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.truncate("c", 1);
+    rig.settle();
+    let dir = rig.home("c");
+    let room = std::mem::replace(&mut rig.log.journals[1 - dir].journal_max, 0);
+    rig.log.journals[dir].draining = true;
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].in_use && rig.home("c") == dir);
+    let told = |rig: &Rig| rig.records(1 - dir).filter(|rec| rec.kind == Kind::Collection && rec.name == "c").count();
+    let before = told(&rig);
+    rig.log.journals[1 - dir].journal_max = room;
+    rest(&mut rig);
+    assert!(rig.home("c") == 1 - dir && rig.log.journals[dir].is_evacuated());
+    assert!(told(&rig) > before, "the other one knows where it lives now");
+}
+
+#[test]
+pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there() {
+    let mut rig = Rig::new(Setup { directories: 3, ..Setup::default() });
+    rig.send("c", &[b"1", b"2"]);
+    rig.settle();
+    let first = rig.home("c");
+    rig.log.journals[first].draining = true;
+    rig.log.watch(rig.now);
+    let second = rig.home("c");
+    let (behind, third) = (rig.send("c", &[b"3"]), 3 - first - second);
+    while rig.frame(second).data("c") != [1, 2] {
+        rig.durable(second);
+    }
+    assert_eq!(rig.lsns(behind), (3, 3));
+    rig.log.journals[second].draining = true;
+    for _ in 0..4 {
+        rig.log.watch(rig.now);
+        rig.settle_only(third);
+        rig.now += IDLE;
+    }
+    assert_eq!((rig.home("c"), durable_in(&rig, third, "c")), (third, vec![3]));
+    rig.durable(second);
+    rest(&mut rig);
+    assert_eq!(durable_in(&rig, third, "c"), [1, 2, 3]);
+    assert!(rig.log.journals[first].is_evacuated() && rig.log.journals[second].is_evacuated());
+}
+
+#[test]
 fn the_last_directory_is_not_drained() {
     let mut rig = Rig::one();
     rig.send("c", &[b"1"]);
