@@ -174,37 +174,55 @@ impl Log {
                 return Some(self.flush_planned(dir, part, why, now));
             }
         }
-        while let Some(&(at, ix)) = self.journals[dir].flusher.due.first() {
-            if at > now {
-                break;
-            }
-            self.journals[dir].flusher.due.pop_first();
-            let size = self.settings.memory_flush_size;
-            let Some(collection) = self.collections[ix].as_mut() else { continue };
-            if collection.flush.due != Some((dir, at)) {
-                continue;
-            }
-            collection.flush.due = None;
-            let incarnation = collection.incarnation;
-            let found = self.flushable(ix, incarnation).filter(|_| self.get(ix).buffer.bytes() >= size);
-            let Some((first, last, _)) = found else { continue };
-            let collection = self.get(ix);
-            match self.flush_dir(collection, now) {
-                Some(there) if there == dir => {
-                    let part = FlushPart {
-                        collection: ix,
-                        incarnation,
-                        name: collection.name.clone(),
-                        first,
-                        last,
-                        source: None,
-                    };
+        while let Some(due) = self.journals[dir].flusher.due.first().copied().filter(|(at, _)| *at <= now) {
+            if let Some((part, bytes)) = self.due_part(dir, due, now) {
+                if !self.takes_a_detour(dir, part.collection, now) {
                     return Some(self.own_flush(dir, part, Why::Due, now));
                 }
-                _ => self.look_whether_due(ix, now),
+                let parts = self.with_others_on_a_detour(dir, part, bytes, now);
+                return Some(self.shared_flush(dir, parts, Why::Due));
             }
         }
         None
+    }
+
+    /// A collection that was to be flushed to `dir` by now, if it still is. It is due no more.
+    fn due_part(&mut self, dir: DirIx, due: (Instant, ColIx), now: Instant) -> Option<(FlushPart, u64)> {
+        self.journals[dir].flusher.due.remove(&due);
+        let (at, ix) = due;
+        let collection = self.collections[ix].as_mut()?;
+        collection.flush.due.take_if(|known| *known == (dir, at))?;
+        let incarnation = collection.incarnation;
+        let enough = collection.buffer.bytes() >= self.settings.memory_flush_size;
+        let (first, last, bytes) = self.flushable(ix, incarnation).filter(|_| enough)?;
+        let collection = self.get(ix);
+        if self.flush_dir(collection, now) != Some(dir) {
+            self.look_whether_due(ix, now);
+            return None;
+        }
+        let name = collection.name.clone();
+        Some((FlushPart { collection: ix, incarnation, name, first, last, source: None }, bytes))
+    }
+
+    /// Collections on a detour that are due, too: one file for all, not one for each.
+    fn with_others_on_a_detour(&mut self, dir: DirIx, first: FlushPart, bytes: u64, now: Instant) -> Vec<FlushPart> {
+        let due = self.journals[dir].flusher.due.iter().copied().take_while(|(at, _)| *at <= now);
+        let on_a_detour = |(_, ix): &(Instant, ColIx)| {
+            let there = self.collections[*ix].is_some() && self.takes_a_detour(dir, *ix, now);
+            there && *ix != first.collection
+        };
+        let others: Vec<(Instant, ColIx)> = due.filter(on_a_detour).collect();
+        let (mut parts, mut bytes) = (vec![first], bytes);
+        for due in others {
+            if bytes >= FLUSH_MOST {
+                break;
+            }
+            if let Some((part, more)) = self.due_part(dir, due, now) {
+                bytes += more;
+                parts.push(part);
+            }
+        }
+        parts
     }
 
     /// A large one alone, small ones together.

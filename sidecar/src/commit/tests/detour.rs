@@ -93,6 +93,28 @@ fn under_pressure_collections_without_a_path_share_segments_whatever_their_size(
 }
 
 #[test]
+fn collections_without_a_path_that_are_due_together_share_a_segment() {
+    let mut rig = flushing(small());
+    let names: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
+    rig.own_blocked = true;
+    for name in &names {
+        append(&mut rig, name, 10);
+    }
+    rig.pass(DUE_WAIT);
+    assert!(names.iter().all(|name| rig.segments_of(name) == [(true, 1, 10)]), "each found out by itself");
+    let before = rig.flushed;
+    for name in &names {
+        append(&mut rig, name, 10);
+    }
+    append(&mut rig, "fine", 10);
+    rig.own_blocked = false;
+    rig.pass(DUE_WAIT);
+    assert!(names.iter().all(|name| rig.flushed_to(name) == 20));
+    assert_eq!((rig.flushed, rig.segments_of("fine")), (before + 2, vec![(false, 1, 10)]));
+    rig.check();
+}
+
+#[test]
 fn where_nothing_can_be_written_the_next_directory_takes_it() {
     let mut rig = flushing(Setup { directories: 2, ..small() });
     append(&mut rig, "c", 10);
