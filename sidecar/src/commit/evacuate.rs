@@ -452,8 +452,9 @@ impl Log {
 
     /// A directory that had been emptied is to be used again: what lies in it does not count.
     fn rejoin(&mut self, dir: DirIx, now: Instant) {
+        let serves = self.stage == Stage::Serving;
         let journal = &mut self.journals[dir];
-        if journal.takes_facts() && !journal.in_use && journal.joins.is_none() {
+        if serves && journal.takes_facts() && !journal.in_use && journal.joins.is_none() {
             let facts: Vec<_> = journal.facts.drain(..).collect();
             for fact in facts {
                 self.queue_fact_again(dir, fact, now);

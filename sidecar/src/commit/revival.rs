@@ -51,8 +51,10 @@ impl Log {
         if mutant!(ReturnedUnannounced) {
             self.journals[dir].in_use = true;
         }
-        // One that was emptied to go stays out: only it could say that it is back, and no configuration may name it.
-        if !self.journals[dir].in_use && !self.journals[dir].draining {
+        // One that was emptied to go stays out: only it could say that it is back, and no configuration may name it. And a
+        // process that ends needs no other one: whoever was told that it may be taken away may do so.
+        let stays_out = self.journals[dir].draining || self.stage == Stage::Stopping;
+        if !self.journals[dir].in_use && !stays_out {
             self.journals[dir].joins = Some(self.version + 1);
             self.restate(now);
         }

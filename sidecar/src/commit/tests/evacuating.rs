@@ -171,6 +171,23 @@ fn an_emptied_directory_that_comes_back_begins_anew() {
 }
 
 #[test]
+fn an_emptied_directory_that_comes_back_when_the_process_stops_may_still_be_taken_away() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    rig.fail(dir);
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].is_evacuated());
+    rig.now += REST;
+    rig.log.probed(dir, Ok(()), rig.now);
+    rig.frame(dir);
+    rig.log.stop(rig.now);
+    rig.settle();
+    assert!(!rig.log.journals[dir].in_use && rig.log.journals[dir].joins.is_none());
+}
+
+#[test]
 fn with_nowhere_to_go_nothing_is_emptied_until_there_is() {
     let mut rig = Rig::two();
     rig.send("c", &[b"1"]);
