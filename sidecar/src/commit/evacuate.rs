@@ -3,7 +3,8 @@
 //!
 //! 1. Entries go with the same LSNs and the same bytes, oldest first, whole batches; they take turns with what clients
 //!    append, and acknowledge nothing.
-//! 2. Facts go by a checkpoint in every other directory, begun when all entries are durable there.
+//! 2. Facts go by a checkpoint in every other directory, begun when all entries are durable there and the directory has
+//!    written its last frame with any.
 //! 3. Only then do the members say that the directory is not in use; and only when that is durable everywhere may it be
 //!    removed. Whatever lies in it is never read again: a later use begins anew.
 //! 4. A directory that comes back before that keeps what it holds; the copies made meanwhile do no harm.
@@ -259,6 +260,17 @@ impl Log {
     fn bytes_of(&self, stretch: &Stretch) -> u64 {
         let collection = self.collections[stretch.collection].as_ref();
         collection.map_or(0, |collection| collection.buffer.bytes_between(stretch.first, stretch.last))
+    }
+
+    /// A frame of `dir` with entries or facts is durable. Where that is emptied, checkpoints that the others have begun do
+    /// not say what is in it.
+    pub(super) fn evacuate_more(&mut self, dir: DirIx) {
+        if let Some(evacuation) = &mut self.journals[dir].evacuation
+            && matches!(evacuation.step, Step::Facts(_))
+            && !mutant!(EvacuatedWithoutLastFacts)
+        {
+            evacuation.step = Step::Entries;
+        }
     }
 
     /// Every other directory writes a checkpoint begun at `since` or later.

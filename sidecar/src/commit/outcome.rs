@@ -57,6 +57,9 @@ impl Log {
         let tick = self.tick;
         let Some(in_flight) = self.journals[dir].in_flight.take() else { return Tally::default() };
         let opening = self.stage == Stage::Opening;
+        if in_flight.carries() {
+            self.evacuate_more(dir);
+        }
         let InFlight {
             kind,
             built,

@@ -62,6 +62,7 @@ pub(super) fn run(inner: &Arc<Inner>, dir: DirIx, handle: &Handle) {
 }
 
 /// How a piece of work ended.
+#[derive(Debug)]
 pub(crate) enum Done {
     Flushed(FlushDone),
     FlushFailed(u64, FlushFailure),

@@ -57,6 +57,7 @@ pub(crate) struct Keeper<'a> {
 }
 
 /// How a piece of upkeep ended.
+#[derive(Debug)]
 pub(crate) enum Done {
     Listed(Listing),
     Unlinked,

@@ -95,6 +95,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::CopiedBack => fails(
             commits::schedule_24_what_has_no_room_elsewhere_waits_in_a_draining_directory_and_is_not_copied_back_into_it,
         ),
+        Mutant::EvacuatedWithoutLastFacts => {
+            fails(commits::schedule_24_a_fact_that_a_draining_directory_takes_at_last_is_durable_elsewhere_before_it_leaves)
+        }
         Mutant::CopiesStay => fails(
             commits::schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there,
         ),

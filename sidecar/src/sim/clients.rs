@@ -7,6 +7,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::life::Life;
 use super::oracle::{Found, Sent};
+use super::trace::trace;
 use super::world::{all_found, collection, found};
 use crate::api::{Ack, Append, Appended, ProducerStamp};
 use crate::commit::append::{Admission, Caller};
@@ -242,6 +243,7 @@ impl Life<'_> {
         self.asked.retain_mut(|asked| match asked {
             Asked::Truncate(name, incarnation, answer) => match answer.try_recv() {
                 Ok(Ok(to)) => {
+                    trace(|| format!("{name}: truncated to {to}"));
                     oracle.truncated(name, *incarnation, to);
                     false
                 }
@@ -279,6 +281,7 @@ impl Life<'_> {
 
     fn answered(&mut self, request: Request, result: Result<Appended, ApiError>) {
         let Request { collection, incarnation, sent, producer } = request;
+        trace(|| format!("{collection}: {result:?}"));
         if let Ok(answer) = &result {
             self.world.oracle.acked(&collection, incarnation, &sent, answer);
         }

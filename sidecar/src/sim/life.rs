@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::clients::{Asked, Request, Waiter};
 use super::count::Event;
+use super::trace::trace;
 use super::world::{World, collection};
 use crate::api::CompletionQueue;
 use crate::commit::flush_jobs::FlushWork;
@@ -204,6 +205,13 @@ impl Life<'_> {
             if self.world.machine.is_off() {
                 return Step::Ended;
             }
+            trace(|| {
+                format!(
+                    "{dir}: {} is {}",
+                    job.key,
+                    outcome.as_ref().map_or_else(|error| format!("{error:?}"), |_| "durable".to_owned())
+                )
+            });
             let failed = outcome.is_err();
             match outcome {
                 Ok(done) => drop(self.log.committed(dir, job.key, done, now)),
@@ -221,6 +229,7 @@ impl Life<'_> {
             Work::Frame(job) => {
                 let frame = self.log.journals[dir].in_flight.as_ref();
                 self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {frame:?}")));
+                trace(|| format!("{dir}: {frame:?}"));
                 here.commit.job = Some(job);
             }
             Work::Wait(until) => {
@@ -243,6 +252,7 @@ impl Life<'_> {
             if self.world.machine.is_off() {
                 return Step::Ended;
             }
+            trace(|| format!("{dir}: {done:?}"));
             done.report(&mut self.log, dir, now);
             return Step::Worked;
         }
@@ -257,6 +267,7 @@ impl Life<'_> {
             Upkeep::End => return Step::Ended,
             job => {
                 self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {job:?}")));
+                trace(|| format!("{dir}: {job:?}"));
                 here.upkeep.job = Some(job);
             }
         }
@@ -275,6 +286,7 @@ impl Life<'_> {
             if self.world.machine.is_off() {
                 return Step::Ended;
             }
+            trace(|| format!("{dir}: {done:?}"));
             done.report(&mut self.log, dir, now);
             return Step::Worked;
         }
@@ -289,6 +301,7 @@ impl Life<'_> {
             FlushWork::End => return Step::Ended,
             job => {
                 self.trace.iter_mut().for_each(|trace| trace.push(format!("{dir}: {job:?}")));
+                trace(|| format!("{dir}: {job:?}"));
                 here.flush.job = Some(job);
             }
         }

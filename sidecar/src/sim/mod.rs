@@ -16,4 +16,5 @@ pub(crate) mod mutant;
 mod oracle;
 mod schedules;
 mod shape;
+mod trace;
 mod world;

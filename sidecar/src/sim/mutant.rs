@@ -140,6 +140,8 @@ mutants! {
     CopiesStay,
     /// A directory counts as emptied before the others have said all facts.
     EvacuatedWithoutFacts,
+    /// A directory counts as emptied although it took facts after the others had begun to say all.
+    EvacuatedWithoutLastFacts,
     /// A directory leaves the members with segments in it that are needed.
     EvacuatedWithSegments,
     /// A full directory begins a session although no file that is there may become its first one.

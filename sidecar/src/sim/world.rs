@@ -17,6 +17,7 @@ use super::disk::Machine;
 use super::life::{Directory, Life};
 use super::oracle::{Found, Oracle, Sent};
 use super::shape::Shape;
+use super::trace::trace;
 use crate::ambient::simulated::Simulated;
 use crate::api::CompletionQueue;
 use crate::commit::journal::Journal;
@@ -222,6 +223,7 @@ impl World {
 
     pub(super) fn live<T>(&mut self, ready: Ready, live: impl FnOnce(&mut Life<'_>) -> T) -> T {
         let Ready { start, handles, .. } = ready;
+        trace(|| format!("a process begins: {:?} {:#?} {:#?}", self.shape, start.journals, start.collections));
         self.lives += 1;
         self.scattered |= self.shape.journal || !self.shape.affinity;
         self.misdirected = self.machine.count(Event::Misdirected);

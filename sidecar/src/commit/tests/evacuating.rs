@@ -2,6 +2,7 @@
 
 use super::rig::{Rig, Setup, batch, name};
 use crate::commit::frames::IDLE;
+use crate::commit::outcome::Failure;
 use crate::commit::revival::REST;
 use crate::error::Reason;
 use crate::format::frame::FLAG_CHECKPOINT_END;
@@ -321,6 +322,46 @@ pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_m
     rest(&mut rig);
     assert_eq!(durable_in(&rig, third, "c"), [1, 2, 3]);
     assert!(rig.log.journals[first].is_evacuated() && rig.log.journals[second].is_evacuated());
+}
+
+#[test]
+pub(crate) fn schedule_24_a_fact_that_a_draining_directory_takes_at_last_is_durable_elsewhere_before_it_leaves() {
+    let mut rig = Rig::new(Setup { directories: 3, ..Setup::default() });
+    let names = ["c0", "c1", "c2"];
+    for name in names {
+        rig.send(name, &[b"1", b"2"]);
+    }
+    rig.settle();
+    let name = names.into_iter().find(|name| rig.home(name) == 1).unwrap();
+    let leaving = names.into_iter().find(|name| rig.home(name) == 0).unwrap();
+    rig.truncate(leaving, 2);
+    rig.settle();
+    rig.log.journals[0].draining = true;
+    rig.log.watch(rig.now);
+    // The checkpoint by which the third one is told everything is under way,
+    while rig.frame(2).header.flags & FLAG_CHECKPOINT_END == 0 {
+        rig.durable(2);
+    }
+    // when the second one has no space for a truncation, which the first one takes.
+    let mut truncated = rig.truncate(name, 1);
+    while rig.frame(1).of(Kind::Truncate, name).is_empty() {
+        rig.durable(1);
+    }
+    rig.forget_under_way(1);
+    rig.log.failed(1, rig.key(1), Failure::Full("test".into()), rig.now);
+    assert_eq!(rig.frame(0).of(Kind::Truncate, name), [1]);
+    rig.durable(0);
+    assert!(truncated.try_recv().unwrap().is_ok());
+    rig.durable(2);
+    for _ in 0..100 {
+        rig.log.watch(rig.now);
+        let said = rig.frames[2].iter().any(|frame| !frame.of(Kind::Truncate, name).is_empty());
+        assert!(said || rig.log.journals[0].in_use, "the truncation is nowhere else");
+        rig.settle_only(2);
+        rig.settle_only(0);
+        rig.now += IDLE;
+    }
+    assert!(!rig.log.journals[0].in_use, "it is emptied in the end");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) use self::faults::{Astray, Faults};
 use self::names::DiskState;
 use super::count::{Counts, Event};
 use super::file::Content;
+use super::trace::trace;
 use crate::directory::disk::SharedDisk;
 
 #[derive(Clone, Debug)]
@@ -104,6 +105,7 @@ impl Machine {
 
     /// The power goes and comes back: every disk holds what a cut leaves.
     pub(crate) fn cut(&self) {
+        trace(|| "the power goes".to_owned());
         let mut state = self.0.lock();
         let State { random, disks, .. } = &mut *state;
         disks.values_mut().for_each(|disk| disk.cut(random));
@@ -113,6 +115,7 @@ impl Machine {
 
     /// The process is killed: the page cache stays.
     pub(crate) fn kill(&self) {
+        trace(|| "the process is killed".to_owned());
         let mut state = self.0.lock();
         state.disks.values_mut().for_each(DiskState::forget_nameless);
         state.counts.add(Event::Kill);
@@ -120,6 +123,7 @@ impl Machine {
     }
 
     pub(crate) fn break_with(&self, root: &Path, faults: Faults) {
+        trace(|| format!("{}: {faults:?}", root.display()));
         self.0.lock().disk(root).faults = faults;
     }
 
@@ -131,6 +135,7 @@ impl Machine {
 
     /// A disk works as well as a new one does, and keeps what is on it.
     pub(crate) fn repair(&self, root: &Path) {
+        trace(|| format!("{}: works again", root.display()));
         let mut state = self.0.lock();
         let disk = state.disk(root);
         (disk.faults, disk.capacity) = (Faults::default(), 1 << 40);
@@ -138,6 +143,7 @@ impl Machine {
 
     /// There is a new disk at the place of another.
     pub(crate) fn wipe(&self, root: &Path) {
+        trace(|| format!("{}: is a new disk", root.display()));
         let mut state = self.0.lock();
         let number = state.disk(root).number;
         state.disks.insert(root.to_owned(), DiskState::new(number));
@@ -164,6 +170,7 @@ impl Machine {
     }
 
     pub(crate) fn note(&self, event: Event) {
+        trace(|| format!("{event:?}"));
         self.0.lock().counts.add(event);
     }
 
