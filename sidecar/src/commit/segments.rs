@@ -97,6 +97,11 @@ pub(crate) fn segment_id(epoch: Epoch, counter: u64, random: u32) -> Uuid {
     Uuid::from_u128(epoch | 8 << 76 | high | 2 << 62 | low | u128::from(random))
 }
 
+/// The epoch in which a segment was begun, by its uuid.
+pub(crate) fn epoch_of(segment: Uuid) -> Epoch {
+    Epoch((segment.as_u128() >> 80) as u64)
+}
+
 /// Where a segment's file may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentPath {

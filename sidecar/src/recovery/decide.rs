@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
-use super::{Context, Handle, Waiting, shared, shelf};
+use super::{Context, Handle, Waiting, shared, shelf, stamps};
 use crate::ambient;
 use crate::api::{DamageReport, JournalIo, LostRange};
 use crate::commit::collection::Collection;
@@ -187,6 +187,9 @@ pub(super) fn decide(
     }
     let disks: Vec<SharedDisk> = places.iter().map(|place| place.opened.disk.0.clone()).collect();
     let home = |uuid: Uuid| home_of.get(&uuid).copied();
+    if !mutant!(StampsLost) {
+        warnings.extend(stamps::look_for(&mut merged, &shared, &disks, home));
+    }
     if let Err(why) = shelf::fill(&mut merged.collections, &disks, home, budget, context.memory_limit) {
         return Err(Box::new(Waiting { reasons: vec![why], damage, warnings, ..Waiting::default() }));
     }

@@ -21,7 +21,7 @@ use crate::commit::producers::Producers;
 use crate::format::StreamKey;
 use crate::format::facts::{FlushedFact, GapCause};
 use crate::format::record::{self, RecordRef};
-use crate::types::{CollectionName, Incarnation, Lsn};
+use crate::types::{CollectionName, Epoch, Incarnation, Lsn};
 
 /// One directory's part.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub(crate) struct Merged {
     /// Segments that are not needed any more.
     pub(crate) dead_segments: Vec<(CollectionName, Incarnation, FlushedFact, Lsn)>,
     pub(crate) unresolved: Vec<Unresolved>,
+    /// The epoch of the oldest stream in which frames are lost, accounted for or not.
+    pub(crate) damaged_since: Option<Epoch>,
     /// Contradictions found, a sentence each.
     pub(crate) contradictions: Vec<String>,
 }
@@ -94,6 +96,8 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
     for Input { directory, journal } in inputs {
         for mut stream in journal.streams {
             for loss in stream.losses.drain(..) {
+                let epoch = stream.key.epoch;
+                merged.damaged_since = Some(merged.damaged_since.map_or(epoch, |before| before.min(epoch)));
                 if keep_salvage || loss.accepted {
                     for saved in &loss.salvage.records {
                         if let Ok((record, _)) = record::decode(&saved.raw) {

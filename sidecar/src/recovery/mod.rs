@@ -21,6 +21,7 @@ pub(crate) mod released;
 pub(crate) mod salvage;
 mod shared;
 pub(crate) mod shelf;
+mod stamps;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};

@@ -110,6 +110,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),
+        Mutant::StampsLost => {
+            fails(rot::schedule_14_a_retry_of_what_a_damaged_frame_and_a_segment_held_is_stored_once)
+        }
         Mutant::HolesFlushedOver => {
             fails(rot::what_only_a_segment_holds_between_entries_in_the_journal_is_kept_by_the_next_flush)
         }

@@ -86,6 +86,8 @@ mutants! {
     DuplicateAnsweredEarly,
     /// Facts leave out producers.
     ProducersNotStated,
+    /// After damage nobody looks into segments for what producers sent last.
+    StampsLost,
     /// Facts state requests of producers that are not durable.
     ProducersStatedEarly,
     /// Readers see what is not durable.

@@ -205,3 +205,31 @@ pub(in crate::sim) fn what_only_a_segment_holds_between_entries_in_the_journal_i
     });
     world.serve(is_all_read);
 }
+
+#[test]
+pub(in crate::sim) fn schedule_14_a_retry_of_what_a_damaged_frame_and_a_segment_held_is_stored_once() {
+    let mut world = world(12);
+    let (place, sent) = world.serve(|life| {
+        life.open();
+        let place = life.next_place(0);
+        let sent = life.stamp(&collection(0), "p", 1, None);
+        life.settle();
+        life.flush(&collection(0));
+        life.settle();
+        frame(life);
+        (place, sent)
+    });
+    world.machine.flip(Path::new(ROOT), &place.0, place.1 + 200, 3);
+    world.is_damaged();
+    for _ in 0..2 {
+        world.serve(|life| {
+            life.stamp(&collection(0), "p", 1, Some(sent.clone()));
+            life.settle();
+            life.check();
+            let entries = life.found(0).items.iter().filter(|item| matches!(item, Item::Entry(_))).count();
+            assert_eq!(entries, 2, "it is stored twice");
+        });
+        // What was accepted once is asked no more, and the frame is lost as before.
+        world.shape.gaps = false;
+    }
+}
