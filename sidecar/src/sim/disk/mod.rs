@@ -199,6 +199,7 @@ impl Machine {
 
     /// A bit of a file flips.
     pub(crate) fn flip(&self, root: &Path, name: &Path, offset: u64, bit: u8) {
+        trace(|| format!("{}: bit {bit} at {offset} of {} flips", root.display(), name.display()));
         let mut state = self.0.lock();
         let disk = state.disk(root);
         let node = disk.names.get(name).copied().unwrap_or_default();
