@@ -168,10 +168,20 @@ impl Life<'_> {
     pub(super) fn check(&mut self) {
         self.world.learn_of_lies();
         let found = all_found(&self.log, &self.disks, &self.world.machine, &self.world.oracle);
-        self.world.oracle.check(&found, false);
+        if self.has_decided() {
+            self.world.oracle.check(&found, false);
+        } else {
+            self.world.oracle.clone().check(&found, true);
+        }
         let memory: usize = self.log.iter().map(|collection| collection.memory()).sum();
         // What is deleted may still be on its way out.
         assert!(self.log.memory() >= memory as u64, "{} bytes are counted, {memory} are held", self.log.memory());
+    }
+
+    /// Whether what the start decided is durable: while no directory takes it, a later start may decide otherwise, as where
+    /// a directory that was given up is there again.
+    pub(super) fn has_decided(&self) -> bool {
+        self.log.opening_record_count == 0
     }
 
     /// The n-th collection as a client reads it.
@@ -223,7 +233,7 @@ impl Life<'_> {
         self.log.take_outbox().deliver();
         self.wake();
         self.note_where_collections_live();
-        if !self.checked && self.log.stage == Stage::Serving {
+        if !self.checked && self.log.stage == Stage::Serving && self.has_decided() {
             self.checked = true;
             self.world.learn_of_lies();
             let facts_are_lost = self.world.oracle.may_lose();

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
+use super::trace::trace;
 use crate::api::{Ack, Appended, Item, NewEntry};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
@@ -264,6 +265,7 @@ impl Oracle {
             |lsn: u64| unreadable.iter().fold(lsn, |lsn, range| if lsn == range.0 { range.1 + 1 } else { lsn });
         let promise = self.of(name, *incarnation);
         let truncated = truncated_to.0;
+        trace(|| format!("{name}, {incarnation:?}: found from {truncated} to {durable_head}, gaps {:?}", promise.gaps));
         let kept = truncated >= promise.truncated || may_lose;
         assert!(kept, "{name}: truncated to {truncated}, {} was promised", promise.truncated);
         let asked = promise.truncate_asked;
@@ -298,6 +300,7 @@ impl Oracle {
                             !spared || lost.next().is_none(),
                             "{name}: LSNs {first} to {last} never were in what is lost"
                         );
+                        trace(|| format!("{name}: LSN {first} to {last} are said to be lost"));
                         promise.gaps.push((first.0, last.0));
                     }
                     next = last.0 + 1;

@@ -42,7 +42,7 @@ impl Between {
     /// Notes what the process that ends now has emptied.
     pub(super) fn note_emptied(&mut self, life: &Life<'_>) {
         self.emptied = life.evacuated();
-        if life.log.stage == Stage::Serving {
+        if life.log.stage == Stage::Serving && life.has_decided() {
             // What came up empty was given up for good.
             self.empty.clear();
         }
