@@ -10,6 +10,8 @@ use super::pod::PodFacts;
 
 /// How long a writer that nobody could be placed with is left alone.
 const UNPLACEABLE_MS: i64 = 3_600_000;
+/// A list shows a pod that was proposed a writer so much sooner than a cache has to, or it is not coming.
+const SOONER: i64 = 10;
 
 /// What the choice is made from, as the caches have it. Wrong or late, it costs a lost race and no entry.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub struct Pool<'a> {
     pub writers: &'a [&'a WalWriter],
     /// The labelled pods of the namespace.
     pub pods: &'a [&'a PodFacts],
+    /// They are a list that no cache answered.
+    pub listed: bool,
     /// Milliseconds.
     pub now: i64,
 }
@@ -59,9 +63,9 @@ pub struct Reservations {
 
 #[derive(Clone, Copy, Debug)]
 struct Reservation {
-    until: i64,
+    since: i64,
     /// The ledger's epoch when the writer was proposed. It rises with each grant: a higher one is the proposal's end, and
-    /// the pod that has it may have to be replaced long before `until`.
+    /// the pod that has it may have to be replaced long before the time is over.
     epoch: Option<i64>,
 }
 
@@ -74,18 +78,38 @@ impl Reservations {
 
     /// Nobody else here proposes this writer for a while. Not for dry runs.
     pub fn reserve(&mut self, pool: &Pool<'_>, writer: &str) {
-        self.of.retain(|_, reservation| reservation.until > pool.now);
-        let reservation = Reservation { until: pool.now + self.hold_ms, epoch: pool.epoch(writer) };
+        let hold = self.hold_ms;
+        self.of.retain(|_, reservation| reservation.since + hold > pool.now);
+        let reservation = Reservation { since: pool.now, epoch: pool.epoch(writer) };
         self.of.insert(pool.key(writer), reservation);
     }
 
     fn is_reserved(&self, pool: &Pool<'_>, writer: &str) -> bool {
         let reservation = self.of.get(&pool.key(writer));
-        reservation.is_some_and(|it| it.until > pool.now && pool.epoch(writer) <= it.epoch)
+        let hold = if pool.listed { self.hold_ms / SOONER } else { self.hold_ms };
+        reservation.is_some_and(|it| it.since + hold > pool.now && pool.epoch(writer) <= it.epoch)
+    }
+
+    /// Whether a writer that may have entries is kept for a pod that nobody has seen yet: it may be on its way, or have been
+    /// refused after us, by a quota say, and then the entries are the next pod's.
+    #[must_use]
+    pub fn keep_entries(&self, pool: &Pool<'_>) -> bool {
+        let taken = Taken::of(pool);
+        let reserved = pool.of_workload().filter(|writer| self.is_reserved(pool, &writer.spec.writer));
+        reserved.into_iter().any(|writer| taken.class(writer, pool.now).is_some_and(|class| class <= Class::Handover))
     }
 }
 
-impl Pool<'_> {
+impl<'a> Pool<'a> {
+    /// The writers that a pod of the pool may have.
+    fn of_workload(&self) -> impl Iterator<Item = &'a WalWriter> {
+        let Self { storage, workload, .. } = *self;
+        self.writers.iter().copied().filter(move |writer| {
+            let spec = &writer.spec;
+            spec.storage == storage && spec.identity == Identity::Pooled && spec.workload == *workload
+        })
+    }
+
     fn key(&self, writer: &str) -> (String, String) {
         (self.namespace.to_owned(), names::wal_writer(self.storage, writer))
     }
@@ -101,12 +125,7 @@ impl Pool<'_> {
 pub fn choose(pool: &Pool<'_>, reservations: &Reservations, below: &mut dyn FnMut(usize) -> usize) -> Chosen {
     let taken = Taken::of(pool);
     let candidates: Vec<(Class, &str)> = pool
-        .writers
-        .iter()
-        .filter(|writer| {
-            let spec = &writer.spec;
-            spec.storage == pool.storage && spec.identity == Identity::Pooled && spec.workload == *pool.workload
-        })
+        .of_workload()
         .filter(|writer| !reservations.is_reserved(pool, &writer.spec.writer))
         .filter_map(|writer| Some((taken.class(writer, pool.now)?, writer.spec.writer.as_str())))
         .collect();

@@ -200,12 +200,12 @@ impl<C: Cluster> Admission<C> {
         let namespace = review.namespace.as_str();
         let pods = self.cluster.pods(namespace);
         let pods: Vec<&PodFacts> = pods.iter().map(Arc::as_ref).collect();
-        let pool = Pool { namespace, storage, workload, writers, pods: &pods, now };
+        let pool = Pool { namespace, storage, workload, writers, pods: &pods, listed: false, now };
         let has_others = writers.iter().any(|writer| writer.spec.workload == *workload);
         let worst = if has_others { Class::Drained } else { Class::Fresh };
         let of_workload = written(workload);
         let waits = format!("{namespace}/{storage}/{of_workload}");
-        if let Some(writer) = self.reserve(&pool, review.dry_run, worst) {
+        if let Some(writer) = self.reserve(&pool, review.dry_run, worst, true) {
             self.waiting.lock().remove(&waits);
             return Ok(writer);
         }
@@ -219,12 +219,18 @@ impl<C: Cluster> Admission<C> {
                 && pod.annotation(ANNOTATION_WORKLOAD) == Some(of_workload.as_str())
         };
         let staying = pods.iter().filter(counts).count();
-        let pool = Pool { pods: &pods.iter().collect::<Vec<_>>(), ..pool };
+        let pool = Pool { pods: &pods.iter().collect::<Vec<_>>(), listed: true, ..pool };
         // A rollout makes a pod in place of one that it has not told to end yet: the log of that one is what it is to have.
         let most = most.filter(|most| staying >= *most && self.may_wait(&waits, now));
         let worst = if most.is_some() { Class::Drained } else { Class::Fresh };
-        let Some(writer) = self.reserve(&pool, review.dry_run, worst) else {
+        // One that was proposed a moment ago to a pod that is not there: it is coming, or was refused after us.
+        let kept = self.reservations.lock().keep_entries(&pool) && self.may_wait(&waits, now);
+        let Some(writer) = self.reserve(&pool, review.dry_run, worst, kept) else {
             return Err(No::Failed(match most {
+                _ if kept => format!(
+                    "a writer of {} {} with entries was proposed to a pod that is not there yet, try again",
+                    workload.kind, workload.name
+                ),
                 Some(most) => format!(
                     "{} {} asks for {most} pods and has {staying}: this one is to have the log of one that ends, try again",
                     workload.kind, workload.name
@@ -244,11 +250,12 @@ impl<C: Cluster> Admission<C> {
         now - *waiting.entry(workload.to_owned()).or_insert(now) < self.hold_ms
     }
 
-    /// Chooses and reserves in one step, so that two requests at once get two; nothing where all is worse than `worst`.
-    fn reserve(&self, pool: &Pool<'_>, dry_run: bool, worst: Class) -> Option<String> {
+    /// Chooses and reserves in one step, so that two requests at once get two; nothing where all is worse than `worst`, or
+    /// where it is without entries and `kept` asks for those that wait for a pod that nobody has seen.
+    fn reserve(&self, pool: &Pool<'_>, dry_run: bool, worst: Class, kept: bool) -> Option<String> {
         let mut reservations = self.reservations.lock();
         let chosen = choose(pool, &reservations, &mut |below| rand::random_range(0..below.max(1)));
-        if chosen.class > worst {
+        if chosen.class > worst || kept && chosen.class > Class::Handover && reservations.keep_entries(pool) {
             return None;
         }
         if !dry_run {

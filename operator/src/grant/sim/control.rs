@@ -187,6 +187,7 @@ impl Webhook {
                     workload: &workload,
                     writers: &writers,
                     pods: &pods,
+                    listed: false,
                     now: api.now,
                 };
                 let writer = kept.unwrap_or_else(|| choose(&pool, &self.reservations, &mut |n| dice.below(n)).writer);

@@ -66,8 +66,15 @@ fn all_choices(writers: &[WalWriter], pods: &[PodFacts], reservations: &Reservat
     let writers: Vec<&WalWriter> = writers.iter().collect();
     let pods: Vec<&PodFacts> = pods.iter().collect();
     let workload = web();
-    let pool =
-        Pool { namespace: "shop", storage: "orders", workload: &workload, writers: &writers, pods: &pods, now: NOW };
+    let pool = Pool {
+        namespace: "shop",
+        storage: "orders",
+        workload: &workload,
+        writers: &writers,
+        pods: &pods,
+        listed: false,
+        now: NOW,
+    };
     let mut chosen = BTreeSet::new();
     let mut class = Class::Fresh;
     for at in 0..10 {
@@ -137,7 +144,15 @@ fn ten_pods_that_one_replica_sees_at_once_get_ten_writers() {
     let writers: Vec<WalWriter> = (0..10).map(|n| writer(&format!("o{n}"), Phase::Orphaned)).collect();
     let refs: Vec<&WalWriter> = writers.iter().collect();
     let workload = web();
-    let pool = Pool { namespace: "shop", storage: "orders", workload: &workload, writers: &refs, pods: &[], now: NOW };
+    let pool = Pool {
+        namespace: "shop",
+        storage: "orders",
+        workload: &workload,
+        writers: &refs,
+        pods: &[],
+        listed: false,
+        now: NOW,
+    };
     let mut reservations = Reservations::new(30_000);
     let mut chosen = BTreeSet::new();
     for _ in 0..10 {
@@ -163,8 +178,15 @@ fn a_reservation_ends_with_the_grant_that_it_was_for() {
     let workload = web();
     let mut reservations = Reservations::new(30_000);
     let mut proposed = |writer: &WalWriter, pods: &[&PodFacts], reserve: bool| {
-        let pool =
-            Pool { namespace: "shop", storage: "orders", workload: &workload, writers: &[writer], pods, now: NOW };
+        let pool = Pool {
+            namespace: "shop",
+            storage: "orders",
+            workload: &workload,
+            writers: &[writer],
+            pods,
+            listed: false,
+            now: NOW,
+        };
         let choice = choose(&pool, &reservations, &mut |_| 0);
         if reserve {
             reservations.reserve(&pool, "w");
@@ -181,13 +203,61 @@ fn a_reservation_ends_with_the_grant_that_it_was_for() {
     assert_eq!(proposed(&again, &[&second], false), Class::Handover);
 }
 
+/// A pod that a quota refuses after us was proposed a writer all the same.
+#[test]
+fn a_list_that_does_not_show_the_pod_ends_a_reservation_sooner_and_until_then_its_entries_are_kept() {
+    let workload = web();
+    let (orphan, drained) = (writer("a", Phase::Orphaned), writer("b", Phase::Drained));
+    let releasing = held("a", Phase::Releasing, "p");
+    // The pod that had it is gone, or still there on its way out.
+    for (with_entries, old, class) in
+        [(&orphan, names_writer("s", "d"), Class::Entries), (&releasing, ending("p", "a"), Class::Handover)]
+    {
+        let writers = [with_entries, &drained];
+        let (taker, other) = (names_writer("q", "a"), names_writer("r", "c"));
+        let pool = |pods, listed, later| Pool {
+            namespace: "shop",
+            storage: "orders",
+            workload: &workload,
+            writers: &writers,
+            pods,
+            listed,
+            now: NOW + later,
+        };
+        let (unseen, seen) = ([&old, &other], [&old, &taker]);
+        let mut reservations = Reservations::new(30_000);
+        assert!(!reservations.keep_entries(&pool(&unseen, true, 0)));
+        reservations.reserve(&pool(&unseen, false, 0), "a");
+        for (pods, listed, later, kept, expected) in [
+            (&unseen, false, 29_999, true, Class::Drained),
+            (&unseen, true, 2_999, true, Class::Drained),
+            (&unseen, true, 3_000, false, class),
+            (&seen, true, 2_999, false, Class::Drained),
+        ] {
+            let pool = pool(pods, listed, later);
+            assert_eq!(reservations.keep_entries(&pool), kept, "{listed} {later}");
+            assert_eq!(choose(&pool, &reservations, &mut |_| 0).class, expected, "{listed} {later}");
+        }
+        reservations.reserve(&pool(&unseen, false, 30_000), "b");
+        assert!(!reservations.keep_entries(&pool(&unseen, false, 30_000)), "nothing waits in one that is drained");
+    }
+}
+
 #[test]
 fn a_fresh_name_is_nobodys_name() {
     let taken = [writer("web-bbbbb", Phase::Lost)];
     let mut draws = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1].into_iter();
     let refs: Vec<&WalWriter> = taken.iter().collect();
     let workload = web();
-    let pool = Pool { namespace: "shop", storage: "orders", workload: &workload, writers: &refs, pods: &[], now: NOW };
+    let pool = Pool {
+        namespace: "shop",
+        storage: "orders",
+        workload: &workload,
+        writers: &refs,
+        pods: &[],
+        listed: false,
+        now: NOW,
+    };
     let choice = choose(&pool, &Reservations::new(1), &mut |_| draws.next().unwrap());
     assert_eq!(choice, Chosen { writer: "web-ccccc".into(), class: Class::Fresh });
 }
