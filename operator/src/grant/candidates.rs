@@ -8,7 +8,7 @@ use super::claims::{self, Ready};
 use super::context::{Cx, Flow};
 use super::holder::Held;
 use super::ledger::{Ledger, StatusExt as _, time};
-use super::mint::{recall, workload};
+use super::mint::{Minted, recall, workload};
 use super::protocol::Wake;
 use super::run::NoteReason;
 use crate::identity::{PodFacts, identity, kept};
@@ -22,7 +22,16 @@ enum No {
     Lost(NoteReason, String),
 }
 
-pub(super) async fn see_to(cx: &Cx, mut ledger: Ledger, mut held: Held, wake: &mut Wake) -> Flow<()> {
+pub(super) async fn see_to(
+    cx: &Cx,
+    mut ledger: Ledger,
+    minted: Option<Minted>,
+    mut held: Held,
+    wake: &mut Wake,
+) -> Flow<()> {
+    // Whoever made the ledger has looked for claims of the last one.
+    let recalled = minted.is_some();
+    let mut candidate = minted.and_then(|minted| minted.candidate);
     // The holder first: it may have been made one by a run that did not get further.
     let mut pods: Vec<&PodFacts> = cx.view.pods.iter().filter(|pod| pod.is_gated() && !pod.is_ending()).collect();
     let holder = ledger.holder().map(|holder| holder.pod_uid.clone());
@@ -38,10 +47,15 @@ pub(super) async fn see_to(cx: &Cx, mut ledger: Ledger, mut held: Held, wake: &m
         if Some(&seen.uid) == holder.as_ref() {
             continue;
         }
-        let Some(pod) = judge(cx, seen).await? else { continue };
+        // What is written rests on the version that was read, whenever that was.
+        let judged = match candidate.take_if(|pod| pod.uid == seen.uid) {
+            Some(pod) => Some(pod),
+            None => judge(cx, seen).await?,
+        };
+        let Some(pod) = judged else { continue };
         match may_have(cx, &ledger, &pod, &held) {
             Ok(()) => {
-                swap_holder(cx, &mut ledger, &pod).await?;
+                swap_holder(cx, &mut ledger, recalled, &pod).await?;
                 held = Held::By(Box::new(pod.clone()));
                 grant(cx, &mut ledger, &pod, wake).await?;
             }
@@ -54,6 +68,11 @@ pub(super) async fn see_to(cx: &Cx, mut ledger: Ledger, mut held: Held, wake: &m
 /// G0, for what the pod alone shows. Reads it anew; nothing if it is not there any more, not gated, or not ours to grant.
 pub(super) async fn judge(cx: &Cx, seen: &PodFacts) -> Flow<Option<PodFacts>> {
     let Some(pod) = cx.get_pod(&seen.name).await? else { return Ok(None) };
+    judge_as_read(cx, seen, pod).await
+}
+
+/// The same, of a pod as the API server had it a moment ago.
+pub(super) async fn judge_as_read(cx: &Cx, seen: &PodFacts, pod: PodFacts) -> Flow<Option<PodFacts>> {
     if pod.uid != seen.uid || !pod.is_gated() || pod.is_ending() {
         return Ok(None);
     }
@@ -171,13 +190,13 @@ fn preconditions(pod: &PodFacts) -> (String, String) {
 }
 
 /// G3.
-async fn swap_holder(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts) -> Flow<()> {
+async fn swap_holder(cx: &Cx, ledger: &mut Ledger, recalled: bool, pod: &PodFacts) -> Flow<()> {
     if mutant!(ReservationOnly) {
         return Ok(());
     }
     let now = cx.view.now;
     let mut status = ledger.status.clone();
-    if status.phase.is_none() {
+    if status.phase.is_none() && !recalled {
         // A run that created the ledger may have ended before it wrote down what the claims said.
         let found = recall(cx, ledger, &cx.list_claims().await?);
         if !found.is_empty() {

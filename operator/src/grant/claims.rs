@@ -156,11 +156,26 @@ fn binds_apart(cx: &Cx, volumes: &[WriterVolume], pod: &PodFacts) -> Option<Stri
 async fn claim(cx: &Cx, ledger: &Ledger, volume: &WriterVolume) -> Flow<Found> {
     let name = cx.claim_name(&volume.name);
     let writer = &ledger.spec().writer_uid;
+    // One that nobody knows of is most likely not there; who creates it is told if it is.
+    let unknown = volume.claim_uid.is_none() && !cx.view.claims.contains_key(&name);
+    let mut refused = None;
+    if let Some(disk) = cx.disk(&volume.name).filter(|_| unknown) {
+        match create(cx, writer, volume, disk).await {
+            Ok(claim) => return Ok(Found::Is(claim)),
+            // A quota that is used up refuses before anybody looks whether it is there.
+            Err(failure @ (Failure::Exists | Failure::Quota(_) | Failure::Refused(_))) => refused = Some(failure),
+            Err(failure) => return Err(failed(&failure)),
+        }
+    }
     let Some(claim) = cx.get_claim(&name).await? else {
-        return match (&volume.claim_uid, cx.disk(&volume.name)) {
-            (Some(_), _) => Ok(Found::Lost),
-            (None, Some(disk)) => create(cx, writer, volume, disk).await,
-            (None, None) => {
+        return match (&volume.claim_uid, cx.disk(&volume.name), refused) {
+            (Some(_), _, _) => Ok(Found::Lost),
+            (None, _, Some(failure)) => not_created(&name, failure),
+            (None, Some(disk), None) => match create(cx, writer, volume, disk).await {
+                Ok(claim) => Ok(Found::Is(claim)),
+                Err(failure) => not_created(&name, failure),
+            },
+            (None, None, None) => {
                 Ok(Found::Wait("ClaimLost", format!("claim {name} is not there, and nothing says how large it was")))
             }
         };
@@ -208,22 +223,24 @@ async fn adopt(cx: &Cx, writer: &str, volume: &WriterVolume, claim: ClaimFacts) 
     }
 }
 
-async fn create(cx: &Cx, writer: &str, volume: &WriterVolume, disk: &Volume) -> Flow<Found> {
-    let name = cx.claim_name(&volume.name);
+async fn create(cx: &Cx, writer: &str, volume: &WriterVolume, disk: &Volume) -> Result<ClaimFacts, Failure> {
     let claim = NewClaim {
-        name: name.clone(),
+        name: cx.claim_name(&volume.name),
         labels: labels(cx, &volume.name),
         annotations: annotations(writer, volume),
         size: disk.size.clone(),
         storage_class_name: disk.storage_class_name.clone(),
         access_mode: disk.access_mode,
     };
-    match cx.attempt(Call::CreateClaim(Box::new(claim))).await {
-        Ok(Some(claim)) => Ok(Found::Is(claim)),
-        Ok(None) => Err(failed(&Failure::Unknown("a claim was created and not shown".to_owned()))),
-        Err(Failure::Quota(why)) => Ok(Found::Wait("QuotaExceeded", format!("claim {name}: {why}"))),
-        Err(Failure::Refused(why)) => Ok(Found::Wait("ClaimConflict", format!("claim {name} is refused: {why}"))),
-        Err(failure) => Err(failed(&failure)),
+    let created = cx.attempt(Call::CreateClaim(Box::new(claim))).await?;
+    created.ok_or_else(|| Failure::Unknown("a claim was created and not shown".to_owned()))
+}
+
+fn not_created(name: &str, failure: Failure) -> Flow<Found> {
+    match failure {
+        Failure::Quota(why) => Ok(Found::Wait("QuotaExceeded", format!("claim {name}: {why}"))),
+        Failure::Refused(why) => Ok(Found::Wait("ClaimConflict", format!("claim {name} is refused: {why}"))),
+        failure => Err(failed(&failure)),
     }
 }
 

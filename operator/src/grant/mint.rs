@@ -9,20 +9,27 @@ use walstorage_crds::walwriter::{
 
 use super::annotation::Grant;
 use super::call::{Call, ClaimFacts};
-use super::candidates::judge;
+use super::candidates::{judge, judge_as_read};
 use super::context::{Cx, Flow};
 use super::fate::{Fate, fate};
 use super::ledger::{Ledger, StatusExt as _, time};
 use super::run::{About, Note, NoteReason, Outcome};
 use crate::identity::{PodFacts, identity};
 
+/// What a run that made the ledger has read for it, and need not read again.
+pub(super) struct Minted {
+    /// The pod that it was made for, judged; nothing where that one holds the writer already.
+    pub(super) candidate: Option<PodFacts>,
+}
+
 /// Creates the WalWriter for a pod that names it, if there is one.
-pub(super) async fn mint(cx: &Cx) -> Flow<Option<Ledger>> {
+pub(super) async fn mint(cx: &Cx) -> Flow<Option<(Ledger, Minted)>> {
+    let pods = cx.list_pods().await?;
     // A pod that was let go under a ledger that somebody deleted holds the writer still.
-    let living = living(cx).await?;
+    let living = living(cx, &pods);
     let pod = match &living {
         Some(pod) => pod.clone(),
-        None => match candidate(cx).await? {
+        None => match candidate(cx, &pods).await? {
             Some(pod) => pod,
             None => return Ok(None),
         },
@@ -66,7 +73,8 @@ pub(super) async fn mint(cx: &Cx) -> Flow<Option<Ledger>> {
         status.volumes = status.volumes.filter(|volumes| !volumes.is_empty());
         ledger.swap(cx, status).await?;
     }
-    Ok(Some(ledger))
+    let candidate = if living.is_none() { Some(pod) } else { None };
+    Ok(Some((ledger, Minted { candidate })))
 }
 
 /// What a new ledger starts with: the pod that holds it already, and the claims of the last one, whose entries nobody
@@ -132,24 +140,23 @@ pub(super) fn is_initialized(claim: &ClaimFacts) -> bool {
 }
 
 /// A pod that was let go and is not gone.
-async fn living(cx: &Cx) -> Flow<Option<PodFacts>> {
-    for pod in cx.list_pods().await? {
-        if pod.is_gated() || pod.writer() != Some(&cx.key.writer) {
-            continue;
-        }
-        match fate(&pod.uid.clone(), Some(pod)) {
-            Fate::Gone(_) => {}
-            Fate::Ending(pod) | Fate::Live(pod) => return Ok(Some(pod)),
-        }
-    }
-    Ok(None)
+fn living(cx: &Cx, pods: &[PodFacts]) -> Option<PodFacts> {
+    let let_go = pods.iter().filter(|pod| !pod.is_gated() && pod.writer() == Some(&cx.key.writer));
+    let_go.into_iter().find_map(|pod| match fate(&pod.uid, Some(pod.clone())) {
+        Fate::Gone(_) => None,
+        Fate::Ending(pod) | Fate::Live(pod) => Some(pod),
+    })
 }
 
-/// The first gated pod that may have the writer.
-async fn candidate(cx: &Cx) -> Flow<Option<PodFacts>> {
+/// The first gated pod that may have the writer. `pods` were listed a moment ago; one without our label is none of them.
+async fn candidate(cx: &Cx, pods: &[PodFacts]) -> Flow<Option<PodFacts>> {
     for seen in cx.view.pods.iter().filter(|pod| pod.is_gated() && !pod.is_ending()) {
-        if let Some(pod) = judge(cx, seen).await? {
-            return Ok(Some(pod));
+        let judged = match pods.iter().find(|pod| pod.uid == seen.uid) {
+            Some(pod) => judge_as_read(cx, seen, pod.clone()).await?,
+            None => judge(cx, seen).await?,
+        };
+        if judged.is_some() {
+            return Ok(judged);
         }
     }
     Ok(None)

@@ -20,10 +20,10 @@ async fn drive(cx: &Cx) -> Flow<Outcome> {
         return Ok(Outcome::Settled(None));
     }
     // G1
-    let mut ledger = match cx.get_writer().await? {
-        Some(writer) => Ledger::new(cx, writer),
+    let (mut ledger, minted) = match cx.get_writer().await? {
+        Some(writer) => (Ledger::new(cx, writer), None),
         None => match mint::mint(cx).await? {
-            Some(ledger) => ledger,
+            Some((ledger, minted)) => (ledger, Some(minted)),
             None => return Ok(Outcome::Settled(None)),
         },
     };
@@ -38,7 +38,7 @@ async fn drive(cx: &Cx) -> Flow<Outcome> {
     if ledger.phase() == Some(Phase::Reclaiming) && !reclaim::reclaim(cx, &mut ledger, &mut wake).await? {
         return Ok(Outcome::Settled(wake.after));
     }
-    candidates::see_to(cx, ledger, held, &mut wake).await?;
+    candidates::see_to(cx, ledger, minted, held, &mut wake).await?;
     Ok(Outcome::Settled(wake.after))
 }
 

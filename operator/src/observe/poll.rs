@@ -27,7 +27,7 @@ use super::{Key, Observations};
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfResult;
-use crate::process::work::{self, Bounds, Outcome};
+use crate::process::work::{self, Bounds, Outcome, Wait};
 
 /// Keys that wait to be taken over by the queue.
 const HANDED_IN: usize = 1024;
@@ -82,7 +82,7 @@ pub(crate) async fn run(
 async fn feed(
     caches: Caches,
     observations: Observations,
-    keys: mpsc::Sender<(Key, Duration)>,
+    keys: mpsc::Sender<(Key, Wait)>,
     interval: Duration,
     stop: CancellationToken,
 ) {
@@ -104,7 +104,7 @@ async fn feed(
         for writer in found {
             // Spread, so that a thousand sidecars are not asked at once, now and ever after.
             let wait = within.mul_f64(rand::random_range(0.0..1.0));
-            if keys.send((key(&writer), wait)).await.is_err() {
+            if keys.send((key(&writer), Wait::of(wait))).await.is_err() {
                 return;
             }
         }

@@ -90,6 +90,8 @@ pub struct Caches {
     pub classes: Store<StorageClass>,
     /// Every namespace, its metadata alone.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// ConfigMaps of ours, their metadata alone.
+    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -128,7 +130,7 @@ impl Caches {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
         let (namespaces, f) = feed.follow(tasks, Kind::Namespace, namespaces, &plain, by_label, no_cut);
         let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
-        let (_, g) = feed.follow(tasks, Kind::ConfigMap, maps, &ours, by_label, no_cut);
+        let (config_maps, g) = feed.follow(tasks, Kind::ConfigMap, maps, &ours, by_label, no_cut);
         for mut filled in [a, b, c, d, e, f, g] {
             let wait = filled.wait_for(|filled| *filled);
             tokio::select! {
@@ -143,7 +145,7 @@ impl Caches {
             claims = claims.len(),
             "the caches are filled"
         );
-        Some(Self { storages, writers, pods, last_words, claims, classes, namespaces, changes })
+        Some(Self { storages, writers, pods, last_words, claims, classes, namespaces, config_maps, changes })
     }
 
     /// Changes from now on. Subscribe first, then look at everything once.
@@ -158,11 +160,17 @@ impl Caches {
         self.storages.get(&ObjectRef::new(name).within(namespace))
     }
 
+    /// The metadata of a ConfigMap of ours.
+    #[must_use]
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<PartialObjectMeta<ConfigMap>>> {
+        self.config_maps.get(&ObjectRef::new(name).within(namespace))
+    }
+
     /// The writers of a storage.
     #[must_use]
     pub fn writers_of(&self, namespace: &str, storage: &str) -> Vec<Arc<WalWriter>> {
         let mut writers = self.writers.state_filter(|writer| {
-            writer.spec.storage == storage && writer.metadata.namespace.as_deref() == Some(namespace)
+            writer.metadata.namespace.as_deref() == Some(namespace) && writer.spec.storage == storage
         });
         writers.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         writers
@@ -193,8 +201,10 @@ impl Caches {
 }
 
 fn is_of<K: Resource>(object: &K, namespace: &str, storage: &str) -> bool {
-    let label = object.meta().labels.as_ref().and_then(|labels| labels.get(LABEL_STORAGE));
-    object.meta().namespace.as_deref() == Some(namespace) && label.is_some_and(|label| label == storage)
+    let meta = object.meta();
+    let label = || meta.labels.as_ref().and_then(|labels| labels.get(LABEL_STORAGE));
+    // The cheap question first: of thousands of objects most are in other namespaces.
+    meta.namespace.as_deref() == Some(namespace) && label().is_some_and(|label| label == storage)
 }
 
 /// Storage and writer of an object.

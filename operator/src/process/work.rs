@@ -4,6 +4,8 @@
 //! 2. However often a key is added while it waits, it is worked on once.
 //! 3. A key that fails is tried again after a time that doubles up to a bound; success forgets that.
 //! 4. The number of keys at work is bounded, and so is the time of one.
+//! 5. A key may be added at a pace ([`Wait`]). Whatever else it is worked on for meanwhile, each addition is followed by work
+//!    that began after it.
 //!
 //! [`Queue`] is the pure part; [`run`] drives it.
 
@@ -32,6 +34,26 @@ pub enum Outcome {
     Failed,
 }
 
+/// How long a key may wait for others to join it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// So long at least.
+    pub gather: Duration,
+    /// So long after the work on it began last.
+    pub pace: Duration,
+}
+
+impl Wait {
+    /// Not at all.
+    pub const NONE: Self = Self::of(Duration::ZERO);
+
+    /// So long, however lately it was worked on.
+    #[must_use]
+    pub const fn of(gather: Duration) -> Self {
+        Self { gather, pace: Duration::ZERO }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     /// When it is due, if it waits.
@@ -40,6 +62,8 @@ struct Entry {
     working: bool,
     /// Failures in a row.
     failures: u32,
+    /// When the work on it began last.
+    began: Option<Duration>,
 }
 
 /// The keys that wait, each with its time. Times are of one monotonic clock.
@@ -59,9 +83,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         Self { entries: HashMap::new(), waiting: BTreeSet::new(), working: 0, concurrency, longest_wait }
     }
 
-    /// Adds a key that is due at a time. One that waits already is due at the earlier of both.
-    pub fn add(&mut self, due: Duration, key: K) {
+    /// Adds a key. One that waits already is due at the earlier of both times.
+    pub fn add(&mut self, now: Duration, key: K, wait: Wait) {
         let entry = self.entries.entry(key.clone()).or_default();
+        let due = (now + wait.gather).max(entry.began.map_or(now, |began| began + wait.pace));
         if let Some(before) = entry.due {
             if before <= due {
                 return;
@@ -85,7 +110,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         }
         self.waiting.pop_first();
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.due, entry.working) = (None, true);
+            (entry.due, entry.working, entry.began) = (None, true, Some(now));
         }
         self.working += 1;
         Some(key)
@@ -148,7 +173,7 @@ pub struct Bounds {
 /// # Errors
 /// When the work panics.
 pub async fn run<K, W, F>(
-    mut keys: mpsc::Receiver<(K, Duration)>,
+    mut keys: mpsc::Receiver<(K, Wait)>,
     bounds: Bounds,
     work: W,
     stop: CancellationToken,
@@ -181,7 +206,7 @@ where
                 queue.finish(origin.elapsed(), key, outcome);
             }
             key = keys.recv() => match key {
-                Some((key, wait)) => queue.add(origin.elapsed() + wait, key),
+                Some((key, wait)) => queue.add(origin.elapsed(), key, wait),
                 None => break,
             },
             () = async { match wake { Some(wake) => sleep_until(wake).await, None => std::future::pending().await } } => {}
@@ -210,12 +235,12 @@ mod tests {
     #[test]
     fn a_key_is_at_work_once_and_again_when_it_changed_meanwhile() {
         let mut queue = Queue::new(4, LONGEST);
-        queue.add(at(0), "a");
-        queue.add(at(0), "a");
+        queue.add(at(0), "a", Wait::NONE);
+        queue.add(at(0), "a", Wait::NONE);
         assert_eq!(queue.take(at(0)), Some("a"));
         assert_eq!(queue.take(at(0)), None);
-        queue.add(at(1), "a");
-        queue.add(at(2), "a");
+        queue.add(at(1), "a", Wait::NONE);
+        queue.add(at(2), "a", Wait::NONE);
         assert_eq!(queue.take(at(5)), None, "somebody works on it");
         queue.finish(at(6), "a", Outcome::Done);
         assert_eq!(queue.take(at(6)), Some("a"));
@@ -227,7 +252,7 @@ mod tests {
     #[test]
     fn a_key_that_fails_waits_twice_as_long_each_time_up_to_the_bound() {
         let mut queue = Queue::new(1, Duration::from_secs(1));
-        queue.add(at(0), "a");
+        queue.add(at(0), "a", Wait::NONE);
         let mut now = at(0);
         for wait in [200, 400, 800, 1000, 1000] {
             assert_eq!(queue.take(now), Some("a"));
@@ -245,30 +270,52 @@ mod tests {
     #[test]
     fn a_key_whose_own_writes_change_it_backs_off_all_the_same() {
         let mut queue = Queue::new(1, LONGEST);
-        queue.add(at(0), "a");
+        queue.add(at(0), "a", Wait::NONE);
         queue.take(at(0));
-        queue.add(at(1), "a");
+        queue.add(at(1), "a", Wait::NONE);
         queue.finish(at(2), "a", Outcome::Failed);
         assert_eq!(queue.wake(), Some(at(202)));
-        queue.add(at(3), "a");
+        queue.add(at(3), "a", Wait::NONE);
         assert_eq!(queue.wake(), Some(at(3)), "what others change afterwards does not wait");
     }
 
     #[test]
     fn a_change_comes_before_the_next_regular_look() {
         let mut queue = Queue::new(1, LONGEST);
-        queue.add(at(0), "a");
+        queue.add(at(0), "a", Wait::NONE);
         queue.take(at(0));
-        queue.add(at(1), "a");
+        queue.add(at(1), "a", Wait::NONE);
         queue.finish(at(2), "a", Outcome::Again(at(9000)));
         assert_eq!(queue.wake(), Some(at(1)));
+    }
+
+    #[test]
+    fn a_pace_holds_from_one_beginning_to_the_next_and_loses_no_change() {
+        let (mut queue, paced) = (Queue::new(1, LONGEST), Wait { gather: at(500), pace: at(2000) });
+        queue.add(at(0), "a", paced);
+        assert_eq!(queue.wake(), Some(at(500)), "the first is shown soon");
+        queue.add(at(400), "a", paced);
+        assert_eq!(queue.take(at(500)), Some("a"));
+        queue.finish(at(510), "a", Outcome::Again(at(90_000)));
+        queue.add(at(600), "a", paced);
+        assert_eq!(queue.wake(), Some(at(2500)), "those on its heels together");
+        // Somebody is in a hurry, and what waited goes with it.
+        queue.add(at(700), "a", Wait::NONE);
+        assert_eq!(queue.take(at(700)), Some("a"));
+        queue.add(at(701), "a", paced);
+        queue.finish(at(710), "a", Outcome::Again(at(90_000)));
+        assert_eq!(queue.wake(), Some(at(2700)), "what changed after that is shown by none before");
+        assert_eq!(queue.take(at(2700)), Some("a"));
+        queue.finish(at(2710), "a", Outcome::Again(at(90_000)));
+        queue.add(at(9000), "a", paced);
+        assert_eq!(queue.wake(), Some(at(9500)), "and after a rest soon again");
     }
 
     #[test]
     fn no_more_keys_are_at_work_than_allowed() {
         let mut queue = Queue::new(2, LONGEST);
         for key in ["a", "b", "c"] {
-            queue.add(at(0), key);
+            queue.add(at(0), key, Wait::NONE);
         }
         assert!(queue.take(at(0)).is_some() && queue.take(at(0)).is_some());
         assert_eq!((queue.take(at(0)), queue.wake()), (None, None));
@@ -299,7 +346,7 @@ mod tests {
             }
         };
         for key in [1, 2, 3] {
-            sender.send((key, at(1))).await.unwrap();
+            sender.send((key, Wait::of(at(1)))).await.unwrap();
         }
         run(keys, bounds, work, stop).await.unwrap();
         let mut seen = seen.lock().clone();

@@ -1,7 +1,8 @@
 //! Step 1: everything that the next steps look at, as plain values.
 //!
 //! Writers, pods and claims come from the caches: they only show in the status. What something is deleted or let go by is
-//! read from the API server: the ConfigMap always, pods of a storage that goes, writers before a URL is dropped.
+//! read from the API server: the ConfigMap unless the watch shows the version that was read last, pods of a storage that goes,
+//! writers before a URL is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, Error, ResourceExt as _};
+use parking_lot::Mutex;
 use walstorage_crds::names::{CONFIG_FILE, CONTROLLER, LABEL_STORAGE, config_map};
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::WalWriter;
 
 use super::Key;
+use super::memory::Maps;
 use super::pods::PodView;
 use crate::observe::Observation;
 use crate::process::cache::Caches;
@@ -80,15 +83,21 @@ pub struct ClassView {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn read(
+pub(super) async fn read(
     client: &Client,
     caches: &Caches,
-    (namespace, name): &Key,
+    maps: &Mutex<Maps>,
+    key: &Key,
     now: Timestamp,
 ) -> Result<Option<Found>, Error> {
+    let (namespace, name) = key;
     let Some(storage) = caches.storage(namespace, name) else { return Ok(None) };
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let config_map = maps.get_opt(&config_map(name)).await?.map(found_map);
+    let shown = caches.config_map(namespace, &config_map(name));
+    let known = shown.and_then(|shown| maps.lock().get(key, &shown.metadata));
+    let config_map = match known {
+        Some(known) => Some(known),
+        None => read_map(client, maps, key).await?,
+    };
     let users = match storage.metadata.deletion_timestamp {
         None => None,
         Some(_) => Some(users(client, namespace, name).await?),
@@ -106,6 +115,16 @@ pub async fn read(
         now,
         storage,
     }))
+}
+
+/// The ConfigMap of a storage's name, from the API server.
+async fn read_map(client: &Client, maps: &Mutex<Maps>, key: &Key) -> Result<Option<FoundMap>, Error> {
+    let (namespace, name) = key;
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let read = api.get_opt(&config_map(name)).await?;
+    let read = read.map(|map| (map.resource_version().unwrap_or_default(), found_map(map)));
+    maps.lock().keep(key, read.clone());
+    Ok(read.map(|(_, map)| map))
 }
 
 /// The writers of a storage, from the API server.

@@ -20,6 +20,7 @@ pub mod dereference;
 pub mod directories;
 pub mod finalizer;
 mod gauges;
+mod memory;
 pub mod outdated;
 pub mod pods;
 pub mod status;
@@ -39,15 +40,16 @@ use walstorage_crds::walstorage::{Reason, WalStorage};
 use self::apply::Applied;
 use self::build::Built;
 use self::dereference::Found;
+use self::memory::{Maps, Written};
 use self::validate::Judged;
 use crate::observe::Observations;
 use crate::process::cache::{Caches, Change, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
-use crate::process::work::{self, Bounds, Outcome};
+use crate::process::work::{self, Bounds, Outcome, Wait};
 
-/// How long changes that only show in the status are gathered: hundreds of pods change together.
-const GATHER: Duration = Duration::from_millis(500);
+/// How long changes wait that only show in the status: thousands of small steps while pods start, and each look may write.
+const SHOWN: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(2) };
 
 /// How often a ConfigMap that is in the way is looked at again.
 const CONFLICT: Duration = Duration::from_secs(10);
@@ -56,7 +58,7 @@ const CONFLICT: Duration = Duration::from_secs(10);
 pub type Key = (String, String);
 
 /// Keys, and how long each may wait.
-type Keys = mpsc::Sender<(Key, Duration)>;
+type Keys = mpsc::Sender<(Key, Wait)>;
 
 /// Works on every WalStorage until the token is cancelled. `observations` is what sidecars said, `heard` of which storages
 /// that is news.
@@ -78,7 +80,8 @@ pub async fn run(
     let (sender, keys) = mpsc::channel(1024);
     let feeder = tokio::spawn(feed(caches.clone(), heard, sender, stop.clone()));
     let gauges = tokio::spawn(gauges::run(Arc::clone(&context.metrics), caches.clone(), stop.clone()));
-    let controller = Arc::new(Controller { context, caches, observations, unwritable: Mutex::default() });
+    let controller =
+        Arc::new(Controller { context, caches, observations, unwritable: Mutex::default(), maps: Mutex::default() });
     let work = move |key: Key| {
         let controller = Arc::clone(&controller);
         async move { controller.look(&key).await }
@@ -91,17 +94,21 @@ pub async fn run(
 
 /// Hands in the keys that a change concerns, or what a sidecar said.
 async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: CancellationToken) {
-    let mut changes = caches.changes();
+    let (mut changes, mut written) = (caches.changes(), Written::default());
     let mut change = Some(Change::Everything);
     while let Some(now) = change {
-        let concerned: Vec<(Key, Duration)> = match now {
+        let concerned: Vec<(Key, Wait)> = match now {
             Change::Everything => all(&caches, |_| true),
             Change::One(changed) => match (changed.kind, changed.storage) {
-                (Kind::Storage | Kind::ConfigMap, Some(storage)) => {
-                    vec![((changed.namespace, storage), Duration::ZERO)]
+                (Kind::Storage, Some(storage)) => {
+                    let found = caches.storage(&changed.namespace, &storage);
+                    let key = (changed.namespace, storage);
+                    let wait = if written.is_news(&key, found.as_deref()) { Wait::NONE } else { SHOWN };
+                    vec![(key, wait)]
                 }
+                (Kind::ConfigMap, Some(storage)) => vec![((changed.namespace, storage), Wait::NONE)],
                 (Kind::Writer | Kind::Pod | Kind::Claim, Some(storage)) => {
-                    vec![((changed.namespace, storage), GATHER)]
+                    vec![((changed.namespace, storage), SHOWN)]
                 }
                 (Kind::Namespace, _) => {
                     all(&caches, |storage| storage.metadata.namespace.as_ref() == Some(&changed.name))
@@ -119,7 +126,7 @@ async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: 
             tokio::select! {
                 () = stop.cancelled() => break None,
                 change = changes.next() => break change,
-                Some(key) = heard.recv() => if keys.send((key, GATHER)).await.is_err() {
+                Some(key) = heard.recv() => if keys.send((key, SHOWN)).await.is_err() {
                     return;
                 },
             }
@@ -127,11 +134,11 @@ async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: 
     }
 }
 
-fn all(caches: &Caches, of: impl Fn(&WalStorage) -> bool) -> Vec<(Key, Duration)> {
+fn all(caches: &Caches, of: impl Fn(&WalStorage) -> bool) -> Vec<(Key, Wait)> {
     let storages = caches.storages.state_filter(of);
     let keys = storages.iter().filter_map(|storage| {
         let metadata = &storage.metadata;
-        Some(((metadata.namespace.clone()?, metadata.name.clone()?), GATHER))
+        Some(((metadata.namespace.clone()?, metadata.name.clone()?), Wait::of(SHOWN.gather)))
     });
     keys.collect()
 }
@@ -142,6 +149,8 @@ struct Controller {
     observations: Observations,
     /// Since when a storage has a writer that can write nowhere.
     unwritable: Mutex<HashMap<Key, Timestamp>>,
+    /// ConfigMaps as they were read last.
+    maps: Mutex<Maps>,
 }
 
 impl Controller {
@@ -169,8 +178,9 @@ impl Controller {
 
     async fn reconcile(&self, key: &Key) -> Result<(Outcome, &'static str), kube::Error> {
         let client = &self.context.client;
-        let Some(mut found) = dereference::read(client, &self.caches, key, Timestamp::now()).await? else {
+        let Some(mut found) = dereference::read(client, &self.caches, &self.maps, key, Timestamp::now()).await? else {
             self.unwritable.lock().remove(key);
+            self.maps.lock().keep(key, None);
             return Ok((Outcome::Done, "gone"));
         };
         found.sidecar = self.context.options.sidecar();

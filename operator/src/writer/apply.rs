@@ -13,6 +13,7 @@ use walstorage_crds::walwriter::{WalWriter, WalWriterStatus, Workload};
 
 use super::dereference::{claim_facts, facts};
 use crate::grant::{Answer, Call, Failure, Key, NewClaim};
+use crate::identity::PodFacts;
 
 /// Carries out the calls of one run.
 pub(super) struct Calls {
@@ -55,11 +56,7 @@ impl Calls {
             Call::GetWriter => self.written(self.writers.get_opt(&name).await?),
             Call::GetPod { name } => {
                 let pod = self.pods.get_opt(&name).await?.map(|pod| facts(&pod, &self.key.namespace));
-                if let Some(pod) = &pod {
-                    self.gates.insert(name.clone(), pod.gates.clone());
-                    let workload = pod.annotation(names::ANNOTATION_WORKLOAD).unwrap_or_default();
-                    self.workloads.insert(name, workload.to_owned());
-                }
+                self.remember(pod.as_slice());
                 Answer::Pod(pod.map(Box::new))
             }
             Call::GetClaim { name } => {
@@ -70,7 +67,9 @@ impl Calls {
             }
             Call::ListPods => {
                 let pods = self.pods.list(&self.labelled()).await?;
-                Answer::Pods(pods.iter().map(|pod| facts(pod, &self.key.namespace)).collect())
+                let pods: Vec<PodFacts> = pods.iter().map(|pod| facts(pod, &self.key.namespace)).collect();
+                self.remember(&pods);
+                Answer::Pods(pods)
             }
             Call::CreateWriter(spec) => {
                 let created = self.writers.create(&by_us, &WalWriter::new(&name, *spec)).await?;
@@ -128,6 +127,15 @@ impl Calls {
                 Answer::Done
             }
         })
+    }
+
+    /// What is written to pods later, or counted for them, rests on what was read.
+    fn remember(&mut self, pods: &[PodFacts]) {
+        for pod in pods {
+            self.gates.insert(pod.name.clone(), pod.gates.clone());
+            let workload = pod.annotation(names::ANNOTATION_WORKLOAD).unwrap_or_default();
+            self.workloads.insert(pod.name.clone(), workload.to_owned());
+        }
     }
 
     /// The uid of a workload, where it can be read.

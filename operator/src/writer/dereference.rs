@@ -20,12 +20,10 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
     let (namespace, storage) = (key.namespace.as_str(), key.storage.as_str());
     let name = key.name();
     let writers = caches.writers_of(namespace, storage);
-    let pods: Vec<PodFacts> = caches
-        .pods_of(namespace, storage)
-        .iter()
-        .map(|pod| facts(pod, namespace))
-        .filter(|pod| pod.writer() == Some(&key.writer))
-        .collect();
+    let names_it = |pod: &Pod| pod.metadata.annotations.as_ref()?.get(names::ANNOTATION_WRITER).cloned();
+    let pods = caches.pods_of(namespace, storage);
+    let pods = pods.iter().filter(|pod| names_it(pod).as_ref() == Some(&name));
+    let pods: Vec<PodFacts> = pods.map(|pod| facts(pod, namespace)).collect();
     // After the pods: one that has left them meanwhile is here.
     let last_words = caches.last_words.of(namespace, storage, &key.writer);
     let labelled = |claim: &PersistentVolumeClaim| {

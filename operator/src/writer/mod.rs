@@ -16,21 +16,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
+use walstorage_crds::walwriter::{Phase, WalWriter};
 
 use crate::grant::{Key, LoserDelays, Run, Step, StorageView};
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
-use crate::process::work::{self, Bounds, Outcome};
+use crate::process::work::{self, Bounds, Outcome, Wait};
 
 /// Keys that wait to be taken over by the queue.
 const HANDED_IN: usize = 1024;
-/// So long a changed key waits for further changes.
-const GATHER: Duration = Duration::from_millis(20);
+/// So long a writer waits for further changes that somebody waits for.
+const SOON: Wait = Wait::of(Duration::from_millis(20));
+/// And for those that nobody does: most are its own last run's, and a pod that starts makes a dozen.
+const LATER: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(1) };
 
 /// What the runs of one process share.
 pub(crate) struct Shared {
@@ -82,10 +87,10 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
     let feeder = {
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         async move {
-            let mut pending = all(&shared.caches);
+            let mut pending = soon(all(&shared.caches, |_, _| true));
             loop {
-                for key in pending.drain(..) {
-                    if hand_in.send((key, GATHER)).await.is_err() {
+                for one in pending.drain(..) {
+                    if hand_in.send(one).await.is_err() {
                         return;
                     }
                 }
@@ -135,20 +140,19 @@ async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
     again
 }
 
-/// Every writer that there is or that a pod names.
-fn all(caches: &Caches) -> Vec<Key> {
+/// Every writer that there is or that a pod names, of these namespaces and storages.
+fn all(caches: &Caches, of: impl Fn(&str, &str) -> bool) -> Vec<Key> {
     let writers = caches.writers.state();
-    let known = writers
-        .iter()
-        .filter_map(|writer| Key::of(writer.metadata.namespace.as_deref()?, writer.metadata.name.as_deref()?));
+    let known = writers.iter().filter_map(|writer| {
+        let namespace = writer.metadata.namespace.as_deref()?;
+        if of(namespace, &writer.spec.storage) { Key::of(namespace, writer.metadata.name.as_deref()?) } else { None }
+    });
     let pods = caches.pods.state();
     let named = pods.iter().filter_map(|pod| {
         let labels = pod.metadata.labels.as_ref()?;
-        Some(Key {
-            namespace: pod.metadata.namespace.clone()?,
-            storage: labels.get(names::LABEL_STORAGE)?.clone(),
-            writer: labels.get(names::LABEL_WRITER)?.clone(),
-        })
+        let (namespace, storage) = (pod.metadata.namespace.as_deref()?, labels.get(names::LABEL_STORAGE)?);
+        let writer = labels.get(names::LABEL_WRITER).filter(|_| of(namespace, storage))?;
+        Some(Key { namespace: namespace.to_owned(), storage: storage.clone(), writer: writer.clone() })
     });
     let mut keys: Vec<Key> = known.chain(named).collect();
     keys.sort();
@@ -156,39 +160,58 @@ fn all(caches: &Caches) -> Vec<Key> {
     keys
 }
 
-/// The writers that a change concerns.
-fn concerned(shared: &Shared, change: &Change) -> Vec<Key> {
+fn soon(keys: Vec<Key>) -> Vec<(Key, Wait)> {
+    keys.into_iter().map(|key| (key, SOON)).collect()
+}
+
+/// The writers that a change concerns, and how long they may wait.
+fn concerned(shared: &Shared, change: &Change) -> Vec<(Key, Wait)> {
+    let Shared { context: _, caches, memory } = shared;
     let changed = match change {
-        Change::Everything => return all(&shared.caches),
+        Change::Everything => return soon(all(caches, |_, _| true)),
         Change::One(changed) => changed,
     };
     let Changed { kind, namespace, name, storage, writer } = changed;
     match kind {
-        Kind::Writer => Key::of(namespace, name).into_iter().collect(),
+        Kind::Writer => Key::of(namespace, name).into_iter().map(|key| (key, LATER)).collect(),
         Kind::Pod | Kind::Claim => match (storage, writer) {
             (Some(storage), Some(writer)) => {
-                vec![Key { namespace: namespace.clone(), storage: storage.clone(), writer: writer.clone() }]
+                let key = Key { namespace: namespace.clone(), storage: storage.clone(), writer: writer.clone() };
+                let pod = || caches.pods.get(&ObjectRef::new(name).within(namespace));
+                let ledger = || caches.writers.get(&ObjectRef::new(&key.name()).within(namespace));
+                let hurries = *kind == Kind::Pod && hurries(pod().as_deref(), ledger().as_deref());
+                vec![(key, if hurries { SOON } else { LATER })]
             }
             _ => Vec::new(),
         },
         Kind::Storage => {
-            let found = shared.caches.storage(namespace, name);
-            let view = found.map(|storage| dereference::storage_view(&storage, &shared.caches.classes.state()));
-            if !shared.memory.lock().is_news((namespace.clone(), name.clone()), view) {
+            let found = caches.storage(namespace, name);
+            let view = found.map(|storage| dereference::storage_view(&storage, &caches.classes.state()));
+            if !memory.lock().is_news((namespace.clone(), name.clone()), view) {
                 return Vec::new();
             }
-            of_namespace(shared, namespace, storage.as_deref())
+            soon(all(caches, |of, storage| of == namespace && storage == name))
         }
-        Kind::Namespace => of_namespace(shared, name, None),
-        Kind::Class => all(&shared.caches),
+        Kind::Namespace => soon(all(caches, |of, _| of == name)),
+        Kind::Class => soon(all(caches, |_, _| true)),
         Kind::ConfigMap => Vec::new(),
     }
 }
 
-fn of_namespace(shared: &Shared, namespace: &str, storage: Option<&str>) -> Vec<Key> {
-    let mut keys = all(&shared.caches);
-    keys.retain(|key| key.namespace == namespace && storage.is_none_or(|storage| storage == key.storage));
-    keys
+/// Whether somebody waits for what a run makes of this pod: itself behind its gate, the next one where it ends or is gone, a
+/// user where it serves and its ledger does not say so. A pod that is on its way to a node, or that serves, changes often.
+fn hurries(pod: Option<&Pod>, writer: Option<&WalWriter>) -> bool {
+    let Some(pod) = pod else { return true };
+    let gates = pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
+    let status = pod.status.as_ref();
+    let ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+    let sidecars = status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let started = sidecars.into_iter().any(|one| one.name == names::CONTAINER && one.started == Some(true));
+    let active = writer.and_then(|writer| writer.status.as_ref()?.phase) == Some(Phase::Active);
+    gates.into_iter().any(|gate| gate.name == names::GATE)
+        || pod.metadata.deletion_timestamp.is_some()
+        || ended
+        || started && !active
 }
 
 #[cfg(test)]
@@ -206,6 +229,46 @@ mod tests {
         }))
         .unwrap();
         dereference::storage_view(&storage, &[])
+    }
+
+    #[test]
+    fn somebody_waits_for_a_pod_behind_its_gate_for_its_end_and_for_its_start_to_be_seen() {
+        let pod = |spec: Value, status: Value, deleted: bool| -> Pod {
+            let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": []}, "status": status});
+            if let Some(spec) = spec.as_object() {
+                pod["spec"].as_object_mut().unwrap().extend(spec.clone());
+            }
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            serde_json::from_value(pod).unwrap()
+        };
+        let sidecar = |started: bool| {
+            json!({"phase": "Running", "initContainerStatuses": [{"name": "walstorage", "started": started, "ready": started,
+                "restartCount": 0, "image": "i", "imageID": "i"}]})
+        };
+        let writer = |phase: &str| -> WalWriter {
+            serde_json::from_value(json!({
+                "apiVersion": "walstorage.dev/v1alpha1", "kind": "WalWriter", "metadata": {"name": "orders.p"},
+                "spec": {"storage": "orders", "writer": "p", "writerUid": "u", "identity": "Named",
+                    "workload": {"group": "apps", "kind": "StatefulSet", "name": "p"}},
+                "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let gates = |name: &str| json!({"schedulingGates": [{"name": name}]});
+        assert!(hurries(None, Some(&writer("Active"))), "it is gone");
+        for (pod, phase, expected) in [
+            (pod(gates(names::GATE), json!({}), false), "Drained", true),
+            (pod(gates("other"), json!({}), false), "Pending", false),
+            (pod(json!({"nodeName": "n"}), sidecar(false), false), "Pending", false),
+            (pod(json!({"nodeName": "n"}), sidecar(true), false), "Pending", true),
+            (pod(json!({"nodeName": "n"}), sidecar(true), false), "Active", false),
+            (pod(json!({"nodeName": "n"}), sidecar(true), true), "Active", true),
+            (pod(json!({"nodeName": "n"}), json!({"phase": "Succeeded"}), false), "Active", true),
+        ] {
+            assert_eq!(hurries(Some(&pod), Some(&writer(phase))), expected, "{pod:?} {phase}");
+        }
     }
 
     #[test]

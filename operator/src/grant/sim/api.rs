@@ -276,11 +276,12 @@ impl Api {
     }
 
     fn create_claim(&mut self, claim: &NewClaim) -> Answer {
-        if self.claims.contains_key(&claim.name) {
-            return Answer::Failed(Failure::Exists);
-        }
+        // Admission comes before anybody looks whether it is there.
         if self.quota_is_full {
             return Answer::Failed(Failure::Quota("exceeded quota: claims".to_owned()));
+        }
+        if self.claims.contains_key(&claim.name) {
+            return Answer::Failed(Failure::Exists);
         }
         let claim = ClaimFacts {
             name: claim.name.clone(),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use super::explore::{Figures, explore};
-use super::scenarios;
+use super::{races, scenarios};
 use crate::grant::mutant::{Mutant, plant};
 
 /// Seeds within which one is found.
@@ -46,6 +46,9 @@ fn caught(mutant: Mutant) -> Option<String> {
         }
         Mutant::LastWordsNotWaitedFor => {
             return failure(scenarios::what_a_pod_said_last_is_waited_for_while_the_watch_is_behind);
+        }
+        Mutant::CachedReads | Mutant::LedgerNotReadAgain => {
+            return failure(races::claims_of_a_writers_next_life_are_not_those_that_were_given_up);
         }
         _ => {}
     }

@@ -55,6 +55,11 @@ impl Controller {
         self.run.is_none()
     }
 
+    /// The call that it is about to make.
+    pub(super) fn next(&self) -> Option<&Call> {
+        self.run.as_ref().map(|(_, _, call)| call)
+    }
+
     /// Everything that it knows of.
     pub(super) fn keys(&self) -> Vec<Key> {
         let writers = self.cache.writers.keys().filter_map(|name| Key::of("shop", name));

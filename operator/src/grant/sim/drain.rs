@@ -1,13 +1,12 @@
 //! The pod of a drain Job: it gets the orphan that its user named, and nobody else's; after it the writer has no pod again.
 
-use serde_json::json;
 use walstorage_crds::names;
 use walstorage_crds::walwriter::Phase;
 
 use super::control::template;
 use super::world::World;
 use crate::grant::run::NoteReason;
-use crate::identity::{ContainerState, PodPhase};
+use crate::identity::PodPhase;
 
 /// A pod of a Job, past the webhook, which names a writer of `StatefulSet` db; perhaps to drain the writer of this uid.
 fn pod_of_job(world: &mut World, name: &str, drains: Option<&str>) {
@@ -26,11 +25,8 @@ fn pod_of_job(world: &mut World, name: &str, drains: Option<&str>) {
 
 #[test]
 fn the_pod_of_a_drain_job_gets_the_orphan_that_it_names_and_leaves_it_an_orphan() {
-    let mut world = World::new(1, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(3);
-    let uid = world.api.writers["orders.db-0"].spec.writer_uid.clone();
+    let mut world = World::serving(1, &["a"], 3);
+    let uid = world.writer_uid("db-0");
     // Not under a pod that lives.
     pod_of_job(&mut world, "drain-early", Some(&uid));
     world.rounds(4);
@@ -61,19 +57,9 @@ fn the_pod_of_a_drain_job_gets_the_orphan_that_it_names_and_leaves_it_an_orphan(
     assert_eq!(world.api.writers["orders.db-0"].spec.workload, workload, "and the writer is whose it was");
 
     // The Job completes. What it moved is in buckets, and nobody has applied it.
-    let epoch = world.status("db-0").epoch;
     world.nodes.kill(&mut world.api, &holder.pod_uid);
-    world.api.edit_pod("drain-now", |pod| {
-        let message = json!({
-            "v": 1, "writerUid": uid, "granted": epoch, "exit": "clean", "unappliedEntries": left,
-            "unappliedBytes": left * 10, "empty": ["a"],
-        });
-        pod.phase = PodPhase::Succeeded;
-        for container in &mut pod.containers {
-            let (reason, message) = ("Completed".to_owned(), message.to_string());
-            container.state = ContainerState::Terminated { reason, message };
-        }
-    });
+    world.containers_end("drain-now", "db-0", left);
+    world.api.edit_pod("drain-now", |pod| pod.phase = PodPhase::Succeeded);
     world.rounds(2);
     assert_eq!(world.phase("db-0"), Some(Phase::Released));
     let report = world.status("db-0").last_report.unwrap();

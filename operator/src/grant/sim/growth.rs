@@ -3,7 +3,7 @@
 use walstorage_crds::walstorage::{UrlSpec, VolumeSpec, WalStorageSpec};
 use walstorage_crds::walwriter::Phase;
 
-use super::scenarios::whatever_fails_and_then;
+use super::stage::whatever_fails_and_then;
 use super::world::{World, storage_of};
 use crate::grant::run::NoteReason;
 
@@ -32,9 +32,7 @@ fn sizes(world: &World) -> Vec<String> {
 #[test]
 fn claims_grow_under_their_pod_whatever_call_fails() {
     let grows = |world: &mut World| {
-        world.stateful = 1;
-        world.rounds(8);
-        world.append(3);
+        world.begin(3);
         raise(world, &["a", "b"]);
         world.rounds(6);
     };
@@ -46,9 +44,7 @@ fn claims_grow_under_their_pod_whatever_call_fails() {
 
 #[test]
 fn a_claim_without_a_pod_and_one_behind_a_gate_grow_too() {
-    let mut world = World::new(2, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
+    let mut world = World::serving(2, &["a"], 0);
     world.stateful = 0;
     world.rounds(8);
     raise(&mut world, &["a"]);
@@ -59,10 +55,7 @@ fn a_claim_without_a_pod_and_one_behind_a_gate_grow_too() {
 
 #[test]
 fn what_a_class_refuses_is_said_holds_nothing_up_and_is_done_once_it_may() {
-    let mut world = World::new(3, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(2);
+    let mut world = World::serving(3, &["a"], 2);
     world.api.class_is_rigid = true;
     raise(&mut world, &["a"]);
     world.rounds(4);

@@ -2,75 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
 use walstorage_crds::names;
 use walstorage_crds::walstorage::{WhenDeleted, WhenDrained};
-use walstorage_crds::walwriter::{Phase, WalWriterStatus};
+use walstorage_crds::walwriter::Phase;
 
 use super::control::{Fault, template};
+use super::stage::whatever_fails;
 use super::world::World;
+use crate::grant::call::ClaimFacts;
 use crate::grant::run::{Key, NoteReason, Run, Step};
-use crate::identity::{ContainerState, PodPhase};
-
-impl World {
-    pub(super) fn status(&self, writer: &str) -> WalWriterStatus {
-        self.api.writers[&format!("orders.{writer}")].status.clone().unwrap_or_default()
-    }
-
-    pub(super) fn phase(&self, writer: &str) -> Option<Phase> {
-        self.api.writers.get(&format!("orders.{writer}"))?.status.as_ref()?.phase
-    }
-
-    /// Each serving process appends so many entries.
-    pub(super) fn append(&mut self, entries: usize) {
-        let uids: Vec<String> = self.nodes.processes.keys().cloned().collect();
-        for uid in uids {
-            for _ in 0..entries {
-                self.nodes.append(&mut self.api, &uid, &mut self.dice);
-            }
-        }
-    }
-
-    pub(super) fn unapplied(&self) -> usize {
-        self.api.truth.acknowledged.values().map(std::collections::BTreeMap::len).sum()
-    }
-
-    pub(super) fn notes(&self, reason: NoteReason) -> usize {
-        self.controllers.iter().flat_map(|one| &one.notes).filter(|note| note.reason == reason).count()
-    }
-}
-
-/// Runs a scenario as it is, and then with each of its calls failing in each way. It ends in a world at rest each time.
-fn whatever_fails(urls: &[&str], scenario: impl Fn(&mut World)) {
-    whatever_fails_and_then(urls, scenario, |_| {});
-}
-
-/// The same; in that world at rest something holds.
-pub(super) fn whatever_fails_and_then(urls: &[&str], scenario: impl Fn(&mut World), check: impl Fn(&World)) {
-    let mut plain = World::new(1, urls);
-    scenario(&mut plain);
-    plain.settle();
-    check(&plain);
-    let calls = plain.calls;
-    let mut tried = 0;
-    for at in 0..calls.min(120) {
-        for fault in [Fault::NotDone, Fault::NoAnswer, Fault::CrashBefore, Fault::CrashAfter] {
-            let mut world = World::new(1, urls);
-            world.planned = Some((at, fault));
-            scenario(&mut world);
-            world.settle();
-            check(&world);
-            tried += 1;
-        }
-    }
-    println!("{calls} calls, {tried} failures");
-}
+use crate::identity::PodPhase;
 
 /// A StatefulSet's pod with entries, scaled away, and back.
 fn down_and_up(world: &mut World) {
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(3);
+    world.begin(3);
     world.stateful = 0;
     world.rounds(8);
     world.stateful = 1;
@@ -97,9 +42,7 @@ fn i01_a_writer_has_one_pod_that_may_run_whatever_call_fails() {
 
 #[test]
 fn i02_a_pod_that_is_not_the_holder_is_not_let_go() {
-    let mut world = World::new(2, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
+    let mut world = World::serving(2, &["a"], 0);
     // Another pod names the same writer, with a seal of its own.
     let mut rival = template(&mut world.api, "db-0-rival", Some(["apps", "StatefulSet", "db"]), false);
     rival.annotations.insert(names::ANNOTATION_WRITER.to_owned(), "orders.db-0".to_owned());
@@ -165,7 +108,7 @@ fn i05_claims_go_only_after_the_writer_was_given_up_whatever_call_fails() {
         world.append(2);
         world.stateful = 0;
         world.rounds(6);
-        let uid = world.api.writers["orders.db-0"].spec.writer_uid.clone();
+        let uid = world.writer_uid("db-0");
         world.abandon("orders.db-0", &uid);
         world.rounds(6);
         world.stateful = 1;
@@ -206,32 +149,8 @@ pub(super) fn i07_a_directory_is_made_once_and_what_comes_up_empty_is_lost() {
 }
 
 #[test]
-fn i08_two_controllers_at_once_break_nothing() {
-    for seed in 1..=40 {
-        let mut world = World::new(seed, &["a"]);
-        (world.stateful, world.deployment) = (2, 2);
-        for _ in 0..300 {
-            // Call by call, in turn: as close together as two can be.
-            for which in 0..2 {
-                world.controllers[which].cache.advance(&world.api, usize::MAX);
-                world.control(which, Fault::None);
-                world.api.check();
-            }
-            world.workloads_act();
-            for webhook in &mut world.webhooks {
-                webhook.cache.advance(&world.api, 1);
-            }
-        }
-        world.settle();
-    }
-}
-
-#[test]
 fn i09_a_running_pod_whose_ledger_was_deleted_is_held_again_and_under_its_own_epoch() {
-    let mut world = World::new(9, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(3);
+    let mut world = World::serving(9, &["a"], 3);
     let before = world.api.writers["orders.db-0"].clone();
     world.api.remove_writer("orders.db-0");
     let held = |world: &World| world.status("db-0").holder.map(|holder| holder.pod_uid);
@@ -265,6 +184,47 @@ fn i10_a_leader_killed_between_g3_and_g5_is_gone_on_from() {
     let epoch = world.status("db-0").epoch;
     world.settle();
     assert_eq!(world.status("db-0").epoch, epoch, "it goes on with the same grant");
+}
+
+/// What the first grant of a pod costs: each call is in the way of thousands that start together.
+#[test]
+fn a_fresh_pod_is_granted_with_eight_calls_of_which_two_are_lists() {
+    let mut world = World::new(22, &["a"]);
+    world.stateful = 1;
+    while world.api.pods.is_empty() {
+        world.workloads_act();
+    }
+    assert_eq!(
+        world.calls_of("db-0"),
+        ["GetWriter", "ListPods", "ListClaims", "CreateWriter", "SwapStatus", "CreateClaim", "SwapStatus", "PatchPod"]
+    );
+    assert!(!world.api.pods["db-0"].is_gated());
+    // Until it is scheduled each look at it is two reads.
+    assert_eq!(world.calls_of("db-0"), ["GetWriter", "GetPod"]);
+}
+
+#[test]
+fn a_claim_that_is_there_already_is_read_whether_a_quota_is_full_or_not() {
+    for full in [false, true] {
+        let mut world = World::new(23, &["a"]);
+        world.stateful = 1;
+        while world.api.pods.is_empty() {
+            world.workloads_act();
+        }
+        // As a StatefulSet makes it of its template: without a writer, so that no cache of ours has it.
+        let labels = [(names::LABEL_STORAGE, "orders"), (names::LABEL_URL, "a")];
+        world.api.put_claim(ClaimFacts {
+            name: "wal-orders--a-db-0".to_owned(),
+            uid: "claim".to_owned(),
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            size: "10Gi".to_owned(),
+            ..ClaimFacts::default()
+        });
+        world.api.quota_is_full = full;
+        let calls = world.calls_of("db-0");
+        assert_eq!(calls[5..], ["CreateClaim", "GetClaim", "MarkClaim", "SwapStatus", "PatchPod"], "{calls:?}");
+        assert_eq!(world.status("db-0").volumes.unwrap()[0].claim_uid.as_deref(), Some("claim"));
+    }
 }
 
 #[test]
@@ -303,10 +263,7 @@ fn a_stateful_set_from_five_to_three_to_five_replays_everything() {
 
 #[test]
 fn after_a_force_deletion_the_successor_waits_for_the_old_process_and_replays_what_it_acknowledged() {
-    let mut world = World::new(13, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(2);
+    let mut world = World::serving(13, &["a"], 2);
     world.force_delete("db-0");
     world.rounds(8);
     assert_eq!(world.phase("db-0"), Some(Phase::Pending));
@@ -321,10 +278,7 @@ fn after_a_force_deletion_the_successor_waits_for_the_old_process_and_replays_wh
 
 #[test]
 fn a_claim_deleted_under_its_pod_makes_the_writer_lost_and_only_the_user_gives_it_up() {
-    let mut world = World::new(14, &["a", "b"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(8);
+    let mut world = World::serving(14, &["a", "b"], 8);
     world.api.delete_claim("wal-orders--a-db-0");
     world.rounds(4);
     assert_eq!(world.phase("db-0"), Some(Phase::Active), "the pod goes on");
@@ -362,9 +316,7 @@ fn a_claim_deleted_under_its_pod_makes_the_writer_lost_and_only_the_user_gives_i
 
 #[test]
 fn a_namespace_that_ends_is_not_fought_with() {
-    let mut world = World::new(15, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
+    let mut world = World::serving(15, &["a"], 0);
     world.api.namespace_ends = true;
     for key in world.controllers[0].keys() {
         let view = world.controllers[0].view(&mut world.api, &key);
@@ -409,8 +361,7 @@ fn what_is_drained_goes_when_the_policy_says_so_and_what_has_entries_stays() {
     while world.phase("db-0") != Some(Phase::Drained) {
         world.stateful = 2;
         world.settle();
-        let uid = world.api.writers["orders.db-0"].spec.writer_uid.clone();
-        world.api.truth.truncate(&uid);
+        world.api.truth.truncate(&world.writer_uid("db-0"));
         world.stateful = 0;
         world.rounds(6);
     }
@@ -423,10 +374,7 @@ fn what_is_drained_goes_when_the_policy_says_so_and_what_has_entries_stays() {
 #[test]
 fn a_deleted_storage_takes_what_its_policy_names() {
     for (policy, left) in [(WhenDeleted::Retain, 1), (WhenDeleted::DeleteDrained, 1), (WhenDeleted::Delete, 0)] {
-        let mut world = World::new(18, &["a"]);
-        world.stateful = 1;
-        world.rounds(8);
-        world.append(2);
+        let mut world = World::serving(18, &["a"], 2);
         world.stateful = 0;
         world.rounds(8);
         if let Some(storage) = &mut world.api.storage {
@@ -439,10 +387,7 @@ fn a_deleted_storage_takes_what_its_policy_names() {
 
 #[test]
 fn entries_that_outlive_their_storage_are_orphaned_and_found_by_the_next_one() {
-    let mut world = World::new(20, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    world.append(3);
+    let mut world = World::serving(20, &["a"], 3);
     world.stateful = 0;
     world.rounds(8);
     let storage = world.api.storage.take();
@@ -458,22 +403,10 @@ fn entries_that_outlive_their_storage_are_orphaned_and_found_by_the_next_one() {
 
 #[test]
 pub(super) fn what_a_container_said_before_it_started_again_is_not_believed_after_a_force_deletion() {
-    let mut world = World::new(19, &["a"]);
-    world.stateful = 1;
-    world.rounds(8);
-    let (writer_uid, epoch) = (world.api.writers["orders.db-0"].spec.writer_uid.clone(), world.status("db-0").epoch);
-    world.api.truth.truncate(&writer_uid);
-    let message = json!({
-        "v": 1, "writerUid": writer_uid, "granted": epoch, "exit": "clean", "unappliedEntries": 0, "unappliedBytes": 0,
-        "empty": ["a"],
-    });
+    let mut world = World::serving(19, &["a"], 0);
+    world.api.truth.truncate(&world.writer_uid("db-0"));
     // Both containers ended well, and both run again, which the node could not report.
-    world.api.edit_pod("db-0", |pod| {
-        for container in &mut pod.containers {
-            let (reason, message) = ("Completed".to_owned(), message.to_string());
-            container.state = ContainerState::Terminated { reason, message };
-        }
-    });
+    world.containers_end("db-0", "db-0", 0);
     world.append(3);
     let left = world.unapplied();
     world.force_delete("db-0");
@@ -489,8 +422,7 @@ pub(super) fn what_a_pod_said_last_is_waited_for_while_the_watch_is_behind() {
     world.controllers.truncate(1);
     world.stateful = 1;
     world.rounds(8);
-    let (writer_uid, epoch) = (world.api.writers["orders.db-0"].spec.writer_uid.clone(), world.status("db-0").epoch);
-    world.api.truth.truncate(&writer_uid);
+    world.api.truth.truncate(&world.writer_uid("db-0"));
     let uid = world.api.pods["db-0"].uid.clone();
     let run = |world: &mut World| {
         world.controllers[0].begin(&mut world.api, Key::of("shop", "orders.db-0").unwrap());
@@ -500,17 +432,8 @@ pub(super) fn what_a_pod_said_last_is_waited_for_while_the_watch_is_behind() {
     };
     // It ends, says that nothing is left, and goes, and its successor waits: all before the watch tells of any of it.
     world.nodes.kill(&mut world.api, &uid);
-    world.api.edit_pod("db-0", |pod| {
-        let message = json!({
-            "v": 1, "writerUid": writer_uid, "granted": epoch, "exit": "clean", "unappliedEntries": 0, "unappliedBytes": 0,
-            "empty": ["a"],
-        });
-        pod.phase = PodPhase::Succeeded;
-        for container in &mut pod.containers {
-            let (reason, message) = ("Completed".to_owned(), message.to_string());
-            container.state = ContainerState::Terminated { reason, message };
-        }
-    });
+    world.containers_end("db-0", "db-0", 0);
+    world.api.edit_pod("db-0", |pod| pod.phase = PodPhase::Succeeded);
     world.api.remove_pod("db-0");
     run(&mut world);
     assert_eq!(world.status("db-0").holder.map(|holder| holder.pod_uid), Some(uid), "what it said is on its way");
