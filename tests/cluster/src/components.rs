@@ -96,9 +96,11 @@ impl Plane<'_> {
             // Else all controllers are one user, who may not do what each of them may.
             ("use-service-account-credentials", "true".to_owned()),
             ("service-cluster-ip-range", self.services.to_owned()),
-            // A lost node is seen within seconds, not a minute.
-            ("node-monitor-grace-period", "8s".to_owned()),
+            // A lost node is seen within seconds, not a minute. One on paper is never lost, however late its Lease is renewed.
+            ("node-monitor-grace-period", if self.in_cluster { "8s" } else { "300s" }.to_owned()),
             ("node-monitor-period", "1s".to_owned()),
+            // Hundreds of StatefulSets may begin together.
+            ("concurrent-statefulset-syncs", "20".to_owned()),
         ]));
         flags
     }
@@ -118,9 +120,9 @@ impl Plane<'_> {
             ("leader-elect", "false".to_owned()),
             // Nobody scrapes them.
             ("secure-port", "0".to_owned()),
-            // By default the start of thirty controllers alone takes seconds.
-            ("kube-api-qps", "500".to_owned()),
-            ("kube-api-burst", "1000".to_owned()),
+            // By default the start of thirty controllers alone takes seconds, and thousands of pods minutes.
+            ("kube-api-qps", "5000".to_owned()),
+            ("kube-api-burst", "10000".to_owned()),
         ])
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use tokio::task::JoinSet;
 
-use super::{paper, ready, volumes};
+use super::{paper, paper_volumes, ready, volumes};
 use crate::components::Plane;
 use crate::pki::Pki;
 use crate::process::Daemon;
@@ -44,7 +44,7 @@ impl ControlPlane {
             let client = ready::client(&ready.kubeconfig).await?;
             ready::wait("pods can be made", || Ok(()), || ready::accounts(&client)).await?;
             volumes::create_classes(&client).await?;
-            tasks.spawn(volumes::provide(client.clone(), volumes::Backing::Paper, logs.join("volumes.log")));
+            tasks.spawn(paper_volumes::provide(client.clone(), logs.join("volumes.log")));
             let names: Vec<String> = (1..=nodes).map(|number| format!("node{number}")).collect();
             for name in &names {
                 paper::register(&client, name).await?;

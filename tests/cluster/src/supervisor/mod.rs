@@ -10,6 +10,7 @@ mod control_plane;
 mod link;
 mod node;
 mod paper;
+mod paper_volumes;
 pub(crate) mod ready;
 mod volumes;
 

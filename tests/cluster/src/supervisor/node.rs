@@ -79,8 +79,8 @@ impl Cluster {
         cluster.power_on(0).await?;
         ready::wait("pods can be made", || Ok(()), || ready::accounts(&cluster.client)).await?;
         volumes::create_classes(&cluster.client).await?;
-        let backing = volumes::Backing::Nodes(cluster.shell.clone());
-        cluster._tasks.spawn(volumes::provide(cluster.client.clone(), backing, folder.join("volumes.log")));
+        let log = folder.join("volumes.log");
+        cluster._tasks.spawn(volumes::provide(cluster.client.clone(), cluster.shell.clone(), log));
         Ok((cluster, Ready { folder: folder.to_owned(), kubeconfig, host: block.host() }))
     }
 

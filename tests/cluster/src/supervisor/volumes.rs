@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,17 +22,8 @@ use walstorage_crds::quantity::ByteSize;
 
 use super::node::Shell;
 
-const PROVISIONER: &str = "test.walstorage.dev/volumes";
+pub(super) const PROVISIONER: &str = "test.walstorage.dev/volumes";
 const SMALLEST_XFS: u64 = 300 << 20;
-
-/// What volumes are made of.
-#[derive(Clone, Debug)]
-pub(super) enum Backing {
-    /// Nothing: no pod runs.
-    Paper,
-    /// File systems in the nodes.
-    Nodes(Shell),
-}
 
 /// Makes the storage classes.
 pub(super) async fn create_classes(client: &Client) -> Result<()> {
@@ -51,24 +42,29 @@ pub(super) async fn create_classes(client: &Client) -> Result<()> {
 }
 
 /// Serves claims for ever; what fails is tried again, and stands in `log`.
-pub(super) async fn provide(client: Client, backing: Backing, log: PathBuf) {
+pub(super) async fn provide(client: Client, shell: Shell, log: PathBuf) {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     // While a node is down this fails all the time; what lasts is said once.
     let mut last = String::new();
     loop {
         ticks.tick().await;
-        if let Err(error) = serve(&client, &backing).await {
-            let error = format!("{error:#}\n");
-            if error != last {
-                let file = OpenOptions::new().create(true).append(true).open(&log);
-                let _ = file.and_then(|mut file| file.write_all(error.as_bytes()));
-                last = error;
+        if let Err(error) = serve(&client, &shell).await {
+            let said = format!("{error:#}");
+            if said != last {
+                note(&log, &error);
+                last = said;
             }
         }
     }
 }
 
-async fn serve(client: &Client, backing: &Backing) -> Result<()> {
+/// Writes down what failed.
+pub(super) fn note(log: &Path, error: &anyhow::Error) {
+    let file = OpenOptions::new().create(true).append(true).open(log);
+    let _ = file.and_then(|mut file| file.write_all(format!("{error:#}\n").as_bytes()));
+}
+
+async fn serve(client: &Client, shell: &Shell) -> Result<()> {
     let classes: Api<StorageClass> = Api::all(client.clone());
     let ours: HashMap<String, StorageClass> = classes
         .list(&ListParams::default())
@@ -84,7 +80,7 @@ async fn serve(client: &Client, backing: &Backing) -> Result<()> {
         let Some(wanted) = Wanted::of(&claim, &ours) else { continue };
         match wanted.task {
             Task::Make { ref node } if known.iter().all(|volume| volume.name_any() != wanted.volume) => {
-                make(backing, node, &wanted).await?;
+                make(shell, node, &wanted).await?;
                 volumes.create(&PostParams::default(), &volume(&claim, &wanted, node)?).await?;
             }
             Task::Make { .. } => {}
@@ -92,7 +88,7 @@ async fn serve(client: &Client, backing: &Backing) -> Result<()> {
                 let Some(node) = known.iter().find(|it| it.name_any() == wanted.volume).and_then(node_of) else {
                     continue;
                 };
-                grow(backing, &node, &wanted).await?;
+                grow(shell, &node, &wanted).await?;
                 let size = json!({"spec": {"capacity": {"storage": wanted.size}}});
                 volumes.patch(&wanted.volume, &PatchParams::default(), &Patch::Merge(size)).await?;
                 let status = json!({"status": {"capacity": {"storage": wanted.size}, "conditions": null}});
@@ -103,12 +99,8 @@ async fn serve(client: &Client, backing: &Backing) -> Result<()> {
         }
     }
     for volume in known {
-        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-        let spec = volume.spec.as_ref();
-        let deletes = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref()) == Some("Delete");
-        let of_ours = spec.and_then(|spec| spec.storage_class_name.as_ref()).is_some_and(|it| ours.contains_key(it));
-        if deletes && of_ours && matches!(phase, Some("Released" | "Failed")) {
-            if let (Backing::Nodes(shell), Some(node)) = (backing, node_of(&volume)) {
+        if is_done_with(&volume, &ours) {
+            if let Some(node) = node_of(&volume) {
                 let path = path(&volume.name_any());
                 shell.run(&node, &format!("umount {path} 2>/dev/null || true; rm -rf {path} {path}.img")).await?;
             }
@@ -118,22 +110,31 @@ async fn serve(client: &Client, backing: &Backing) -> Result<()> {
     Ok(())
 }
 
-/// What a claim waits for.
-struct Wanted {
-    volume: String,
-    size: Quantity,
-    bytes: u64,
-    task: Task,
+/// Whether a volume is ours to remove: its claim is gone.
+pub(super) fn is_done_with(volume: &PersistentVolume, ours: &HashMap<String, StorageClass>) -> bool {
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    let spec = volume.spec.as_ref();
+    let deletes = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref()) == Some("Delete");
+    let of_ours = spec.and_then(|spec| spec.storage_class_name.as_ref()).is_some_and(|it| ours.contains_key(it));
+    deletes && of_ours && matches!(phase, Some("Released" | "Failed"))
 }
 
-enum Task {
+/// What a claim waits for.
+pub(super) struct Wanted {
+    pub(super) volume: String,
+    pub(super) size: Quantity,
+    bytes: u64,
+    pub(super) task: Task,
+}
+
+pub(super) enum Task {
     Make { node: String },
     Grow,
 }
 
 impl Wanted {
     /// `None` when the claim is not ours or has all that it wants.
-    fn of(claim: &PersistentVolumeClaim, ours: &HashMap<String, StorageClass>) -> Option<Self> {
+    pub(super) fn of(claim: &PersistentVolumeClaim, ours: &HashMap<String, StorageClass>) -> Option<Self> {
         let spec = claim.spec.as_ref()?;
         let class = ours.get(spec.storage_class_name.as_ref()?)?;
         let size = spec.resources.as_ref()?.requests.as_ref()?.get("storage")?.clone();
@@ -163,8 +164,7 @@ fn path(volume: &str) -> String {
     format!("/var/lib/volumes/{volume}")
 }
 
-async fn make(backing: &Backing, node: &str, wanted: &Wanted) -> Result<()> {
-    let Backing::Nodes(shell) = backing else { return Ok(()) };
+async fn make(shell: &Shell, node: &str, wanted: &Wanted) -> Result<()> {
     let (path, bytes) = (path(&wanted.volume), wanted.bytes);
     let format = if bytes >= SMALLEST_XFS { "mkfs.xfs -q -f" } else { "mkfs.ext4 -q -F -m0" };
     let script = format!(
@@ -173,8 +173,7 @@ async fn make(backing: &Backing, node: &str, wanted: &Wanted) -> Result<()> {
     shell.run(node, &script).await.with_context(|| format!("cannot make {}", wanted.volume)).map(drop)
 }
 
-async fn grow(backing: &Backing, node: &str, wanted: &Wanted) -> Result<()> {
-    let Backing::Nodes(shell) = backing else { return Ok(()) };
+async fn grow(shell: &Shell, node: &str, wanted: &Wanted) -> Result<()> {
     let (path, bytes) = (path(&wanted.volume), wanted.bytes);
     let script = format!(
         "truncate -s {bytes} {path}.img; losetup -c $(losetup -n -O NAME -j {path}.img); xfs_growfs {path} >/dev/null"
@@ -182,7 +181,8 @@ async fn grow(backing: &Backing, node: &str, wanted: &Wanted) -> Result<()> {
     shell.run(node, &script).await.with_context(|| format!("cannot grow {}", wanted.volume)).map(drop)
 }
 
-fn volume(claim: &PersistentVolumeClaim, wanted: &Wanted, node: &str) -> Result<PersistentVolume> {
+/// The volume of a claim.
+pub(super) fn volume(claim: &PersistentVolumeClaim, wanted: &Wanted, node: &str) -> Result<PersistentVolume> {
     let spec = claim.spec.as_ref().context("a claim without spec")?;
     Ok(serde_json::from_value(json!({
         "metadata": {"name": wanted.volume, "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER}},
