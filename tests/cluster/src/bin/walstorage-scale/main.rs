@@ -6,6 +6,7 @@
 //! Before that the same StatefulSets, with claims of their own and without a WalStorage: what the cluster itself takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool of the tests")]
 
+mod cost;
 mod figures;
 mod pods;
 mod report;
@@ -27,6 +28,7 @@ use walstorage_cluster_tests::ControlPlane;
 use walstorage_cluster_tests::operator::Operator;
 use walstorage_crds::walstorage::WalStorage;
 
+use self::cost::Cost;
 use self::figures::{Histogram, most_memory, processor, series};
 use self::pods::{Pods, STEPS, Step};
 use self::report::Row;
@@ -70,14 +72,16 @@ async fn main() -> Result<()> {
     let load = report::load()?;
     let alone = alone(&cli).await?;
     println!("without WalStorage they run after {:.1} s", alone.seconds);
-    let rows = with_walstorage(&cli, &alone).await?;
+    let (rows, cost) = with_walstorage(&cli, &alone).await?;
     for (what, figure, target) in &rows {
         let target = if target.is_empty() { String::new() } else { format!("   (target: below {target})") };
         println!("{what:<58}{figure:>12}{target}");
     }
+    let costs = cost::page(&alone.cost, &cost)?;
+    println!("{costs}");
     if let Some(file) = &cli.report {
         let before = std::fs::read_to_string(file).unwrap_or_default();
-        let page = report::page(&cli, &load, &rows)? + &report::by_people(&before);
+        let page = report::page(&cli, &load, &rows)? + &costs + &report::by_people(&before);
         std::fs::write(file, page).with_context(|| format!("{} is not written", file.display()))?;
         println!("written to {}", file.display());
     }
@@ -87,7 +91,7 @@ async fn main() -> Result<()> {
 /// What the cluster itself takes.
 struct Alone {
     seconds: f64,
-    requests: f64,
+    cost: Cost,
 }
 
 /// The same StatefulSets with claims of their own, and nothing of ours.
@@ -101,12 +105,14 @@ async fn alone(cli: &Cli) -> Result<Alone> {
         sleep(Duration::from_millis(100)).await;
     }
     let last = pods.last(Step::Running).context("no pod runs")?;
-    let requests = requests(&server_metrics(&plane).await?);
-    Ok(Alone { seconds: last.duration_since(began).as_secs_f64(), requests })
+    let cost = Cost::read(&server_metrics(&plane).await?)?;
+    Ok(Alone { seconds: last.duration_since(began).as_secs_f64(), cost })
 }
 
 /// The StatefulSets with their WalStorages, and the operator.
-async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<Vec<Row>> {
+async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
+    // Of this program: all others are new.
+    let before = Cost::read("")?;
     let plane = ControlPlane::builder().controllers().nodes(NODES).start().await?;
     plane.install_types().await;
     let client = plane.client();
@@ -134,6 +140,7 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<Vec<Row>> {
 
     let webhook = Histogram::read(&admission.get("/metrics").await?.1, "walstorage_operator_webhook_seconds", "");
     let server = server_metrics(&plane).await?;
+    let cost = Cost::read(&server)?.since(&before);
     let called = "apiserver_admission_webhook_admission_duration_seconds";
     let called = Histogram::read(&server, called, "name=\"pods.walstorage.dev\"");
     let (_, counted) = controller.get("/metrics").await?;
@@ -141,7 +148,7 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<Vec<Row>> {
     let seconds = |time: Option<Duration>| time.map_or_else(String::new, |time| format!("{:.1} s", time.as_secs_f64()));
     let until = |step| seconds(pods.last(step).map(|last| last.duration_since(began)));
     let gated = |part| seconds(pods.took(Step::Made, Step::Granted, part));
-    Ok(vec![
+    let rows = vec![
         ("without WalStorage, until the last pod was running", format!("{:.1} s", alone.seconds), ""),
         ("settled after", format!("{settled:.1} s"), "60 s"),
         ("until everything was created", format!("{created:.1} s"), ""),
@@ -160,9 +167,10 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<Vec<Row>> {
         ("webhook, p50 as it measures", webhook.quantile(0.5), ""),
         ("webhook, p99 as it measures", webhook.quantile(0.99), "10 ms"),
         ("webhook, p99 as the API server measures", called.quantile(0.99), ""),
-        ("requests to the API server, of everybody", format!("{}", requests(&server)), ""),
-        ("the same without WalStorage", format!("{}", alone.requests), ""),
-    ])
+        ("requests to the API server, of everybody", format!("{}", cost.requests()), ""),
+        ("the same without WalStorage", format!("{}", alone.cost.requests()), ""),
+    ];
+    Ok((rows, cost))
 }
 
 /// Waits until every status says that all its pods are ready and hold their writers.
@@ -197,11 +205,6 @@ async fn settle(cli: &Cli, plane: &ControlPlane, pods: &Pods, began: Instant) ->
 
 async fn server_metrics(plane: &ControlPlane) -> Result<String> {
     Ok(plane.client().request_text(http::Request::get("/metrics").body(Vec::new())?).await?)
-}
-
-/// The requests that the API server has answered.
-fn requests(metrics: &str) -> f64 {
-    series(metrics, "apiserver_request_total").map(|(_, value)| value).sum()
 }
 
 /// Creates all StatefulSets, each with a WalStorage whose sidecars have this admin port, or with claims of their own.
