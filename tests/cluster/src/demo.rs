@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::numbered::Verdict;
-use crate::team::{Team, stateful_set, storage, template};
+use crate::objects::{stateful_set, storage_of, template};
+use crate::team::Team;
 use crate::{Cluster, charts, images, try_eventually};
 
 const PODS: usize = 3;
@@ -97,7 +98,7 @@ pub async fn main_job(cluster: &Cluster) -> Result<()> {
     let demo = Demo { team: Team::new(cluster, "demo").await? };
     let workload =
         stateful_set("demo", PODS, &template("demo", "demo", &["append", COLLECTION, "--every", "10"], None));
-    demo.team.apply(&[storage("demo", &["disk"], SIZE), workload])?;
+    demo.team.apply(&[storage_of("demo", &["disk"], SIZE), workload])?;
     for index in 0..PODS {
         demo.team.ready(&name(index)).await?;
     }
@@ -105,7 +106,7 @@ pub async fn main_job(cluster: &Cluster) -> Result<()> {
 
     let mut acknowledged = [0; PODS];
     for (index, count) in acknowledged.iter_mut().enumerate() {
-        *count = demo.append_until(index, ENTRIES).await?;
+        *count = demo.team.append_until(&name(index), ENTRIES).await?;
     }
     println!("appended      {} entries through the sockets, acknowledged", acknowledged.iter().sum::<u64>());
 
@@ -115,16 +116,18 @@ pub async fn main_job(cluster: &Cluster) -> Result<()> {
     demo.check(1, &mut acknowledged).await?;
     println!("killed        {}: the next pod of that name has its entries and appends on", name(1));
 
-    demo.team.apply(&[storage("demo", &["disk"], LARGER)])?;
+    demo.team.apply(&[storage_of("demo", &["disk"], LARGER)])?;
     demo.grown().await?;
     println!("grew          {PODS} disks from {SIZE} to {LARGER} under the running pods");
 
     let before = demo.team.pods().get(&name(2)).await?;
     for (index, count) in acknowledged.iter_mut().enumerate().skip(1) {
-        *count = (*count).max(demo.acknowledged(index)?);
+        *count = (*count).max(demo.team.acknowledged(&name(index))?);
     }
     demo.team.kubectl(&["scale", "statefulset", "demo", "--replicas=1"])?;
-    demo.gone(&[1, 2]).await?;
+    for index in [1, 2] {
+        demo.team.gone("pod", &name(index)).await?;
+    }
     demo.team.kubectl(&["scale", "statefulset", "demo", "--replicas=3"])?;
     demo.team.another(&before).await?;
     println!("scaled        {PODS} -> 1 -> {PODS}");
@@ -148,36 +151,9 @@ fn name(index: usize) -> String {
 }
 
 impl Demo<'_> {
-    async fn gone(&self, indices: &[usize]) -> Result<()> {
-        let pods = self.team.pods();
-        for index in indices {
-            try_eventually(&format!("{} is gone", name(*index)), || async {
-                ensure!(pods.get_opt(&name(*index)).await?.is_none(), "it is there");
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// The last number that a pod's log says was acknowledged.
-    fn acknowledged(&self, index: usize) -> Result<u64> {
-        let log = self.team.kubectl(&["logs", &name(index), "--container", "app"])?;
-        Ok(log.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0))
-    }
-
-    async fn append_until(&self, index: usize, count: u64) -> Result<u64> {
-        try_eventually(&format!("{} has appended {count} entries", name(index)), || async {
-            let acknowledged = self.acknowledged(index)?;
-            ensure!(acknowledged >= count, "{acknowledged}");
-            Ok(acknowledged)
-        })
-        .await
-    }
-
     /// Reads a pod's log back through its socket; it must have every number that was ever acknowledged.
     async fn check(&self, index: usize, acknowledged: &mut [u64; PODS]) -> Result<Verdict> {
-        acknowledged[index] = acknowledged[index].max(self.acknowledged(index)?);
+        acknowledged[index] = acknowledged[index].max(self.team.acknowledged(&name(index))?);
         self.team.read_back(&name(index), COLLECTION, acknowledged[index]).await
     }
 

@@ -2,48 +2,38 @@
 //!
 //! Every step is an error that names what did not happen, so that `make demo` can print it and a test can unwrap it.
 
+use std::ops::Deref;
+
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Client;
 use kube::api::{Api, ListParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use walstorage_crds::names::wal_writer;
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
 use crate::numbered::Verdict;
-use crate::{Cluster, images, pods, try_eventually};
+pub use crate::objects::{disk, storage};
+use crate::team::Team;
+use crate::{Cluster, objects, pods, try_eventually};
 
 /// The collection that the pods of [`stateful_set`] append to.
 pub const COLLECTION: &str = "orders";
 
-/// A namespace of a cluster with the charts.
+/// A namespace of a cluster with the charts, what a team does there, and what it is told.
+#[derive(Debug)]
 pub struct Story<'a> {
-    /// Where it is.
-    pub cluster: &'a Cluster,
-    /// Its own namespace.
-    pub namespace: String,
-    client: Client,
+    team: Team<'a>,
 }
 
-impl std::fmt::Debug for Story<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Story").field("namespace", &self.namespace).finish_non_exhaustive()
+impl<'a> Deref for Story<'a> {
+    type Target = Team<'a>;
+
+    fn deref(&self) -> &Team<'a> {
+        &self.team
     }
-}
-
-/// A WalStorage.
-#[must_use]
-pub fn storage(name: &str, spec: &Value) -> Value {
-    json!({"apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage", "metadata": {"name": name}, "spec": spec})
-}
-
-/// A disk of a WalStorage, mounted at `/wal/<name>`.
-#[must_use]
-pub fn disk(name: &str, size: &str) -> Value {
-    json!({"name": name, "url": format!("file:///wal/{name}"), "volume": {"size": size}})
 }
 
 /// A StatefulSet of pods that have the log of a WalStorage and append numbers to [`COLLECTION`] for ever, with further
@@ -51,44 +41,21 @@ pub fn disk(name: &str, size: &str) -> Value {
 #[must_use]
 pub fn stateful_set(name: &str, storage: &str, replicas: usize, args: &[&str]) -> Value {
     let args: Vec<&str> = ["append", COLLECTION].iter().chain(args).copied().collect();
-    let pod = json!(pods::pod(name, images::APP, &args));
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas, "serviceName": name, "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name, "walstorage.dev/storage": storage}},
-                "spec": pod["spec"],
-            },
-        },
-    })
+    objects::stateful_set(name, replicas, &objects::template(name, storage, &args, None))
 }
 
 impl<'a> Story<'a> {
     /// Begins in a new namespace whose name begins with `prefix`.
     pub async fn begin(cluster: &'a Cluster, prefix: &str) -> Self {
-        let namespace = cluster.namespace(prefix).await;
-        cluster.accounts(&namespace).await;
-        Self { cluster, namespace, client: cluster.client() }
+        Self { team: Team::unrestricted(cluster, prefix).await }
     }
 
-    /// Runs `kubectl` in the namespace and returns what it prints.
-    ///
-    /// # Errors
-    /// With its standard error when it fails.
-    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.cluster.kubectl(&[&["--namespace", &self.namespace], args].concat())
-    }
-
-    /// Applies objects as a user does.
-    ///
-    /// # Errors
-    /// With what `kubectl` says.
-    pub fn apply(&self, objects: &[Value]) -> Result<()> {
-        self.cluster.apply(&self.namespace, objects)
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.cluster().client(), self.namespace())
     }
 
     /// Runs a command line that a message told its reader to run: words, `kubectl` first, without quotes.
@@ -102,28 +69,22 @@ impl<'a> Story<'a> {
         self.kubectl(&words.collect::<Vec<_>>())
     }
 
-    /// The namespace's pods.
-    #[must_use]
-    pub fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
     /// The namespace's claims.
     #[must_use]
     pub fn claims(&self) -> Api<PersistentVolumeClaim> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        self.api()
     }
 
     /// The namespace's WalStorages.
     #[must_use]
     pub fn storages(&self) -> Api<WalStorage> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        self.api()
     }
 
     /// The namespace's WalWriters.
     #[must_use]
     pub fn writers(&self) -> Api<WalWriter> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        self.api()
     }
 
     /// Waits until a WalStorage's status speaks of its newest spec and a condition is so; gives the condition.
@@ -162,7 +123,7 @@ impl<'a> Story<'a> {
     /// # Errors
     /// With the events that there are.
     pub async fn event(&self, kind: &str, name: &str, reason: &str) -> Result<String> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events: Api<Event> = self.api();
         try_eventually(&format!("an event {reason} of {kind} {name}"), || async {
             let all = events.list(&ListParams::default()).await?.items;
             let of = |event: &&Event| {
@@ -179,74 +140,12 @@ impl<'a> Story<'a> {
         .await
     }
 
-    /// Waits until a pod is ready; gives it.
-    ///
-    /// # Errors
-    /// With its status.
-    pub async fn ready(&self, name: &str) -> Result<Pod> {
-        pods::try_ready(&self.pods(), name).await
-    }
-
-    /// Waits until another pod has the name of `before`, and is ready; gives it.
-    ///
-    /// # Errors
-    /// With what is there instead.
-    pub async fn another(&self, before: &Pod) -> Result<Pod> {
-        let (pods, name) = (self.pods(), before.metadata.name.as_deref().context("a name")?);
-        try_eventually(&format!("another {name}"), || async {
-            let pod = pods.get(name).await?;
-            ensure!(pod.metadata.uid != before.metadata.uid, "the old one: {}", serde_json::to_string(&pod.status)?);
-            Ok(())
-        })
-        .await?;
-        self.ready(name).await
-    }
-
-    /// Waits until nothing is there under a name, given a type that `kubectl` knows.
-    ///
-    /// # Errors
-    /// With what is there.
-    pub async fn gone(&self, kind: &str, name: &str) -> Result<()> {
-        try_eventually(&format!("{kind} {name} is gone"), || async {
-            let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output", "yaml"])?;
-            ensure!(found.is_empty(), "{found}");
-            Ok(())
-        })
-        .await
-    }
-
-    /// The last number that the log of a pod says was acknowledged.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn acknowledged(&self, pod: &str) -> Result<u64> {
-        let log = self.kubectl(&["logs", pod, "--container", "app"])?;
-        Ok(log.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0))
-    }
-
-    /// Waits until a pod has appended up to a number; gives the last that was acknowledged.
-    ///
-    /// # Errors
-    /// With how far it is.
-    pub async fn append_until(&self, pod: &str, number: u64) -> Result<u64> {
-        try_eventually(&format!("{pod} has appended {number} entries"), || async {
-            let acknowledged = self.acknowledged(pod)?;
-            ensure!(acknowledged >= number, "{acknowledged}");
-            Ok(acknowledged)
-        })
-        .await
-    }
-
     /// Reads a pod's log back through its socket: it must have every number up to `acknowledged`, once and in order.
     ///
     /// # Errors
     /// When it is not whole, or cannot be read.
     pub async fn check(&self, pod: &str, acknowledged: u64) -> Result<Verdict> {
-        let acknowledged = acknowledged.to_string();
-        let command = ["/wal-app", "check", COLLECTION, "--acknowledged", &acknowledged];
-        let said = pods::exec(&self.pods(), pod, "app", &command).await;
-        let said = said.with_context(|| format!("{pod} is not whole"))?;
-        Ok(serde_json::from_str(said.trim())?)
+        self.read_back(pod, COLLECTION, acknowledged).await
     }
 
     /// What the sidecar of a pod says of itself.

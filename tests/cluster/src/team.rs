@@ -1,14 +1,13 @@
-//! A team's namespace on a cluster with the charts: only restricted pods may run in it, and all that is in it was applied
-//! as a user applies it.
+//! A team's namespace on a cluster with the charts: all that is in it was applied as a user applies it, and all that is done
+//! there a user could do.
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::numbered::Verdict;
-use crate::witness::Witness;
-use crate::{Cluster, images, pods, try_eventually};
+use crate::{Cluster, pods, try_eventually};
 
 /// A namespace, and what its team does.
 #[derive(Clone, Debug)]
@@ -23,10 +22,17 @@ impl<'a> Team<'a> {
     /// # Errors
     /// With what `kubectl` says.
     pub async fn new(cluster: &'a Cluster, prefix: &str) -> Result<Self> {
+        let team = Self::unrestricted(cluster, prefix).await;
+        let standard = "pod-security.kubernetes.io/enforce=restricted";
+        cluster.kubectl(&["label", "namespace", &team.namespace, standard])?;
+        Ok(team)
+    }
+
+    /// Makes a namespace in which any pod may run.
+    pub async fn unrestricted(cluster: &'a Cluster, prefix: &str) -> Self {
         let namespace = cluster.namespace(prefix).await;
-        cluster.kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"])?;
         cluster.accounts(&namespace).await;
-        Ok(Self { cluster, namespace })
+        Self { cluster, namespace }
     }
 
     /// Where it works.
@@ -110,6 +116,41 @@ impl<'a> Team<'a> {
         .await
     }
 
+    /// Waits until nothing is there under a name, given a type that `kubectl` knows.
+    ///
+    /// # Errors
+    /// With what is there.
+    pub async fn gone(&self, kind: &str, name: &str) -> Result<()> {
+        try_eventually(&format!("{kind} {name} is gone"), || async {
+            let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "--output", "yaml"])?;
+            ensure!(found.is_empty(), "{found}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The last number that the log of a pod says was acknowledged.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn acknowledged(&self, pod: &str) -> Result<u64> {
+        let log = self.kubectl(&["logs", pod, "--container", "app"])?;
+        Ok(log.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0))
+    }
+
+    /// Waits until a pod has appended up to a number; gives the last that was acknowledged.
+    ///
+    /// # Errors
+    /// With how far it is.
+    pub async fn append_until(&self, pod: &str, number: u64) -> Result<u64> {
+        try_eventually(&format!("{pod} has appended {number} entries"), || async {
+            let acknowledged = self.acknowledged(pod)?;
+            ensure!(acknowledged >= number, "{acknowledged}");
+            Ok(acknowledged)
+        })
+        .await
+    }
+
     /// Reads the log of a pod back through its socket: whole, with every number up to `acknowledged`.
     ///
     /// # Errors
@@ -128,63 +169,4 @@ impl<'a> Team<'a> {
         let said = said.with_context(|| format!("the log of {pod} is not whole"))?;
         Ok(serde_json::from_str(said.trim())?)
     }
-}
-
-/// A `WalStorage` of these disks, each of this size.
-#[must_use]
-pub fn storage(name: &str, disks: &[&str], size: &str) -> Value {
-    let urls = disks.iter().map(|disk| json!({"name": disk, "url": format!("file:///wal/{disk}")}));
-    json!({
-        "apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage", "metadata": {"name": name},
-        "spec": {
-            "walUrls": urls.collect::<Vec<_>>(),
-            "volumeDefaults": {"size": size},
-            // So that collections are on all disks, whatever is measured of them.
-            "distributionStrategy": "RoundRobin",
-            // The pods' memory follows it, and a node of the tests has many.
-            "globalFlushThreshold": "64Mi",
-        },
-    })
-}
-
-/// The template of pods labelled `app`, whose log is in a storage: they pass the restricted standard, run `wal-app` with
-/// these arguments, and say to the witness, under the name of their writer, what they found and what was acknowledged.
-#[must_use]
-pub fn template(app: &str, storage: &str, args: &[&str], witness: Option<&Witness>) -> Value {
-    let writer = json!({"fieldRef": {"fieldPath": "metadata.labels['walstorage.dev/writer']"}});
-    let env: Vec<Value> = witness
-        .iter()
-        .flat_map(|witness| {
-            [
-                json!({"name": "WAL_APP_NAME", "valueFrom": writer}),
-                json!({"name": "WAL_APP_REPORT", "value": witness.address()}),
-            ]
-        })
-        .collect();
-    json!({
-        "metadata": {"labels": {"app": app, "walstorage.dev/storage": storage}},
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [{
-                "name": "app", "image": images::APP, "imagePullPolicy": "Never", "args": args, "env": env,
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-            }],
-        },
-    })
-}
-
-/// A StatefulSet of pods of a template, which are started all at once.
-#[must_use]
-pub fn stateful_set(name: &str, replicas: usize, template: &Value) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas, "serviceName": name, "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": {"app": template["metadata"]["labels"]["app"]}},
-            "template": template,
-        },
-    })
 }

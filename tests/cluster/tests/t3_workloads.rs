@@ -15,9 +15,10 @@ use tokio::sync::OnceCell;
 use walstorage_cluster_tests::charts::{self, RELEASE};
 use walstorage_cluster_tests::images::WALSTORAGE;
 use walstorage_cluster_tests::numbered::Verdict;
+use walstorage_cluster_tests::objects::{stateful_set, storage_of, template};
 use walstorage_cluster_tests::skip::skipped;
 use walstorage_cluster_tests::starts::Starts;
-use walstorage_cluster_tests::team::{Team, stateful_set, storage, template};
+use walstorage_cluster_tests::team::Team;
 use walstorage_cluster_tests::witness::Witness;
 use walstorage_cluster_tests::{Cluster, eventually, pods, tools, try_eventually};
 
@@ -190,7 +191,7 @@ async fn everything_is_done_to(shop: &Shop<'_>) -> Result<()> {
     let cluster = shop.team.cluster();
     let pods = template("shop", "orders", &["append", TWO, "--every", "20"], Some(&shop.witness));
     let starts = Starts::watch(&shop.team).await?;
-    shop.team.apply(&[storage("orders", &["a", "b"], "64Mi"), stateful_set("shop", 3, &pods)])?;
+    shop.team.apply(&[storage_of("orders", &["a", "b"], "64Mi"), stateful_set("shop", 3, &pods)])?;
     shop.all_are_reborn([0; 3]).await?;
     println!("our share     {}", starts.shares(&Shop::PODS).await?);
     drop(starts);
@@ -238,7 +239,7 @@ async fn what_lives_on_after_a_deletion_by_force_is_acknowledged_until_its_end_a
 async fn is_deleted_by_force_and_lives(team: &Team<'_>) -> Result<()> {
     let cluster = team.cluster();
     let witness = Witness::listen(cluster).await?;
-    let mut log = storage("orders", &["a", "b"], "64Mi");
+    let mut log = storage_of("orders", &["a", "b"], "64Mi");
     log["spec"]["volumeDefaults"]["accessMode"] = json!("ReadWriteOnce");
     let pods = template("till", "orders", &["append", TWO, "--every", "20", "--linger", "60000"], Some(&witness));
     team.apply(&[log, stateful_set("till", 1, &pods)])?;
@@ -320,7 +321,7 @@ async fn a_deployment_is_told_how_to_roll_out_and_then_its_pods_take_over_what_o
 
 async fn rolls_out_and_is_scaled(web: &Web<'_>) -> Result<()> {
     let mut deployment = web.deployment();
-    web.team.apply(&[storage("orders", &["a", "b"], "64Mi"), deployment.clone()])?;
+    web.team.apply(&[storage_of("orders", &["a", "b"], "64Mi"), deployment.clone()])?;
 
     let remedy = "strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}";
     let seen = web.team.shows(&["describe", "replicaset", "--selector=app=web"], remedy).await?;
@@ -393,7 +394,7 @@ async fn an_indexed_job_completes_and_the_next_of_its_name_reads_what_it_left() 
 
 async fn completes_and_is_read(team: &Team<'_>) -> Result<()> {
     let complete = || team.kubectl(&["wait", "--for=condition=complete", "job/count", "--timeout=180s"]);
-    team.apply(&[storage("orders", &["a", "b"], "64Mi"), indexed_job(&["append", TWO, "--count", "25"])])?;
+    team.apply(&[storage_of("orders", &["a", "b"], "64Mi"), indexed_job(&["append", TWO, "--count", "25"])])?;
     complete()?;
     let left =
         "--output=jsonpath={range .items[*]}{.spec.writer} {.status.phase} {.status.lastReport.unappliedEntries},{end}";

@@ -156,7 +156,7 @@ async fn a_claim_deleted_under_its_pod_makes_the_writer_lost_until_somebody_acce
     })
     .await;
     let waiting = story.event("Pod", "app-0", "WaitingForWriter").await.unwrap();
-    assert_eq!(waiting, format!("writer app-0 is Lost: kubectl describe walwriter -n {} log.app-0", story.namespace));
+    assert_eq!(waiting, format!("writer app-0 is Lost: kubectl describe walwriter -n {} log.app-0", story.namespace()));
     let kept_claim = format!("wal-log--{kept}-app-0");
     assert!(is_there(&story, &kept_claim).await);
 
@@ -241,9 +241,9 @@ async fn a_deleted_namespace_ends_with_everything_in_it() {
     }
     let begun = Instant::now();
     let namespaces: Api<Namespace> = Api::all(cluster.client());
-    namespaces.delete(&story.namespace, &DeleteParams::default()).await.unwrap();
+    namespaces.delete(story.namespace(), &DeleteParams::default()).await.unwrap();
     eventually("the namespace is gone", || async {
-        let left = namespaces.get_opt(&story.namespace).await?;
+        let left = namespaces.get_opt(story.namespace()).await?;
         ensure!(left.is_none(), "{:?}", left.and_then(|left| left.status));
         Ok(())
     })
@@ -253,7 +253,7 @@ async fn a_deleted_namespace_ends_with_everything_in_it() {
         let volumes: Api<PersistentVolume> = Api::all(cluster.client());
         let all = volumes.list(&ListParams::default()).await?.items;
         let of = |volume: &PersistentVolume| volume.spec.as_ref()?.claim_ref.as_ref()?.namespace.clone();
-        let left = all.iter().filter(|volume| of(volume).as_deref() == Some(&story.namespace)).count();
+        let left = all.iter().filter(|volume| of(volume).as_deref() == Some(story.namespace())).count();
         ensure!(left == 0, "{left} are left");
         Ok(())
     })

@@ -115,7 +115,7 @@ async fn an_added_url_waits_for_the_users_restart_and_a_removed_one_is_drained()
     let outdated = story.condition("log", "PodsUpToDate", "False", "RestartNeeded").await.unwrap().message;
     let (why, command) = outdated.split_once("; when it suits: ").unwrap();
     assert_eq!(why, "1 of 1 pods have another sidecar than they would get now");
-    assert_eq!(command, format!("kubectl rollout restart -n {} statefulset/app", story.namespace));
+    assert_eq!(command, format!("kubectl rollout restart -n {} statefulset/app", story.namespace()));
     story.condition("log", "Ready", "True", "Ready").await.expect("Ready does not wait for a restart");
     let printed = story.kubectl(&["get", "wal", "log"]).unwrap();
     assert_eq!(printed.lines().nth(1).unwrap().split_whitespace().nth(3), Some("1"), "the column Outdated: {printed}");

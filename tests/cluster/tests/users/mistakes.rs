@@ -11,7 +11,7 @@ use walstorage_cluster_tests::{charts, eventually};
 /// Asserts that the documentation shows what was seen.
 fn documented(story: &Story<'_>, seen: &str) {
     let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
-    let seen = seen.replace(&story.namespace, "shop");
+    let seen = seen.replace(story.namespace(), "shop");
     for line in seen.lines() {
         assert!(page.contains(line.trim()), "docs/operations.md does not show this:\n{line}");
     }

@@ -1,14 +1,13 @@
 //! The commands of docs/runbooks, as they stand there, on a cluster with the charts. Somebody who is called at night pastes
 //! them: each must run, and do what its page says.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, Secret};
 use kube::api::Api;
 use serde_json::{Value, json};
 use walstorage_cluster_tests::binaries::repository;
 use walstorage_cluster_tests::charts::RELEASE;
+use walstorage_cluster_tests::runbook::{self, command_of, commands, page, paste};
 use walstorage_cluster_tests::story::{Story, disk, stateful_set, storage};
 use walstorage_cluster_tests::{charts, eventually, try_eventually};
 use walstorage_crds::walwriter::Phase;
@@ -16,58 +15,15 @@ use walstorage_crds::walwriter::Phase;
 /// Commands that are not run, by what they begin with, and why.
 const NOT_RUN: [(&str, &str); 5] = [
     ("kubectl describe certificate", "cert-manager is not installed"),
-    ("kubectl taint node", "the only node cannot be taken out of service"),
-    ("kubectl delete pod -n NAMESPACE POD --force", "it is one's word that a process is dead, and here it lives"),
+    ("kubectl taint node", "of a suite with two nodes"),
+    ("kubectl delete pod -n NAMESPACE POD --force", "of a suite with two nodes"),
     ("kubectl annotate", "a test of its own"),
     ("kubectl patch", "a test of its own"),
 ];
 
-fn page(name: &str) -> String {
-    std::fs::read_to_string(repository().join("docs/runbooks").join(name)).unwrap()
-}
-
-/// The commands of a page: lines of its blocks, without comments, and what stands in backticks in its text.
-fn commands(page: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (index, part) in page.split("```").enumerate() {
-        if index % 2 == 1 {
-            let lines = part.lines().map(|line| line.split("  #").next().unwrap().trim().to_owned());
-            found.extend(lines.filter(|line| line.starts_with("kubectl ")));
-        } else {
-            let spans = part.split('`').skip(1).step_by(2);
-            let words = |span: &str| span.split_whitespace().collect::<Vec<_>>().join(" ");
-            found.extend(spans.map(words).filter(|span| span.starts_with("kubectl ")));
-        }
-    }
-    found
-}
-
 /// A command with the names of a story in it, for a shell.
 fn filled(command: &str, story: &Story<'_>) -> String {
-    let names = [
-        ("NAMESPACE", story.namespace.as_str()),
-        ("STORAGE.WRITER", "log.app-0"),
-        ("STORAGE", "log"),
-        ("WRITER", "app-0"),
-        ("POD", "app-0"),
-        ("NODE", "node1"),
-        ("RELEASE", RELEASE),
-    ];
-    names.iter().fold(command.to_owned(), |command, (name, value)| command.replace(name, value))
-}
-
-/// Runs a command line as somebody does who has pasted it.
-fn paste(story: &Story<'_>, line: &str) -> Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("bash")
-        .args(["-o", "pipefail", "-ec", line])
-        .env("PATH", format!("{}:{path}", story.cluster.tools().display()))
-        .env("KUBECONFIG", story.cluster.kubeconfig())
-        .env("KUBECACHEDIR", story.cluster.kubeconfig().with_file_name("home").join("kube"))
-        .output()?;
-    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{line}: {}: {complaint}{said}", output.status);
-    Ok(said.into_owned())
+    runbook::filled(command, story.namespace(), "app-0")
 }
 
 async fn begin<'a>(cluster: &'a walstorage_cluster_tests::Cluster, prefix: &str) -> Story<'a> {
@@ -94,18 +50,12 @@ async fn every_command_of_the_runbooks_runs() {
                 continue;
             }
             let line = filled(&command, &story);
-            let said = paste(&story, &line).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let said = paste(story.cluster(), &line).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(!said.trim().is_empty(), "{name}: {line} says nothing");
             run += 1;
         }
     }
     assert!(run > 15, "{run} commands");
-}
-
-/// The command of a page that begins so.
-fn command_of(name: &str, begins: &str) -> String {
-    let found = commands(&page(name)).into_iter().find(|command| command.starts_with(begins));
-    found.unwrap_or_else(|| panic!("{name} has no {begins}"))
 }
 
 #[tokio::test]
@@ -119,14 +69,14 @@ async fn an_orphan_is_given_up_as_its_runbook_says() {
     let command = command_of("WalUndrainedData.md", "kubectl annotate");
     let uid = &orphan.spec.writer_uid;
     let line = filled(&command.replace("WRITER_UID", uid), &story);
-    assert_eq!(line, format!("kubectl annotate walw -n {} log.app-0 walstorage.dev/abandon={uid}", story.namespace));
+    assert_eq!(line, format!("kubectl annotate walw -n {} log.app-0 walstorage.dev/abandon={uid}", story.namespace()));
     assert!(undrained.ends_with(&line.replace(" walw ", " walwriter ")), "the condition says the same: {undrained}");
 
     // Another uid is a mistake, and gives nothing up.
-    paste(&story, &line.replace(uid.as_str(), "0b0a3f6c-5f3a-4f2d-8f2c-0a4a2f1d7c11")).unwrap();
+    paste(story.cluster(), &line.replace(uid.as_str(), "0b0a3f6c-5f3a-4f2d-8f2c-0a4a2f1d7c11")).unwrap();
     story.event("WalWriter", "log.app-0", "Orphaned").await.unwrap();
     story.claims().get("wal-log--data-app-0").await.expect("the claim stays");
-    paste(&story, &format!("{line} --overwrite")).unwrap();
+    paste(story.cluster(), &format!("{line} --overwrite")).unwrap();
     story.gone("pvc", "wal-log--data-app-0").await.unwrap();
     let tombstone = story.phase("log", "app-0", Phase::Drained).await.unwrap();
     assert_eq!(&tombstone.spec.writer_uid, uid);
@@ -168,7 +118,7 @@ async fn a_volume_that_is_brought_back_as_its_runbook_says_has_its_entries() {
             .replace("SIZE", "64Mi")
             .replace("CLASS", "wal")
     };
-    paste(&story, &fill(&command_of("WalWriterLost.md", "kubectl patch pv"))).unwrap();
+    paste(story.cluster(), &fill(&command_of("WalWriterLost.md", "kubectl patch pv"))).unwrap();
     let text = page("WalWriterLost.md");
     let manifest = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).context("a claim").unwrap();
     let indent = manifest.len() - manifest.trim_start().len();
@@ -179,7 +129,7 @@ async fn a_volume_that_is_brought_back_as_its_runbook_says_has_its_entries() {
     story.kubectl(&["apply", "--filename", &file.path().display().to_string()]).unwrap();
     let accept = command_of("WalWriterLost.md", "kubectl annotate").replace("URL@", "data@");
     let uid = story.claims().get("wal-log--data-app-0").await.unwrap().metadata.uid.unwrap();
-    paste(&story, &filled(&accept.replace("NEW_CLAIM_UID", &uid), &story)).unwrap();
+    paste(story.cluster(), &filled(&accept.replace("NEW_CLAIM_UID", &uid), &story)).unwrap();
 
     story.kubectl(&["scale", "statefulset", "app", "--replicas=1"]).unwrap();
     story.ready("app-0").await.unwrap();
@@ -188,7 +138,7 @@ async fn a_volume_that_is_brought_back_as_its_runbook_says_has_its_entries() {
 }
 
 async fn released(story: &Story<'_>, volume: &str) -> Result<()> {
-    let volumes: Api<PersistentVolume> = Api::all(story.cluster.client());
+    let volumes: Api<PersistentVolume> = Api::all(story.cluster().client());
     try_eventually("the volume has no claim", || async {
         let phase = volumes.get(volume).await?.status.and_then(|status| status.phase).unwrap_or_default();
         ensure!(phase == "Released", "{phase}");
@@ -209,7 +159,7 @@ async fn a_certificate_is_renewed_at_once_when_somebody_asks_as_the_runbook_says
         anyhow::Ok(secret["data"]["tls.crt"].clone())
     };
     let before = leaf().await.unwrap();
-    paste(&story, &filled(&command_of("WalCertificateExpiring.md", "kubectl annotate"), &story)).unwrap();
+    paste(story.cluster(), &filled(&command_of("WalCertificateExpiring.md", "kubectl annotate"), &story)).unwrap();
     eventually("another certificate", || async {
         ensure!(leaf().await? != before, "the same");
         Ok(())
