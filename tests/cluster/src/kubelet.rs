@@ -22,6 +22,8 @@ use crate::mirror::{self, Pods};
 pub const LEAVES: &str = "paper.example.com/leaves";
 /// The pod does not end when it is deleted.
 pub const HANGS: &str = "paper.example.com/hangs";
+/// The pod ends by itself, once it has run.
+pub const ENDS: &str = "paper.example.com/ends";
 /// The pod's address, instead of one that nobody has.
 pub const ADDRESS: &str = "paper.example.com/address";
 
@@ -78,6 +80,8 @@ async fn see_to(client: Client, pod: &Pod) -> kube::Result<()> {
     let (name, plain) = (pod.name_any(), PatchParams::default());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let deleted = pod.metadata.deletion_timestamp.is_some() && !pod.annotations().contains_key(HANGS);
+    // Not before its sidecar was seen at work: what ended before that knows of nothing.
+    let ends = pod.annotations().contains_key(ENDS) && is_idle(pod);
     match phase {
         Some("Pending") | None if !deleted => {
             pods.patch_status(&name, &plain, &Patch::Merge(running(pod))).await?;
@@ -86,12 +90,22 @@ async fn see_to(client: Client, pod: &Pod) -> kube::Result<()> {
             let own = Preconditions { uid: pod.uid(), resource_version: None };
             pods.delete(&name, &DeleteParams::default().grace_period(0).preconditions(own)).await?;
         }
+        Some("Running") if ends => {
+            pods.patch_status(&name, &plain, &Patch::Merge(ended(pod))).await?;
+        }
         _ if deleted => {
             pods.patch_status(&name, &plain, &Patch::Merge(ended(pod))).await?;
         }
         _ => {}
     }
     Ok(())
+}
+
+/// Whether a grant says that nothing is to be begun any more, which the controller writes when it has seen the sidecar serve.
+fn is_idle(pod: &Pod) -> bool {
+    let grant = pod.annotations().get(names::ANNOTATION_GRANT);
+    let grant: Option<Value> = grant.and_then(|grant| serde_json::from_str(grant).ok());
+    grant.is_some_and(|grant| grant["init"] == json!([]) && grant["forget"] == json!([]))
 }
 
 /// The status of a pod whose containers all run.

@@ -33,6 +33,8 @@ async fn writers_on_a_real_api_server() {
         scenarios::ten_orphans_are_adopted_by_ten_new_pods(&rig),
         scenarios::a_stateful_set_that_shrinks_and_grows_finds_its_writers(&rig),
         scenarios::a_used_up_quota_is_said_and_waited_out(&rig),
+        scenarios::a_pod_that_a_quota_refuses_has_the_entries_when_it_comes(&rig),
+        scenarios::a_drain_job_has_the_orphan_that_it_names_until_it_completes(&rig),
         scenarios::a_deleted_claim_is_lost_until_the_loss_is_accepted(&rig),
         scenarios::an_abandoned_writer_goes_with_its_claims(&rig),
         scenarios::a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_force(&rig),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{bail, ensure};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -94,6 +96,102 @@ pub(crate) async fn a_stateful_set_that_shrinks_and_grows_finds_its_writers(rig:
     rig.at_rest(&shop).await;
 }
 
+/// Waits until the quota `few` is counted.
+async fn counted(quotas: &Api<ResourceQuota>) {
+    eventually("the quota counts", || async {
+        let used = quotas.get("few").await?.status.and_then(|status| status.used);
+        ensure!(used.is_some(), "not yet");
+        Ok(())
+    })
+    .await;
+}
+
+/// The quota is asked after our webhook, which has proposed the orphan then, and is asked again and again.
+pub(crate) async fn a_pod_that_a_quota_refuses_has_the_entries_when_it_comes(rig: &Rig) {
+    let shop = Shop::open(rig, "refused", json!({})).await;
+    shop.deployment("web", 1, Some(4)).await;
+    shop.active(1).await;
+    shop.scale("deployment/web", 0);
+    let before = shop.phase_of(1, Phase::Orphaned).await;
+    let quotas: Api<ResourceQuota> = Api::namespaced(rig.client.clone(), &shop.namespace);
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    counted(&quotas).await;
+    shop.scale("deployment/web", 1);
+    // By a list that waits for nobody: the controllers' door is in this program.
+    let events: Api<Event> = Api::namespaced(rig.client.clone(), &shop.namespace);
+    eventually("a pod is refused by the quota", || async {
+        let failed = events.list(&ListParams::default().fields("reason=FailedCreate")).await?;
+        let notes: Vec<String> = failed.into_iter().filter_map(|event| event.note).collect();
+        ensure!(notes.iter().any(|note| note.contains("exceeded quota: few")), "{notes:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(shop.phase_of(1, Phase::Orphaned).await, before, "nobody was granted anything");
+
+    let more = Patch::Merge(json!({"spec": {"hard": {"pods": "1"}}}));
+    quotas.patch("few", &PatchParams::default(), &more).await.unwrap();
+    // The ReplicaSet has become patient; a change of it makes it try now.
+    shop.as_told("kubectl annotate deployment web example.com/now=1");
+    shop.active(1).await;
+    let after = shop.list().await;
+    assert_eq!(after.len(), 1, "no empty log beside the one with the entries");
+    assert_eq!(uid_of_writer(&after[0]), uid_of_writer(&before[0]));
+    assert_eq!(claim_uids(&after), claim_uids(&before));
+    rig.at_rest(&shop).await;
+}
+
+/// A Job whose pod gets the orphan that it names, on a real API server with the real controllers of Jobs.
+pub(crate) async fn a_drain_job_has_the_orphan_that_it_names_until_it_completes(rig: &Rig) {
+    let urls = json!([{"name": "a", "url": "file:///wal/a"}, {"name": "b", "url": "s3://bucket/wal"}]);
+    let shop = Shop::open(rig, "drain", json!({"walUrls": urls})).await;
+    shop.stateful_set("db", 2, Some(6)).await;
+    shop.active(2).await;
+    shop.scale("statefulset/db", 1);
+    let orphan = shop.phase("orders.db-1", Phase::Orphaned).await;
+    let held = uid_of_writer(&shop.writers().get("orders.db-0").await.unwrap());
+    let jobs: Api<Job> = Api::namespaced(rig.client.clone(), &shop.namespace);
+    let job = |name: &str, drains: &str| {
+        let annotations = json!({"walstorage.dev/drain": drains, kubelet::LEAVES: "0", kubelet::ENDS: "true"});
+        let pod = json!({
+            "metadata": {"labels": {"walstorage.dev/storage": "orders"}, "annotations": annotations},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "drain", "image": "paper"}]},
+        });
+        let job = json!({"metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": pod}});
+        serde_json::from_value::<Job>(job).unwrap()
+    };
+    // Not under a pod that lives.
+    jobs.create(&PostParams::default(), &job("early", &held)).await.unwrap();
+    let told = shop.event("FailedCreate", "early").await;
+    assert!(told.contains("writer db-0 is Active, and only one that is Released or Orphaned can be emptied"), "{told}");
+
+    jobs.create(&PostParams::default(), &job("drain", &uid_of_writer(&orphan))).await.unwrap();
+    eventually("the Job completes", || async {
+        let job = jobs.get("drain").await?;
+        let succeeded = job.status.as_ref().and_then(|status| status.succeeded);
+        ensure!(succeeded == Some(1), "{:?}", job.status);
+        Ok(())
+    })
+    .await;
+    // Its pod had this writer and no other, with an epoch of its own; what it said is in the ledger.
+    let after = eventually("the ledger has heard it", || async {
+        let writer = shop.writers().get("orders.db-1").await?;
+        let status = writer.status.clone().unwrap_or_default();
+        ensure!(status.holder.is_none() && status.epoch > orphan.status.as_ref().unwrap().epoch, "{status:?}");
+        ensure!(status.phase == Some(Phase::Drained), "{status:?}");
+        Ok(writer)
+    })
+    .await;
+    assert_eq!((uid_of_writer(&after), &after.spec.workload), (uid_of_writer(&orphan), &orphan.spec.workload));
+    assert!(after.status.unwrap().volumes.unwrap().iter().all(|volume| volume.empty == Some(Empty::True)));
+    assert_eq!(shop.list().await.len(), 2, "a Job's pod makes no writer");
+    // Its own pod has it again.
+    shop.scale("statefulset/db", 2);
+    shop.active(2).await;
+    jobs.delete("early", &DeleteParams::background()).await.unwrap();
+    rig.at_rest(&shop).await;
+}
+
 pub(crate) async fn a_used_up_quota_is_said_and_waited_out(rig: &Rig) {
     let two = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}, {"name": "b", "url": "file:///wal/b"}]});
     let shop = Shop::open(rig, "quota", two).await;
@@ -101,12 +199,7 @@ pub(crate) async fn a_used_up_quota_is_said_and_waited_out(rig: &Rig) {
     let quota =
         |claims: &str| json!({"metadata": {"name": "few"}, "spec": {"hard": {"persistentvolumeclaims": claims}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota("1")).unwrap()).await.unwrap();
-    eventually("the quota counts", || async {
-        let used = quotas.get("few").await?.status.and_then(|status| status.used);
-        ensure!(used.is_some(), "not yet");
-        Ok(())
-    })
-    .await;
+    counted(&quotas).await;
     shop.stateful_set("db", 1, None).await;
     let told = shop.event("WaitingForClaim", "db-0").await;
     assert!(told.contains("exceeded quota: few"), "{told}");
