@@ -394,7 +394,7 @@ impl Log {
     fn wake_at(&mut self, dir: DirIx, due: Instant) {
         let journal = &mut self.journals[dir];
         journal.due(due);
-        if journal.pending_bytes >= GROUP_CUT as u64 {
+        if journal.pending_bytes >= journal.group_cut() as u64 {
             journal.commit_at = journal.commit_at.map(|at| at.min(journal.last_commit));
         }
     }

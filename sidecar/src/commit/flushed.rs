@@ -99,7 +99,8 @@ impl Log {
                 index_offset,
                 index_crc,
                 bytes: written.bytes,
-                sealed: matches!(job.target, Target::Shared(..)),
+                // An object is whole from the start.
+                sealed: matches!(job.target, Target::Shared(..)) || self.journals[dir].of_objects,
                 shared: matches!(job.target, Target::Shared(..)),
                 closed: false,
                 not_found: false,
@@ -390,7 +391,7 @@ impl Log {
             return self.leave_shared(segment.id);
         }
         let (dir, id) = (segment.dir, segment.id);
-        let path = SegmentPath::own(name, segment.first, segment.last);
+        let path = self.own_path(name, &segment);
         self.doom_file(id, Doomed { dir, path, of: Some((name.clone(), incarnation, segment)) });
     }
 

@@ -61,6 +61,14 @@ impl Draft {
 impl Log {
     /// What `dir` does next. While a frame is in flight: wait.
     pub(crate) fn poll(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
+        let work = self.next_work(dir, now, builder);
+        if matches!(work, Work::Frame(_)) {
+            self.paced(dir, now);
+        }
+        work
+    }
+
+    fn next_work(&mut self, dir: DirIx, now: Instant, builder: &mut FrameBuilder) -> Work {
         let journal = &self.journals[dir];
         if matches!(self.stage, Stage::Fenced(_)) || journal.closing == Closing::Closed {
             return Work::End;
@@ -76,6 +84,9 @@ impl Log {
             Opening::First | Opening::Second => return self.opening_frame(dir, builder),
             Opening::FirstDone => return Work::Wait(None),
             Opening::Done => {}
+        }
+        if let Some(at) = self.pace(dir, now) {
+            return Work::Wait(Some(at));
         }
         let stopping = self.stage == Stage::Stopping;
         if !self.journals[dir].queue.is_empty() && self.journals[dir].is_for_facts_only() {
@@ -110,7 +121,7 @@ impl Log {
         let idle_at = journal.last_commit + IDLE;
         // Files that may go wait for a frame that says so.
         let frees = journal.stream.floor > journal.acked_floor || journal.stream.oldest > journal.acked_oldest;
-        if !journal.proven && (idle_at <= now || frees) {
+        if frees || (!journal.proven && idle_at <= now) {
             let draft = self.draft(dir, FrameKind::Empty);
             return self.seal(dir, draft, FLAG_CONTROL_ONLY, builder);
         }
@@ -165,7 +176,7 @@ impl Log {
             builder.push_with(entries, entries as u32, |out| buffer.copy(copied.first, copied.last, out));
         }
         let journal = &mut self.journals[dir];
-        let place = journal.stream.place(builder.slot_len() as u64, journal.slot_limit());
+        let place = journal.stream.place(builder.slot_len() as u64, journal.file_limit());
         let control_only = if count == 0 { FLAG_CONTROL_ONLY } else { 0 };
         let header = journal.stream.header(place, flags | control_only);
         let job = FrameJob { key: journal.stream.key, place, header, prepared: None, reserve: None };
@@ -234,7 +245,7 @@ impl Log {
         journal.commit_at = (!journal.queue.is_empty() || !journal.facts.is_empty()).then_some(now);
         if draft.records == 0 && draft.in_flight.as_ref().is_some_and(|in_flight| in_flight.groups.is_empty()) {
             // All that waited has become void.
-            return self.poll(dir, now, builder);
+            return self.next_work(dir, now, builder);
         }
         self.seal(dir, draft, 0, builder)
     }
@@ -338,7 +349,8 @@ impl Log {
 
     /// Takes batches of the queued collections in turn until the group is full; a larger batch goes alone.
     fn draft_groups(&mut self, dir: DirIx, draft: &mut Draft) {
-        let mut room = GROUP_CUT.saturating_sub(draft.bytes.len());
+        let cut = self.journals[dir].group_cut();
+        let mut room = cut.saturating_sub(draft.bytes.len());
         let mut groups: Vec<Group> = Vec::new();
         while let Some(&ix) = self.journals[dir].queue.front() {
             let Some(collection) = self.collections[ix].as_mut() else {
@@ -348,7 +360,7 @@ impl Log {
             let mut group = Group { collection: ix, announces: false, creates: false, bytes: 0, batches: Vec::new() };
             while let Some(batch) = collection.pending.front() {
                 let alone = groups.is_empty() && group.batches.is_empty();
-                if batch.bytes > room && !(alone && draft.bytes.len() < GROUP_CUT) {
+                if batch.bytes > room && !(alone && draft.bytes.len() < cut) {
                     break;
                 }
                 room = room.saturating_sub(batch.bytes);

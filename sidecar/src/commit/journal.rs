@@ -218,6 +218,10 @@ pub(crate) struct Journal {
     pub(crate) space: Space,
     pub(crate) io: JournalIo,
     pub(crate) journal_max: u64,
+    /// It is a bucket: each frame and each segment is an object of its own.
+    pub(crate) of_objects: bool,
+    /// Where it is a bucket: no frame is begun before, unless much waits.
+    pub(crate) frame_at: Instant,
 
     pub(crate) opening: Opening,
     pub(crate) closing: Closing,
@@ -295,6 +299,8 @@ impl Journal {
             space: Space::default(),
             io: JournalIo::Buffered,
             journal_max: u64::MAX,
+            of_objects: false,
+            frame_at: now,
             opening: Opening::First,
             closing: Closing::Open,
             acked_floor: stream.floor,

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     /// Bound of the memory that entries hold, bytes.
     pub(crate) memory_limit: u64,
     pub(crate) buffered_interval: Duration,
+    /// Between the starts of two commits to a bucket.
+    pub(crate) bucket_interval: Duration,
     /// A collection with so many bytes in memory is flushed.
     pub(crate) memory_flush_size: u64,
     /// A segment of so many bytes is sealed.
@@ -57,6 +59,7 @@ impl Settings {
             affinity: wal.collection_affinity,
             memory_limit,
             buffered_interval: wal.buffered_commit_interval,
+            bucket_interval: wal.bucket_commit_interval,
             memory_flush_size: wal.memory_flush_size.0,
             segment_size: wal.segment_size.0,
             codec: match wal.compression {
@@ -328,7 +331,7 @@ impl Log {
                     id: journal.id,
                     position,
                     healthy: journal.takes_collections() && journal.has_room(bytes),
-                    tier: 0,
+                    tier: u8::from(journal.of_objects),
                     device: journal.device.0,
                     queued_bytes: journal.pending_bytes,
                     latency_us: journal.latency_us,

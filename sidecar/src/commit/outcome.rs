@@ -91,7 +91,7 @@ impl Log {
             slot.last_frame = journal.stream.durable_frame;
             journal.grew(grown, now);
         }
-        if place.new_file {
+        if place.new_file && !journal.of_objects {
             // At each rotation: does somebody else write here?
             journal.list_at = now;
             journal.upkeep_signalled = true;
@@ -103,7 +103,7 @@ impl Log {
         journal.synced = tick;
         journal.stated = journal.stated.max(states);
         journal.since_checkpoint = journal.since_checkpoint.saturating_add(done.len);
-        journal.proven = matches!(kind, FrameKind::Empty | FrameKind::Clean);
+        journal.proven = journal.of_objects || matches!(kind, FrameKind::Empty | FrameKind::Clean);
         self.free_files(dir, floor, oldest);
         let mut entries = 0;
         for group in groups {

@@ -136,6 +136,15 @@ impl Log {
             let number = self.flush.shared.get(&segment.id).map_or(0, |file| file.number);
             SegmentPath::Shared { number }
         } else {
+            self.own_path(name, segment)
+        }
+    }
+
+    /// Where a collection's own segment may be.
+    pub(super) fn own_path(&self, name: &CollectionName, segment: &Segment) -> SegmentPath {
+        if self.journals[segment.dir].of_objects {
+            SegmentPath::object(name, segment)
+        } else {
             SegmentPath::own(name, segment.first, segment.last)
         }
     }

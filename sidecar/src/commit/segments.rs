@@ -107,6 +107,8 @@ pub(crate) fn epoch_of(segment: Uuid) -> Epoch {
 pub(crate) enum SegmentPath {
     /// In its collection's folder.
     Own { folder: String, first: Lsn, last: Lsn },
+    /// The same in a bucket: an object that was never named otherwise.
+    Object { folder: String, first: Lsn, last: Lsn, id: Uuid },
     /// Among the shared ones.
     Shared { number: u64 },
 }
@@ -116,10 +118,16 @@ impl SegmentPath {
         Self::Own { folder: names::collection_dir(name.as_str()), first, last }
     }
 
+    /// The same in a bucket.
+    pub(crate) fn object(name: &CollectionName, segment: &Segment) -> Self {
+        let folder = names::collection_dir(name.as_str());
+        Self::Object { folder, first: segment.first, last: segment.last, id: segment.id }
+    }
+
     /// The folder of the file.
     pub(crate) fn folder(&self) -> PathBuf {
         match self {
-            Self::Own { folder, .. } => PathBuf::from(folder),
+            Self::Own { folder, .. } | Self::Object { folder, .. } => PathBuf::from(folder),
             Self::Shared { .. } => shared_folder(),
         }
     }
@@ -130,6 +138,9 @@ impl SegmentPath {
             Self::Own { folder, first, last } => {
                 let folder = Path::new(folder);
                 vec![folder.join(CURRENT_SEGMENT), folder.join(names::sealed_segment(*first, *last))]
+            }
+            Self::Object { folder, first, last, id } => {
+                vec![Path::new(folder).join(names::object_segment(*first, *last, *id))]
             }
             Self::Shared { number } => vec![shared_folder().join(names::numbered(*number))],
         }

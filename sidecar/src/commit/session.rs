@@ -65,7 +65,9 @@ impl Journal {
     /// The stream is over: the frame in flight may have made a file that is still to be removed one day.
     pub(super) fn note_abandoned(&mut self, in_flight: Option<&InFlight>) {
         self.stream.over = true;
-        if let Some(in_flight) = in_flight.filter(|in_flight| in_flight.place.new_file) {
+        // In a bucket its number is the fence's, or will be: that is never removed.
+        let made = |in_flight: &&InFlight| in_flight.place.new_file && !self.of_objects;
+        if let Some(in_flight) = in_flight.filter(made) {
             let (place, session) = (in_flight.place, self.stream.key.session);
             self.slots.push_back(SlotUse {
                 last_frame: self.stream.durable_frame,

@@ -8,7 +8,6 @@
 use std::time::Instant;
 
 use super::collection::DirIx;
-use super::frames::IDLE;
 use super::journal::{Closing, Health, Opening};
 use super::log::{Log, Stage};
 use super::reserve::ReserveJob;
@@ -134,7 +133,7 @@ impl Log {
     /// The journal was listed: a newer stream than ours is somebody else's.
     pub(crate) fn listed(&mut self, dir: DirIx, listing: Listing, now: Instant) {
         // Also where nothing comes of it: a full directory may be gone for long.
-        self.journals[dir].list_at = now + IDLE;
+        self.journals[dir].list_at = now + self.journals[dir].list_every();
         if let Some(gone) = listing.gone {
             return self.gone(dir, gone, now);
         }

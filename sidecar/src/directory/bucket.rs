@@ -62,6 +62,11 @@ pub trait Bucket: Sync {
     /// When it is refused.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), Denied>> + Send;
 
+    /// What is wrong with the store now, as far as its last answer shows.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+
     /// Waits before attempt number `attempt` (from 1): longer each time, with jitter.
     fn back_off(&self, attempt: u32) -> impl Future<Output = ()> + Send;
 }

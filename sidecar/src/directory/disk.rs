@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::io::Io;
+use crate::fencing::directory::Objects;
 
 /// A name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,11 @@ pub trait DiskFile: Send {
 pub trait Disk: Send + Sync {
     /// For messages: where a relative path is on this machine.
     fn display(&self, path: &Path) -> PathBuf;
+
+    /// What a bucket has beside; `None`: this is a file system.
+    fn objects(&self) -> Option<&dyn Objects> {
+        None
+    }
 
     /// Whether the root exists and is a folder.
     fn exists(&self) -> bool;

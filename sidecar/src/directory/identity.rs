@@ -75,6 +75,9 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
 pub fn publish(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
     let temporary = PathBuf::from(format!("_wal/identity.{}.tmp", ambient::uuid()));
     let bytes = identity.to_json();
+    if let Some(objects) = disk.objects() {
+        return objects.create(Path::new(IDENTITY), bytes.into_bytes().into());
+    }
     let bytes = bytes.as_bytes();
     let file = disk.create_excl(&temporary)?;
     let written = (|| {

@@ -13,7 +13,9 @@ pub(crate) fn journal_max(config: &Config, capacity: u64) -> u64 {
         Some(explicit) => explicit.0,
         None => {
             let threshold = config.wal.global_flush_threshold.0;
-            (threshold.saturating_add(threshold / 4)).min(capacity / 4).max(64 * MIB)
+            // What has no size, a bucket, sets no bound.
+            let volume = if capacity == 0 { u64::MAX } else { capacity / 4 };
+            (threshold.saturating_add(threshold / 4)).min(volume).max(64 * MIB)
         }
     }
 }

@@ -14,8 +14,12 @@ use crate::commit::frames::{FrameJob, Work};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::slots::StampJob;
 use crate::directory::disk::DiskFile;
+use crate::fencing::Lost;
+use crate::fencing::directory::Objects;
+use crate::fencing::object::{CLOSE, Object};
 use crate::format::Marker;
 use crate::format::frame::FrameBuilder;
+use crate::format::header::SlotHeader;
 use crate::format::limits::{GROUP_CUT, PAGE};
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
@@ -58,7 +62,7 @@ impl<'a> Writer<'a> {
                     let large = builder.bytes() > 4 * GROUP_CUT;
                     match outcome {
                         Ok(done) => {
-                            if done.took > SLOW_SYNC {
+                            if done.took > SLOW_SYNC && self.handle.disk.0.objects().is_none() {
                                 tracing::warn!(directory = %inner.url(dir), took = ?done.took, "slow sync");
                             }
                             inner.committed(dir, job.key, done);
@@ -79,6 +83,9 @@ impl<'a> Writer<'a> {
 
     /// Makes the file where the job needs one, writes the frame and syncs it: durable on `Ok`.
     pub(crate) fn write(&mut self, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
+        if let Some(objects) = self.handle.disk.0.objects() {
+            return self.commit(objects, job, builder);
+        }
         if job.place.new_file {
             self.begin_file(job)?;
         }
@@ -108,6 +115,33 @@ impl<'a> Writer<'a> {
             }
         });
         Ok(Committed { len: len as u64, crc, took, reserved })
+    }
+
+    /// Commits the frame as an object: durable on `Ok`.
+    fn commit(&self, objects: &dyn Objects, job: &FrameJob, builder: &mut FrameBuilder) -> Result<Committed, Failure> {
+        let lost = |lost: Lost| match lost {
+            Lost::Fenced { .. } => Failure::Fenced(format!(
+                "{}: {lost}: another process writes this log now",
+                self.handle.disk.0.display(Path::new("")).display()
+            )),
+            Lost::Denied(_) | Lost::Unconditional | Lost::Damage { .. } => Failure::Failed(lost.sentence()),
+        };
+        if job.header.frame_seq == CLOSE && job.key.session > 0 {
+            objects.next_session(job.key, job.header.stream).map_err(lost)?;
+        }
+        let head = SlotHeader {
+            writer: self.handle.identity.writer,
+            directory: self.handle.identity.directory,
+            stream: job.header.stream,
+            key: job.key,
+            file: job.place.file,
+            marker: *ambient::uuid().as_bytes(),
+        };
+        let object = Object::of_frame(&head, job.header, builder).map_err(|e| Failure::Failed(e.to_string()))?;
+        let started = ambient::now();
+        objects.commit(&object).map_err(lost)?;
+        let took = ambient::now().duration_since(started);
+        Ok(Committed { len: object.bytes.len() as u64, crc: object.seen.crc, took, reserved: false })
     }
 
     /// Opens the spare, or makes the next file of the stream: header written and synced, the name durable.

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::api::{Ack, DirectoryState, Item, NewEntry, Phase};
 use super::*;
+use crate::directory::disk::SharedDisk;
 use crate::directory::mem_disk::{Faults, MemDisk};
 
 struct Silent;
@@ -43,7 +44,8 @@ impl Machine {
         let config = Config::parse(toml, true).unwrap().config;
         let options = Options { config, require_mounts: false, grant: None, observer: Arc::new(Silent) };
         let machine = self.clone();
-        Engine::start_on(options, Arc::new(move |path| Arc::new(machine.disk(path.to_str().unwrap())))).unwrap()
+        let disks = Arc::new(move |path: &Path| -> SharedDisk { Arc::new(machine.disk(path.to_str().unwrap())) });
+        Engine::start_on(options, disks, Buckets::none()).unwrap()
     }
 
     pub(super) async fn ready(&self, toml: &str) -> Engine {

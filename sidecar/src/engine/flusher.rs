@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::FlushTold;
+use super::flush_sink::{Place, Sink, device};
 use super::inner::Inner;
 use super::segment_file::{self, At, OpenSegment};
 use super::segment_read::{self, SegmentIndex};
@@ -25,7 +26,6 @@ use crate::commit::sweep::SweepJob;
 use crate::directory::disk::{Disk, DiskFile, SharedDisk};
 use crate::format::header::{SegmentHeader, SegmentOf};
 use crate::format::names::{self, CURRENT_SEGMENT};
-use crate::format::record;
 use crate::format::segment::FlushBuilder;
 use crate::recovery::{Handle, shelf};
 use crate::types::Lsn;
@@ -119,20 +119,6 @@ pub(crate) struct SegmentWriter<'a> {
     disks: Vec<SharedDisk>,
 }
 
-/// Where a flush goes on.
-struct Place {
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    /// The file was made for this flush.
-    new: bool,
-    builder: FlushBuilder,
-    at: u64,
-}
-
-fn device(what: &'static str) -> impl Fn(io::Error) -> FlushFailure {
-    move |error| FlushFailure::Device(format!("cannot {what}: {error}"))
-}
-
 impl<'a> SegmentWriter<'a> {
     pub(crate) const fn new(handle: &'a Handle, disks: Vec<SharedDisk>) -> Self {
         Self { handle, disks }
@@ -181,7 +167,8 @@ impl<'a> SegmentWriter<'a> {
     ) -> Result<FlushDone, FlushFailure> {
         let mut place: Option<Place> = None;
         let result = self.write(job, &mut piece, &mut place);
-        if let (Err(_), Some(made)) = (&result, place.filter(|place| place.new)) {
+        let made = |place: &Place| place.new && matches!(place.sink, Sink::File(_));
+        if let (Err(_), Some(made)) = (&result, place.filter(made)) {
             // Nothing speaks of it. If it stays, the next flush to that name replaces it.
             let _ = self.disk().unlink(&made.path);
         }
@@ -234,14 +221,33 @@ impl<'a> SegmentWriter<'a> {
         let builder = std::mem::replace(&mut place.builder, empty);
         let (bytes, flushed) = builder.finish(job.key.epoch).map_err(|e| FlushFailure::Device(e.to_string()))?;
         place.write(&bytes)?;
-        if !mutant!(SegmentNotSynced) {
-            place.file.sync_data().map_err(device("sync a segment"))?;
+        match &mut place.sink {
+            Sink::Object(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.send(job, &parts, &place.path, bytes).map_err(device("create a segment"))?;
+                return Ok(FlushDone { number: job.number, flushed, parts });
+            }
+            Sink::File(file) if !mutant!(SegmentNotSynced) => file.sync_data().map_err(device("sync a segment"))?,
+            Sink::File(_) => {}
         }
         if place.new && !mutant!(SegmentNameNotSynced) {
             let folder = place.path.parent().unwrap_or_else(|| Path::new(""));
             self.disk().sync_dir(folder).map_err(device("sync a segment's folder"))?;
         }
         Ok(FlushDone { number: job.number, flushed, parts })
+    }
+
+    /// Creates the object of a flush. A collection's own has what is in it in its name; `path` is a shared one's.
+    fn send(&self, job: &FlushJob, parts: &[Option<PartDone>], path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let Some(objects) = self.disk().objects() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let own = match (&job.target, parts, job.parts.as_slice()) {
+            (Target::New(id), [Some(done)], [part]) => {
+                let folder = names::collection_dir(part.name.as_str());
+                Some(Path::new(&folder).join(names::object_segment(done.first, done.last, *id)))
+            }
+            _ => None,
+        };
+        objects.create(own.as_deref().unwrap_or(path), bytes.into())
     }
 
     fn place(&self, job: &FlushJob, part: &FlushPart, first: Lsn) -> Result<Place, FlushFailure> {
@@ -282,7 +288,7 @@ impl<'a> SegmentWriter<'a> {
         }
         let at = if mutant!(SegmentOverwritten) { segment.index_offset } else { segment.length };
         let builder = FlushBuilder::new(header.codec, header.marker, false, at, segment.index_offset);
-        Ok(Place { file, path, new: false, builder, at })
+        Ok(Place { sink: Sink::File(file), path, new: false, builder, at })
     }
 
     fn create(
@@ -294,17 +300,6 @@ impl<'a> SegmentWriter<'a> {
         of: SegmentOf,
     ) -> Result<Place, FlushFailure> {
         let disk = self.disk();
-        if let Some(folder) = path.parent() {
-            disk.create_dir_all(folder).map_err(device("make a segment's folder"))?;
-        }
-        let created = match disk.create_excl(&path) {
-            // A crash left it, or a collection that is deleted: no fact needs it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number == 0 => {
-                disk.unlink(&path).map_err(device("remove an unused segment"))?;
-                disk.create_excl(&path)
-            }
-            created => created,
-        };
         let shared = number > 0;
         let marker = *ambient::uuid().as_bytes();
         let header = SegmentHeader {
@@ -319,13 +314,32 @@ impl<'a> SegmentWriter<'a> {
         };
         let header = header.build();
         let builder = FlushBuilder::new(job.codec, marker, shared, header.len() as u64, 0);
-        let file = created.map_err(device("create a segment"))?;
-        let mut place = Place { file, path, new: true, builder, at: 0 };
+        let sink = match disk.objects() {
+            Some(_) => Sink::Object(Vec::new()),
+            None => Sink::File(self.create_file(&path, shared)?),
+        };
+        let mut place = Place { sink, path, new: true, builder, at: 0 };
         if let Err(failure) = place.write(&header) {
             let _ = disk.unlink(&place.path);
             return Err(failure);
         }
         Ok(place)
+    }
+
+    fn create_file(&self, path: &Path, shared: bool) -> Result<Box<dyn DiskFile>, FlushFailure> {
+        let disk = self.disk();
+        if let Some(folder) = path.parent() {
+            disk.create_dir_all(folder).map_err(device("make a segment's folder"))?;
+        }
+        let created = match disk.create_excl(path) {
+            // A crash left it, or a collection that is deleted: no fact needs it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !shared => {
+                disk.unlink(path).map_err(device("remove an unused segment"))?;
+                disk.create_excl(path)
+            }
+            created => created,
+        };
+        created.map_err(device("create a segment"))
     }
 
     /// Gives a segment its final name, durably.
@@ -422,6 +436,10 @@ impl<'a> SegmentWriter<'a> {
 
     fn remove_one(&self, id: Uuid, path: &SegmentPath) -> io::Result<()> {
         let disk = self.disk();
+        if disk.objects().is_some() {
+            // Its names are its own: nothing else was ever there, or will be.
+            return path.names().iter().try_for_each(|name| disk.unlink(name));
+        }
         for name in path.names() {
             let it_is = match segment_file::open(disk, &name, false)? {
                 At::Segment(found) => found.header.segment == id,
@@ -433,37 +451,6 @@ impl<'a> SegmentWriter<'a> {
                 disk.unlink(&name)?;
             }
         }
-        Ok(())
-    }
-}
-
-impl Place {
-    /// Lays out records and writes what is ready.
-    fn push(&mut self, records: &[u8]) -> Result<(), FlushFailure> {
-        let mut rest = records;
-        while !rest.is_empty() {
-            let broken = |what: String| FlushFailure::Device(format!("an entry in memory is damaged: {what}"));
-            let (record, length) = record::decode(rest).map_err(|error| broken(error.to_string()))?;
-            self.builder.push(&record).map_err(|error| broken(error.to_string()))?;
-            rest = &rest[length..];
-        }
-        let ready = self.builder.take();
-        self.write(&ready)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FlushFailure> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let written = self.file.write_at(self.at, bytes).map_err(device("write a segment"))?;
-        if written != bytes.len() {
-            let rest = self.file.write_at(self.at + written as u64, &bytes[written..]).err();
-            return Err(match rest {
-                Some(error) => device("write a segment")(error),
-                None => FlushFailure::Device(format!("a write of {} bytes ended after {written}", bytes.len())),
-            });
-        }
-        self.at += bytes.len() as u64;
         Ok(())
     }
 }

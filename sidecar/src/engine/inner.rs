@@ -20,7 +20,9 @@ use crate::commit::log::{Log, Settings, Stage, Worker};
 use crate::commit::outcome::{Committed, Failure};
 use crate::commit::upkeep::Upkeep;
 use crate::directory::disk::SharedDisk;
+use crate::directory::trouble::Trouble;
 use crate::error::{ApiError, Reason};
+use crate::fencing::directory::Buckets;
 use crate::format::StreamKey;
 use crate::format::frame::FrameBuilder;
 use crate::recovery::open::{DiskFactory, Unusable};
@@ -28,7 +30,7 @@ use crate::recovery::{Progress, Waiting};
 use crate::types::Lsn;
 
 /// Most segments that reads have open at a time.
-const OPEN_SEGMENTS: usize = 32;
+pub(crate) const OPEN_SEGMENTS: usize = 32;
 
 /// What recovery found beside the log.
 #[derive(Default)]
@@ -59,6 +61,7 @@ pub(super) struct Inner {
     pub(super) require_mounts: bool,
     pub(super) grant: Option<super::Grant>,
     pub(super) disks: DiskFactory,
+    pub(super) buckets: Arc<Buckets>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) memory_warning: Mutex<Option<String>>,
 
@@ -84,12 +87,13 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(options: Options, disks: DiskFactory) -> Self {
+    pub(super) fn new(options: Options, disks: DiskFactory, buckets: Buckets) -> Self {
         Self {
             config: Mutex::new(options.config),
             require_mounts: options.require_mounts,
             grant: options.grant,
             disks,
+            buckets: Arc::new(buckets),
             observer: options.observer,
             memory_warning: Mutex::new(None),
             recovering: Mutex::default(),
@@ -295,6 +299,13 @@ impl Inner {
         self.peek(|log| log.journals[dir].url.clone()).unwrap_or_else(|| self.config.lock().wal.wal_urls[0].clone())
     }
 
+    /// What is wrong now with stores that are asked again and again.
+    pub(super) fn troubles(&self) -> Vec<(WalUrl, Trouble)> {
+        let config = self.config.lock();
+        let urls = config.wal.wal_urls.iter().chain(&config.wal.journal_url);
+        urls.filter_map(|url| Some((url.clone(), self.buckets.trouble(url)?))).collect()
+    }
+
     /// Why a call cannot be served before recovery is done.
     pub(super) fn not_ready(&self) -> ApiError {
         if self.stopping.load(Ordering::Acquire) {
@@ -306,6 +317,9 @@ impl Inner {
             Some(waiting) if !waiting.reasons.is_empty() => format!("waiting: {}", waiting.reasons.join("; ")),
             _ => format!("recovering: {done} of {total} bytes of journals are read; try again"),
         };
+        // What a store does not answer is asked again and again; who waits for that wants to know.
+        let troubles = self.troubles().into_iter().map(|(_, trouble)| format!("; {trouble}")).collect::<String>();
+        let message = message + &troubles;
         ApiError::new(Reason::NotReady, message).with("replayDoneBytes", done).with("replayTotalBytes", total)
     }
 

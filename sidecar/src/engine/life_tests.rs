@@ -22,6 +22,7 @@ use crate::commit::log::Start;
 use crate::commit::read::{Piece, decode};
 use crate::commit::upkeep::Upkeep;
 use crate::directory::mem_disk::{Faults, MemDisk};
+use crate::fencing::directory::Buckets;
 use crate::format::frame::FrameBuilder;
 use crate::recovery::{Context, Handle, Outcome, Progress, Ready, attempt};
 
@@ -40,6 +41,7 @@ impl Disks {
             require_mounts: false,
             grant: None,
             disks: Arc::new(move |path| Arc::new(disks.disk(path))),
+            buckets: Arc::new(Buckets::none()),
             forget: BTreeSet::new(),
             memory_limit: 1 << 26,
         }
@@ -83,6 +85,11 @@ pub(super) struct Oracle(BTreeMap<CollectionName, BTreeMap<Incarnation, Promise>
 impl Oracle {
     fn of(&mut self, name: &CollectionName, incarnation: Incarnation) -> &mut Promise {
         self.0.entry(name.clone()).or_default().entry(incarnation).or_default()
+    }
+
+    /// How many entries were acknowledged.
+    pub(super) fn acked(&self) -> usize {
+        self.0.values().flat_map(BTreeMap::values).map(|promise| promise.acked.len()).sum()
     }
 
     pub(super) fn check(&mut self, log: &Log, handles: &[Handle], what: &str) {

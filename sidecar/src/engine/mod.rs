@@ -3,6 +3,7 @@
 pub(crate) mod bounds;
 pub(crate) mod committer;
 mod crew;
+mod flush_sink;
 pub(crate) mod flusher;
 mod grant;
 mod inner;
@@ -23,10 +24,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use walstorage_crds::config::Config;
-use walstorage_crds::url::{Scheme, WalUrl};
+use walstorage_crds::url::WalUrl;
 
 pub use self::grant::{Grant, GrantedUrl};
 use self::inner::Inner;
+pub(crate) use self::inner::OPEN_SEGMENTS;
 pub use self::leftover::Leftover;
 pub use self::reader::Reader;
 pub use crate::api;
@@ -36,6 +38,7 @@ use crate::commit::append::{Admission, Caller, check_request};
 use crate::commit::journal::Journal;
 use crate::commit::log::{Log, Stage};
 use crate::error::{ApiError, Reason};
+use crate::fencing::directory::Buckets;
 use crate::recovery::open::{DiskFactory, real_disks};
 use crate::types::{CollectionName, DirectoryId, Incarnation, Lsn};
 
@@ -109,25 +112,19 @@ impl Engine {
     /// Starts recovery on threads of its own and returns at once: the status says how far it is.
     ///
     /// # Errors
-    /// When the configuration cannot work in this build (a bucket URL), or no thread can be started.
+    /// When no thread can be started.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let disks = real_disks(options.config.wal.io);
-        Self::start_on(options, disks)
+        let buckets = Buckets::of(&options.config);
+        Self::start_on(options, disks, buckets)
     }
 
-    /// [`Self::start`] on other disks than the operating system's.
+    /// [`Self::start`] on other disks than the operating system's, and on other buckets than the network's.
     ///
     /// # Errors
     /// See [`Self::start`].
-    pub(crate) fn start_on(options: Options, disks: DiskFactory) -> Result<Self, StartError> {
-        let wal = &options.config.wal;
-        let bucket = wal.wal_urls.iter().chain(&wal.journal_url).find(|url| url.scheme() != Scheme::File);
-        if let Some(url) = bucket {
-            return Err(StartError::Configuration(format!(
-                "{url}: this build has no bucket support yet; use file:// URLs"
-            )));
-        }
-        let inner = Arc::new(Inner::new(options, disks));
+    pub(crate) fn start_on(options: Options, disks: DiskFactory, buckets: Buckets) -> Result<Self, StartError> {
+        let inner = Arc::new(Inner::new(options, disks, buckets));
         let shared = Arc::clone(&inner);
         std::thread::Builder::new()
             .name("supervisor".into())
@@ -296,7 +293,8 @@ impl Engine {
     /// # Errors
     /// UNIMPLEMENTED until buckets exist.
     pub fn drain(&self) -> impl Future<Output = Result<u64, ApiError>> {
-        let message = "this build has no bucket support yet: there is nothing to drain to";
+        let message =
+            "this build does not drain to buckets yet: set drain = true in the url_options of what is to be emptied";
         std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
     }
 
@@ -430,6 +428,10 @@ impl Engine {
     /// is durable on return, as always.
     pub async fn shutdown(&self) -> Ended {
         self.0.stopping.store(true, Ordering::Release);
+        if self.0.peek(|_| ()).is_none() {
+            // Recovery may wait for a store that does not answer.
+            self.0.buckets.give_up();
+        }
         self.0.with_log(|log| log.stop(Instant::now()));
         self.0.wake_all();
         self.0.freed.notify_waiters();
@@ -466,6 +468,8 @@ impl Drop for ReceivePermit {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod bucket_tests;
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub(super) fn status(inner: &Inner) -> EngineStatus {
         status.directories.extend(findings.unusable.iter().map(unusable));
         status.damage.clone_from(&findings.damage);
         status.warnings.clone_from(&findings.warnings);
+        drop(findings);
+        show_troubles(inner, &mut status);
     } else if let Some(waiting) = &inner.recovering.lock().waiting {
         status.phase = Phase::Waiting;
         status.writer_uid = waiting.writer;
@@ -56,12 +58,26 @@ pub(super) fn status(inner: &Inner) -> EngineStatus {
         let config = inner.config.lock();
         let urls = config.wal.wal_urls.iter().chain(&config.wal.journal_url);
         status.directories.extend(urls.map(|url| blank(url.clone(), DirectoryState::Healthy)));
+        drop(config);
+        show_troubles(inner, &mut status);
     }
     status.warnings.extend(inner.memory_warning.lock().clone());
     if inner.stopping.load(Ordering::Acquire) {
         status.phase = Phase::Stopping;
     }
     status
+}
+
+/// A store that is asked again and again is no failed directory, but what is wrong with it is said.
+fn show_troubles(inner: &Inner, status: &mut EngineStatus) {
+    for (url, trouble) in inner.troubles() {
+        let shown = status.directories.iter_mut().filter(|dir| dir.url == url);
+        for dir in shown.filter(|dir| matches!(dir.state, DirectoryState::Healthy | DirectoryState::Slow)) {
+            dir.state = DirectoryState::Slow;
+            dir.reason = trouble.sentence.clone();
+            "it is asked again by itself; what waits for it is not lost".clone_into(&mut dir.remedy);
+        }
+    }
 }
 
 fn blank(url: walstorage_crds::url::WalUrl, state: DirectoryState) -> DirectoryStatus {
@@ -160,7 +176,8 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) ->
             let remedy = "truncate what is applied, or make room: entries are taken again below 85 % by themselves";
             (DirectoryState::Full, full.why.clone(), remedy.to_owned())
         }
-        Health::Healthy if journal.latency_us > SLOW * best_us => {
+        // A bucket beside a disk is always slower, and nothing is wrong with it.
+        Health::Healthy if journal.latency_us > SLOW * best_us && !journal.of_objects => {
             let reason = format!("commits take {:.0} us", journal.latency_us);
             (DirectoryState::Slow, reason, "look at the device".to_owned())
         }
@@ -184,7 +201,7 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) ->
         evacuation_bytes_left: journal.evacuation_bytes_left(),
         commit_latency_us: journal.latency_us,
         acks_per_sync: journal.acks_per_sync,
-        io: Some(journal.io),
+        io: (!journal.of_objects).then_some(journal.io),
         segments: files,
         reserve_bytes: journal.pool.reserve.bytes(),
     }

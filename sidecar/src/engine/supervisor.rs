@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use walstorage_crds::url::WalUrl;
+
 use super::crew::Crew;
 use super::inner::{Findings, Inner};
 use super::{Ended, committer, flusher, upkeep};
 use crate::commit::log::{Log, Stage, Worker};
-use crate::recovery::{self, Context, Outcome, Ready};
+use crate::recovery::{self, Context, Handle, Outcome, Ready};
 
 /// Between looks at what recovery waits for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,6 +29,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
         inner.collapse();
         broken()
     });
+    inner.buckets.give_up();
     tracing::info!(?ended, "the engine has ended");
     inner.ended.send_replace(Some(ended));
     inner.turn();
@@ -53,6 +56,7 @@ fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
             require_mounts: inner.require_mounts,
             grant: inner.grant.clone(),
             disks: Arc::clone(&inner.disks),
+            buckets: Arc::clone(&inner.buckets),
             forget,
             memory_limit,
         };
@@ -105,6 +109,21 @@ fn recover(inner: &Arc<Inner>) -> Result<Ready, Ended> {
     }
 }
 
+fn say_how_it_is_written(directory: &WalUrl, handle: &Handle) {
+    if handle.disk.0.objects().is_some() {
+        tracing::info!(%directory, "each commit is an object of its own");
+        return;
+    }
+    let io = handle.disk.0.io();
+    tracing::info!(%directory, %io, "journal files are written");
+    if !io.in_place {
+        tracing::info!(
+            %directory,
+            "its file system only grows files, so nothing is reserved: completely full it takes no truncation"
+        );
+    }
+}
+
 /// Runs the workers until the stream of each directory is over, then answers why.
 fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     let Ready { start, handles, unusable, damage, warnings } = ready;
@@ -119,14 +138,7 @@ fn serve(inner: &Arc<Inner>, ready: Ready) -> Ended {
     }
     let crew = Arc::new(Crew::default());
     for (dir, handle) in handles.into_iter().enumerate() {
-        let io = handle.disk.0.io();
-        tracing::info!(directory = %inner.url(dir), %io, "journal files are written");
-        if !io.in_place {
-            tracing::info!(
-                directory = %inner.url(dir),
-                "its file system only grows files, so nothing is reserved: completely full it takes no truncation"
-            );
-        }
+        say_how_it_is_written(&inner.url(dir), &handle);
         let handle = Arc::new(handle);
         crew.start(inner, dir, &handle, Worker::Commit, "commit", committer::run);
         crew.start(inner, dir, &handle, Worker::Upkeep, "upkeep", upkeep::run);

@@ -23,6 +23,7 @@
 
 pub mod collect;
 pub mod commit;
+pub mod directory;
 pub mod fence;
 #[cfg(test)]
 pub(crate) mod model;
@@ -47,7 +48,7 @@ pub enum Lost {
         by: StreamKey,
     },
     /// The store refuses what is needed.
-    #[error(transparent)]
+    #[error("{}", .0.0)]
     Denied(#[from] Denied),
     /// The store lets a key be created twice: nothing here would hold.
     #[error(
@@ -73,6 +74,12 @@ impl Lost {
             Self::Unconditional => Some(Condition::NotCreateOnly),
             Self::Fenced { .. } | Self::Damage { .. } => None,
         }
+    }
+
+    /// What is wrong, with its name where it has one.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        self.condition().map_or_else(|| self.to_string(), |condition| format!("{self} ({condition})"))
     }
 
     /// An object that cannot be made.

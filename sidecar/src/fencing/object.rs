@@ -129,6 +129,27 @@ pub struct Object {
     pub seen: Seen,
 }
 
+impl Object {
+    /// The object that `head` names, of the frame whose records `builder` holds. Its place is filled in.
+    ///
+    /// # Errors
+    /// When the frame is too long.
+    pub fn of_frame(head: &SlotHeader, header: FrameHeader, builder: &mut FrameBuilder) -> Result<Self, FrameTooLong> {
+        let mut bytes = head.build_object();
+        let header = FrameHeader { stream: head.stream, file: head.file, offset: bytes.len() as u64, ..header };
+        let frame = builder.finish_object(&header, &head.marker)?;
+        let crc = frame.crc;
+        bytes.extend_from_slice(frame.bytes);
+        let kind = match header.flags {
+            flags if flags & FLAG_CLAIM != 0 => Kind::Claim,
+            flags if flags & FLAG_FENCE != 0 => Kind::Fence,
+            _ => Kind::Ordinary,
+        };
+        let key = ObjectKey { stream: head.key, number: head.file };
+        Ok(Self { key, bytes: bytes.into(), seen: Seen::of(kind, &header, crc) })
+    }
+}
+
 /// A process that starts: what is the same in all objects that it writes at its start.
 #[derive(Clone, Debug)]
 pub struct Author {
@@ -158,21 +179,10 @@ impl Author {
     ) -> Result<Object, FrameTooLong> {
         let Self { writer, directory, marker, .. } = *self;
         let head = SlotHeader { writer, directory, stream, key: key.stream, file: key.number, marker };
-        let mut bytes = head.build_object();
         let mut builder = FrameBuilder::new();
         builder.start(1, 0);
         fill(&mut builder);
-        let header =
-            FrameHeader { stream, file: key.number, offset: bytes.len() as u64, frame_seq: key.number, ..header };
-        let frame = builder.finish_object(&header, &marker)?;
-        let crc = frame.crc;
-        bytes.extend_from_slice(frame.bytes);
-        let kind = match header.flags {
-            flags if flags & FLAG_CLAIM != 0 => Kind::Claim,
-            flags if flags & FLAG_FENCE != 0 => Kind::Fence,
-            _ => Kind::Ordinary,
-        };
-        Ok(Object { key, bytes: bytes.into(), seen: Seen::of(kind, &header, crc) })
+        Object::of_frame(&head, FrameHeader { frame_seq: key.number, ..header }, &mut builder)
     }
 
     /// An object that holds nothing but who its author is.

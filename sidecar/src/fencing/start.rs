@@ -54,16 +54,29 @@ async fn streams(bucket: &impl Bucket) -> Result<Streams, Denied> {
 /// # Errors
 /// [`Lost::Fenced`] when a higher epoch was claimed meanwhile.
 pub async fn claim(bucket: &impl Bucket, author: &Author, granted: Epoch) -> Result<Claimed, Lost> {
-    let highest = streams(bucket).await?.keys().last().map_or(0, |stream| stream.epoch.0);
-    let mut epoch = Epoch(granted.0.max(highest + 1));
-    let stream = loop {
-        let stream = StreamKey { epoch, session: 0 };
-        match put(bucket, &claim_of(author, stream)?).await? {
-            Put::Ours => break stream,
-            Put::Taken(_) => epoch.0 += 1,
-        }
-    };
-    what_is_before(bucket, stream).await
+    let mut epoch = granted.max(Epoch(highest(bucket).await?.0.saturating_add(1)));
+    while !claim_one(bucket, author, epoch).await? {
+        epoch.0 = epoch.0.saturating_add(1);
+    }
+    what_is_before(bucket, StreamKey { epoch, session: 0 }).await
+}
+
+/// The highest epoch of which there is an object; 0 where there is none.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn highest(bucket: &impl Bucket) -> Result<Epoch, Denied> {
+    Ok(streams(bucket).await?.keys().last().map_or(Epoch(0), |stream| stream.epoch))
+}
+
+/// Claims exactly this epoch; whether it is ours. A writer of several directories has one epoch in all of them, so it looks
+/// at all, claims one, and takes the next where that is somebody's anywhere. [`what_is_before`] follows in each.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn claim_one(bucket: &impl Bucket, author: &Author, epoch: Epoch) -> Result<bool, Lost> {
+    let claim = claim_of(author, StreamKey { epoch, session: 0 })?;
+    Ok(put(bucket, &claim).await? == Put::Ours)
 }
 
 /// Claims the next session of an epoch that is ours: its stream after the one before it was given up.
@@ -79,9 +92,12 @@ pub async fn reclaim(bucket: &impl Bucket, author: &Author, last: StreamKey) -> 
     }
 }
 
-/// The second list. A start that listed before our claim was there may claim an epoch below ours: it looks again too, and
+/// The second list, behind the claim of `stream`. A start that listed before our claim was there may claim an epoch below ours: it looks again too, and
 /// finds us above it. Whoever lists after this has our claim in its first list.
-async fn what_is_before(bucket: &impl Bucket, stream: StreamKey) -> Result<Claimed, Lost> {
+///
+/// # Errors
+/// [`Lost::Fenced`] when a higher epoch was claimed meanwhile.
+pub async fn what_is_before(bucket: &impl Bucket, stream: StreamKey) -> Result<Claimed, Lost> {
     let mut before = streams(bucket).await?;
     if let Some(by) = before.keys().last().filter(|last| last.epoch > stream.epoch && !mutant!(NoSecondList)) {
         return Err(Lost::Fenced { by: *by });

@@ -99,6 +99,13 @@ pub fn sealed_segment(first: crate::types::Lsn, last: crate::types::Lsn) -> Stri
     format!("wal_{:020}-{:020}.avro", first.0, last.0)
 }
 
+/// The name of a collection's own segment in a bucket. With its uuid: the name of one that was deleted is never used again,
+/// as the deletion may arrive late.
+#[must_use]
+pub fn object_segment(first: crate::types::Lsn, last: crate::types::Lsn, id: uuid::Uuid) -> String {
+    format!("wal_{:020}-{:020}-{}.avro", first.0, last.0, id.simple())
+}
+
 /// Whether a file in a collection's folder is a segment by its name.
 #[must_use]
 pub fn is_segment(name: &str) -> bool {

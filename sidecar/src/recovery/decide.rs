@@ -7,6 +7,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::budget::Budget;
+use super::home::new_home;
 use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
@@ -24,10 +25,11 @@ use crate::commit::stream::Stream;
 use crate::commit::wear::Wear;
 use crate::directory::disk::SharedDisk;
 use crate::directory::identity::{Identity, JOURNAL};
+use crate::fencing::directory::Objects;
 use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
 use crate::format::names::SlotName;
 use crate::format::{StreamId, StreamKey, record};
-use crate::placement::{self, Candidate};
+use crate::placement::Candidate;
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
 /// LSNs that a forgotten directory may have held beyond what is known.
@@ -109,6 +111,7 @@ pub(super) fn decide(
     mut places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
+    claimed: Option<Epoch>,
     budget: &Budget,
 ) -> Result<Decided, Box<Waiting>> {
     let wal = &context.config.wal;
@@ -122,6 +125,7 @@ pub(super) fn decide(
             .iter()
             .map(|place| place.highest_epoch + 1)
             .chain(context.grant.iter().map(|grant| grant.epoch))
+            .chain(claimed.map(|claimed| claimed.0))
             .max()
             .unwrap_or(1)
             .max(1),
@@ -318,7 +322,8 @@ fn forget(
             records.gap(collection, first, last, GapCause::DirectoryForgotten, new_epoch);
             if collection.home == member.uuid {
                 turn += 1;
-                if let Some(home) = new_home(context, places, &collection.name, turn, seed) {
+                let candidates = places.iter().filter_map(Place::candidate).collect::<Vec<_>>();
+                if let Some(home) = new_home(context, &candidates, &collection.name, turn, seed) {
                     collection.home = home;
                     collection.move_number += 1;
                     records.collection(collection, new_epoch);
@@ -326,33 +331,6 @@ fn forget(
             }
         }
     }
-}
-
-/// A home among the configured directories, before anything was measured.
-fn new_home(context: &Context, places: &[Place], name: &CollectionName, turn: u64, seed: &mut u64) -> Option<Uuid> {
-    let candidates: Vec<Candidate> = places
-        .iter()
-        .filter(|place| !place.opened.wanted.draining)
-        .filter_map(|place| {
-            Some(Candidate {
-                id: DirectoryId(place.identity.directory),
-                position: place.opened.wanted.position?,
-                healthy: true,
-                tier: 0,
-                device: place.opened.device_inode.0,
-                queued_bytes: 0,
-                latency_us: 0.0,
-                free_bytes: place.opened.space.free,
-                capacity_bytes: place.opened.space.capacity,
-                used_bytes: place.old.iter().map(OldStream::bytes).sum(),
-            })
-        })
-        .collect();
-    let draw = |n: usize| {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*seed >> 33) as usize % n
-    };
-    placement::choose(context.config.wal.distribution_strategy, &candidates, name, turn, None, draw).map(|id| id.0)
 }
 
 /// What is damaged, for people and programs: one report per place, holes with the first of them.
@@ -456,6 +434,23 @@ impl MergedCollection {
 }
 
 impl Place {
+    /// What placement knows of it before anything was measured.
+    fn candidate(&self) -> Option<Candidate> {
+        let Opened { wanted, disk, device_inode, space, .. } = &self.opened;
+        Some(Candidate {
+            id: DirectoryId(self.identity.directory),
+            position: wanted.position.filter(|_| !wanted.draining)?,
+            healthy: true,
+            tier: u8::from(disk.0.objects().is_some()),
+            device: device_inode.0,
+            queued_bytes: 0,
+            latency_us: 0.0,
+            free_bytes: space.free,
+            capacity_bytes: space.capacity,
+            used_bytes: self.old.iter().map(OldStream::bytes).sum(),
+        })
+    }
+
     fn into_journal(
         self,
         context: &Context,
@@ -471,8 +466,12 @@ impl Place {
         let key = StreamKey { epoch, session: 0 };
         let kept = closes.iter().map(|close| close.key).chain(old.iter().map(|stream| stream.key));
         let oldest = kept.chain([key]).min().unwrap_or(key);
-        let stream = Stream::new(StreamId(*ambient::uuid().as_bytes()), key, oldest);
+        let id = StreamId(*ambient::uuid().as_bytes());
+        let taken = opened.disk.0.objects().and_then(Objects::taken);
+        let stream = Stream::new(taken.as_ref().map_or(id, |taken| taken.id), key, oldest);
         let io = opened.disk.0.io();
+        // Numbers of shared segments are never used again, not even by others.
+        let last_shared = if taken.is_some() { last_shared.max(epoch.0 << 20) } else { last_shared };
         let mut journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,
@@ -487,6 +486,7 @@ impl Place {
             io: if io.direct { JournalIo::Direct } else { JournalIo::Buffered },
             pool: Pool { in_place: io.in_place, ..Pool::default() },
             flusher: Flusher { last_shared, ..Flusher::default() },
+            of_objects: taken.is_some(),
             ..Journal::new(DirectoryId(identity.directory), opened.wanted.url.clone(), stream, ambient::now())
         };
         journal.watch_space(ambient::now());

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::budget::Budget;
 use super::content::{ContentError, StreamContent};
 use super::noted::Spot;
+use super::objects;
 use super::read::{self, io_error, path_of};
 use super::released::Known;
 use super::salvage::{Loss, Salvage, keep_whole_batches};
@@ -56,6 +57,9 @@ pub(crate) enum LoadError {
         /// What was found.
         source: ContentError,
     },
+    /// Another process has taken a bucket over.
+    #[error("{0}")]
+    Fenced(String),
     /// There is not enough memory for the entries: they are to be noted instead.
     #[error("there is not enough memory for the entries")]
     TooMuch,
@@ -129,7 +133,10 @@ pub(crate) fn load(
     total: &dyn Fn(u64),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<LoadedJournal, LoadError> {
-    let mut loader = Loader { disk, ours, known: Known::new(here), budget, progress };
+    let mut loader = Loader { disk, ours, known: Known::new(here), budget, total, progress };
+    if let Some(objects) = disk.objects() {
+        return objects::load(&mut loader, objects);
+    }
     let journal = Path::new(JOURNAL);
     let entries = match disk.list(journal) {
         Ok(entries) => entries,
@@ -149,8 +156,7 @@ pub(crate) fn load(
     if !budget.expects(streams.values().flatten().map(|(_, len)| len).sum()) {
         return Err(LoadError::TooMuch);
     }
-    let mut closes: HashMap<StreamId, Close> = HashMap::new();
-    let mut accepted: Vec<AcceptedDamage> = Vec::new();
+    let mut told = Told::default();
     let mut oldest = (Epoch(0), 0);
     for (key, mut slots) in streams.into_iter().rev() {
         slots.sort_unstable();
@@ -160,30 +166,67 @@ pub(crate) fn load(
             loaded.garbage.extend(files);
             continue;
         }
-        let (id, content, verdict, losses, needed) = loader.stream(key, &slots, &closes, &accepted)?;
+        let judged = loader.stream(key, &slots, &told)?;
+        oldest = oldest.max(judged.verdict.oldest);
+        loaded.add(key, judged, files, &mut told, &mut loader.known);
+    }
+    Ok(loaded.finish(told, oldest, budget))
+}
+
+/// What newer streams say of older ones.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) closes: HashMap<StreamId, Close>,
+    pub(super) accepted: Vec<AcceptedDamage>,
+}
+
+impl Told {
+    /// Where a stream ends, if a newer one says so. One without a readable header is known by its epoch and session.
+    pub(super) fn close(&self, key: StreamKey, id: Option<StreamId>) -> Option<&Close> {
+        match id {
+            Some(id) => self.closes.get(&id),
+            None => self.closes.values().find(|close| close.key == key),
+        }
+    }
+}
+
+impl LoadedJournal {
+    /// Adds a stream older than all before it, with its files.
+    pub(super) fn add(
+        &mut self,
+        key: StreamKey,
+        judged: Judged,
+        files: impl Iterator<Item = (String, u64)>,
+        told: &mut Told,
+        known: &mut Known,
+    ) {
+        let Judged { id, content, verdict, losses, needed } = judged;
         let (files, garbage): (Vec<_>, Vec<_>) = files.zip(needed).partition(|(_, needed)| *needed);
         let files = files.into_iter().map(|(file, _)| file).collect();
-        loaded.garbage.extend(garbage.into_iter().map(|(file, _)| file));
-        oldest = oldest.max(verdict.oldest);
-        loader.known.add(&content);
-        loaded.highest_epoch = loaded.highest_epoch.max(content.highest_epoch);
+        self.garbage.extend(garbage.into_iter().map(|(file, _)| file));
+        known.add(&content);
+        self.highest_epoch = self.highest_epoch.max(content.highest_epoch);
         if let Some((_, epoch)) = &content.epoch {
             // Newer streams speak first: what they say of a stream stands.
             for close in &epoch.closes {
-                closes.entry(close.stream).or_insert(*close);
+                told.closes.entry(close.stream).or_insert(*close);
             }
-            accepted.extend(&epoch.accepted);
+            told.accepted.extend(&epoch.accepted);
         }
-        let id = id.or_else(|| closes.values().find(|close| close.key == key).map(|close| close.stream));
-        let close = match id.and_then(|id| closes.get(&id)) {
+        let id = id.or_else(|| told.closes.values().find(|close| close.key == key).map(|close| close.stream));
+        let close = match id.and_then(|id| told.closes.get(&id)) {
             Some(close) => ClosedAt { frame_seq: close.frame_seq, crc: close.crc },
             None => last_seen(&verdict),
         };
-        loaded.streams.push(LoadedStream { key, id, files, content, losses, close });
+        self.streams.push(LoadedStream { key, id, files, content, losses, close });
     }
-    missing_streams(&mut loaded, &closes, &accepted, oldest, budget);
-    loaded.accepted = accepted;
-    Ok(loaded)
+
+    /// All streams are read.
+    pub(super) fn finish(mut self, told: Told, oldest: (Epoch, u32), budget: &Arc<Budget>) -> Self {
+        missing_streams(&mut self, &told.closes, &told.accepted, oldest, budget);
+        self.accepted = told.accepted;
+        self
+    }
 }
 
 /// The last frame that counts or that is damaged, where that one's head can be read: a close before it would make
@@ -233,19 +276,27 @@ fn missing_streams(
     loaded.streams.sort_by_key(|stream| std::cmp::Reverse(stream.key));
 }
 
-struct Loader<'a> {
-    disk: &'a dyn Disk,
+pub(super) struct Loader<'a> {
+    pub(super) disk: &'a dyn Disk,
     ours: Uuid,
-    known: Known,
-    budget: &'a Arc<Budget>,
-    progress: &'a (dyn Fn(u64) + Sync),
+    pub(super) known: Known,
+    pub(super) budget: &'a Arc<Budget>,
+    pub(super) total: &'a dyn Fn(u64),
+    pub(super) progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Id, content, verdict, losses, and which of the files are needed.
-type Judged = (Option<StreamId>, StreamContent, Verdict, Vec<Loss>, Vec<bool>);
+/// A stream as it was judged.
+pub(super) struct Judged {
+    id: Option<StreamId>,
+    content: StreamContent,
+    pub(super) verdict: Verdict,
+    losses: Vec<Loss>,
+    /// Which of the files are needed.
+    needed: Vec<bool>,
+}
 
 impl Loader<'_> {
-    fn path(&self, name: SlotName) -> PathBuf {
+    pub(super) fn path(&self, name: SlotName) -> PathBuf {
         self.disk.display(&path_of(name))
     }
 
@@ -266,19 +317,9 @@ impl Loader<'_> {
         Ok(None)
     }
 
-    fn stream(
-        &self,
-        key: StreamKey,
-        slots: &[(SlotName, u64)],
-        closes: &HashMap<StreamId, Close>,
-        accepted: &[AcceptedDamage],
-    ) -> Result<Judged, LoadError> {
+    fn stream(&self, key: StreamKey, slots: &[(SlotName, u64)], told: &Told) -> Result<Judged, LoadError> {
         let id = self.id(slots)?;
-        // A stream without a readable header is known by its epoch and session.
-        let close = match id {
-            Some(id) => closes.get(&id),
-            None => closes.values().find(|close| close.key == key),
-        };
+        let close = told.close(key, id);
         let id = id.or(close.map(|close| close.stream));
         let close = close.filter(|_| !mutant!(ClosesIgnored));
         let close = close.map(|c| ClosedAt { frame_seq: c.frame_seq, crc: c.crc });
@@ -291,36 +332,64 @@ impl Loader<'_> {
                     error = take_frame(&mut content, key, frame).err();
                 }
             });
-            if self.budget.is_over() {
-                return Err(LoadError::TooMuch);
-            }
-            let scanned = scanned.map_err(|source| LoadError::Newer { path: self.path(name), source })?;
-            if let Some(source) = error {
-                return Err(LoadError::Content { path: self.path(name), source });
-            }
-            if let Ok(header) = &scanned.header
-                && header.directory != self.ours
-            {
-                let (theirs, ours) = (header.directory, self.ours);
-                return Err(LoadError::Misplaced { path: self.path(name), theirs, ours });
-            }
-            scans.push(scanned);
+            scans.push(self.scanned(name, scanned, error)?);
             Ok(())
         })?;
+        self.judge(key, slots, id, close, &told.accepted, content, &scans)
+    }
+
+    /// What a scan found, where that is what may be there.
+    pub(super) fn scanned(
+        &self,
+        name: SlotName,
+        scanned: Result<SlotScan, MustStop>,
+        error: Option<ContentError>,
+    ) -> Result<SlotScan, LoadError> {
+        if self.budget.is_over() {
+            return Err(LoadError::TooMuch);
+        }
+        let scanned = scanned.map_err(|source| LoadError::Newer { path: self.path(name), source })?;
+        if let Some(source) = error {
+            return Err(LoadError::Content { path: self.path(name), source });
+        }
+        if let Ok(header) = &scanned.header
+            && header.directory != self.ours
+        {
+            let (theirs, ours) = (header.directory, self.ours);
+            return Err(LoadError::Misplaced { path: self.path(name), theirs, ours });
+        }
+        Ok(scanned)
+    }
+
+    /// What counts of a stream whose files were scanned; `content` was gathered from all whole frames.
+    #[allow(clippy::too_many_arguments, reason = "the second half of reading a stream, on all of the first")]
+    pub(super) fn judge(
+        &self,
+        key: StreamKey,
+        slots: &[(SlotName, u64)],
+        id: Option<StreamId>,
+        close: Option<ClosedAt>,
+        accepted: &[AcceptedDamage],
+        mut content: StreamContent,
+        scans: &[SlotScan],
+    ) -> Result<Judged, LoadError> {
         // Where no header tells it, a head does.
         let heads = || scans.iter().flat_map(|scan| &scan.places).map(|place| place.head.header.stream);
         let id = id.or_else(|| heads().next());
-        let verdict = stream::classify(&scans, close);
+        let mut verdict = stream::classify(scans, close);
+        if self.disk.objects().is_some() {
+            objects::place(&mut verdict, scans);
+        }
         let whole = scans.iter().flat_map(|scan| &scan.places).filter(|place| place.fault.is_none()).count();
         if whole != verdict.accepted.len() {
             // Some whole frame does not count, behind the end or up to the floor: gather again, without it.
             content.give_up();
-            content = self.again(key, slots, &scans, &verdict)?;
+            content = self.again(key, slots, scans, &verdict)?;
         }
         let mut losses = Vec::new();
         for damage in &verdict.damage {
             let salvage = match damage.at {
-                Some(at) => self.salvage(slots, &scans, at),
+                Some(at) => self.salvage(slots, scans, at),
                 None => Salvage::default(),
             };
             let last = damage.last_seq.unwrap_or(i64::MAX as u64);
@@ -328,11 +397,11 @@ impl Loader<'_> {
                 accepted.iter().any(|a| Some(a.stream) == id && a.first_seq <= damage.first_seq && last <= a.last_seq);
             losses.push(Loss { damage: damage.clone(), salvage, accepted: known });
         }
-        let needed = which_are_needed(&scans, &verdict, close);
-        Ok((id, content, verdict, losses, needed))
+        let needed = which_are_needed(scans, &verdict, close);
+        Ok(Judged { id, content, verdict, losses, needed })
     }
 
-    fn content(&self) -> StreamContent {
+    pub(super) fn content(&self) -> StreamContent {
         StreamContent::new(self.known.clone(), Arc::clone(self.budget))
     }
 
@@ -351,7 +420,8 @@ impl Loader<'_> {
             let Ok(header) = &scanned.header else { continue };
             let block = read::frame(self.disk, name, place.offset, place.head.length).map_err(self.io("read", name))?;
             let changed = |error| self.io("read", name)(io::Error::new(io::ErrorKind::InvalidData, error));
-            let frame = scan::parse_frame(&block, &place.head, &header.marker).map_err(changed)?;
+            let parse = if self.disk.objects().is_some() { scan::parse_object_frame } else { scan::parse_frame };
+            let frame = parse(&block, &place.head, &header.marker).map_err(changed)?;
             take_frame(&mut content, key, &frame)
                 .map_err(|source| LoadError::Content { path: self.path(name), source })?;
             if self.budget.is_over() {
@@ -392,7 +462,7 @@ fn which_are_needed(scans: &[SlotScan], verdict: &Verdict, close: Option<ClosedA
     scans.iter().map(|scan| !whole || needed(scan) || (blank(scan) && Some(scan.file) < last)).collect()
 }
 
-fn take_frame(content: &mut StreamContent, key: StreamKey, frame: &Frame<'_>) -> Result<(), ContentError> {
+pub(super) fn take_frame(content: &mut StreamContent, key: StreamKey, frame: &Frame<'_>) -> Result<(), ContentError> {
     let FrameHeader { frame_seq, file, offset, .. } = frame.head.header;
     for record in frame.records() {
         let record = record?;

@@ -61,7 +61,10 @@ impl Attempt<'_> {
             let Some(Member { uuid, url, .. }) = next.cloned() else { return Ok(()) };
             tried.insert(uuid);
             let Ok(url) = WalUrl::parse(&url) else { continue };
-            let Some(path) = url.file_path() else { continue };
+            let Some(path) = url.file_path() else {
+                self.open_removed_bucket(url, uuid)?;
+                continue;
+            };
             let root = [self.root(&path), path].into_iter().find(|root| {
                 let disk = (self.context.disks)(root);
                 matches!(identity::read(disk.as_ref()), Ok(Some(found)) if found.directory == uuid)
@@ -73,6 +76,24 @@ impl Attempt<'_> {
             self.refuse_locked()?;
             self.load()?;
         }
+    }
+
+    /// Options of a URL leave the configuration with it: its credentials are the environment's.
+    fn open_removed_bucket(&mut self, url: WalUrl, uuid: Uuid) -> Result<(), Stop> {
+        let disk = self.context.buckets.disk(&url);
+        let found = disk.ok().and_then(|disk| identity::read(disk.as_ref()).ok().flatten());
+        if found.is_none_or(|found| found.directory != uuid) {
+            return Ok(());
+        }
+        self.open(Wanted {
+            url,
+            root: std::path::PathBuf::new(),
+            position: None,
+            takes_all_commits: false,
+            draining: true,
+            may_create: false,
+        });
+        self.load()
     }
 
     /// A newer grant on storage means that somebody else is the holder now.
@@ -140,6 +161,7 @@ impl Attempt<'_> {
         }
         let url = WalUrl::parse(&member.url).or_else(|_| WalUrl::parse("file:///unknown"));
         let path = url.as_ref().ok().and_then(WalUrl::file_path).unwrap_or_default();
+        let is_bucket = url.as_ref().is_ok_and(|url| url.scheme().is_bucket());
         let root = self.root(&path);
         let reason = format!("{} left the configuration and is not there", member.url);
         let fallback = || self.context.config.wal.wal_urls[0].clone();
@@ -151,7 +173,7 @@ impl Attempt<'_> {
             state: DirectoryState::Missing,
             found: reason.clone(),
             reason,
-            remedy: open::MISSING.to_owned(),
+            remedy: if is_bucket { open::REMOVED_BUCKET } else { open::MISSING }.to_owned(),
             locked: false,
             absent: false,
             unseen: false,
@@ -226,10 +248,14 @@ impl Attempt<'_> {
         let writer = self.context.grant.as_ref().map(|grant| grant.writer_uid).or(known).unwrap_or_else(ambient::uuid);
         let writer_id = self.context.config.wal.writer_id.clone().unwrap_or_default();
         let mut failed = Vec::new();
+        let mut begun = BTreeSet::new();
         for (index, dir) in self.opened.iter_mut().enumerate().filter(|(_, dir)| dir.opened.identity.is_none()) {
             let identity = Identity::new(ambient::uuid(), writer, writer_id.clone());
             match identity::publish(dir.opened.disk.0.as_ref(), &identity) {
-                Ok(()) => dir.opened.identity = Some(identity),
+                Ok(()) => {
+                    begun.insert(identity.directory);
+                    dir.opened.identity = Some(identity);
+                }
                 Err(error) => failed.push((index, error)),
             }
         }
@@ -240,6 +266,13 @@ impl Attempt<'_> {
             let remedy = if full { "free or add space" } else { "make the folder writable for this process" };
             let reason = format!("cannot write its identity: {error}");
             self.unusable.push(Unusable::of(&dir.opened, state, reason, remedy));
+        }
+        // A bucket is taken over by who it is: until then another process may have begun in it.
+        self.load()?;
+        if let Some(index) = begun.into_iter().filter_map(|uuid| self.find(uuid)).find(|index| self.has_streams(*index))
+        {
+            let url = &self.opened[index].opened.wanted.url;
+            return Err(Stop::wait(format!("another process has begun in {url} at the same time; it is tried again")));
         }
         let journal_wanted = self.context.config.wal.journal_url.as_ref().is_some_and(|url| self.is_granted(url));
         let journal_here = self.opened.iter().any(|dir| dir.opened.wanted.takes_all_commits);

@@ -7,14 +7,18 @@
 //! 3. A directory known to have been in use that comes up empty is lost, never new. With a grant only what it names is new.
 //! 4. Nothing written before is written over.
 
+pub(crate) mod buckets;
 pub(crate) mod budget;
 pub(crate) mod content;
 mod decide;
 mod granted;
+mod home;
+mod identities;
 pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
 pub(crate) mod noted;
+mod objects;
 pub(crate) mod open;
 mod read;
 pub(crate) mod released;
@@ -43,8 +47,10 @@ use crate::directory::disk::LockGuard;
 use crate::directory::identity::{self, Identity};
 use crate::directory::mounts;
 use crate::engine::{Ended, Grant};
+use crate::fencing::directory::Buckets;
 use crate::format::facts::EpochFact;
 use crate::format::limits::MAX_EPOCH;
+use crate::types::Epoch;
 
 /// What an attempt works from.
 pub(crate) struct Context {
@@ -52,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) require_mounts: bool,
     pub(crate) grant: Option<Grant>,
     pub(crate) disks: DiskFactory,
+    pub(crate) buckets: Arc<Buckets>,
     /// Directories that an administrator gives up.
     pub(crate) forget: BTreeSet<Uuid>,
     /// Bound of the memory that entries may hold.
@@ -108,6 +115,18 @@ pub(crate) enum Outcome {
 
 /// One try to recover.
 pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
+    let mut least_epoch = Epoch(0);
+    loop {
+        match attempt_with(context, progress, least_epoch) {
+            Ok(outcome) => return outcome,
+            // What was read needs a higher one than was claimed before it could be read.
+            Err(epoch) => least_epoch = epoch,
+        }
+    }
+}
+
+/// [`attempt`] at an epoch not below this one; `Err`: a higher one is needed.
+fn attempt_with(context: &Context, progress: &Progress, least_epoch: Epoch) -> Result<Outcome, Epoch> {
     progress.total.store(0, Ordering::Relaxed);
     progress.done.store(0, Ordering::Relaxed);
     let mut attempt = Attempt {
@@ -124,10 +143,12 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
         forget: BTreeSet::new(),
         relied_on: BTreeSet::new(),
         budget: Arc::new(Budget::keeping(context.memory_limit)),
+        least_epoch,
     };
-    match attempt.run() {
+    Ok(match attempt.run() {
         Ok(ready) => Outcome::Ready(Box::new(ready)),
         Err(Stop::Ended(ended)) => Outcome::Ended(ended),
+        Err(Stop::Again(epoch)) => return Err(epoch),
         Err(Stop::Waiting(mut waiting)) => {
             waiting.present.extend(
                 attempt
@@ -141,7 +162,7 @@ pub(crate) fn attempt(context: &Context, progress: &Progress) -> Outcome {
             waiting.warnings.append(&mut attempt.warnings);
             Outcome::Waiting(*waiting)
         }
-    }
+    })
 }
 
 /// Whether an unusable directory would be judged the same now: a cheap look between attempts.
@@ -162,7 +183,7 @@ pub(crate) fn unchanged(context: &Context, before: &[Unusable]) -> bool {
             draining: false,
             may_create: false,
         };
-        match open::open(wanted, &context.disks, &rules, &mut Vec::new()) {
+        match open::open(wanted, &context.disks, &context.buckets, &rules, &mut Vec::new()) {
             Ok(_) => unusable.opens,
             Err(now) => !unusable.opens && now.reason == unusable.found,
         }
@@ -173,16 +194,14 @@ pub(crate) fn unchanged(context: &Context, before: &[Unusable]) -> bool {
 enum Stop {
     Waiting(Box<Waiting>),
     Ended(Ended),
+    /// An epoch not below this one is to be claimed, and all read again.
+    Again(Epoch),
 }
 
 impl Stop {
     fn wait(reason: impl Into<String>) -> Self {
         Self::Waiting(Box::new(Waiting { reasons: vec![reason.into()], ..Waiting::default() }))
     }
-}
-
-fn one_directory(one: &WalUrl, other: &WalUrl) -> Stop {
-    Stop::Ended(Ended::Configuration(format!("{one} and {other} are one directory: name it once")))
 }
 
 /// An open directory and what its journal says.
@@ -204,6 +223,8 @@ struct Attempt<'a> {
     relied_on: BTreeSet<Uuid>,
     /// Memory for the entries of all journals.
     budget: Arc<Budget>,
+    /// An epoch below this one will not do.
+    least_epoch: Epoch,
 }
 
 impl Attempt<'_> {
@@ -256,7 +277,7 @@ impl Attempt<'_> {
     }
 
     fn open(&mut self, wanted: Wanted) {
-        match open::open(wanted, &self.context.disks, &self.rules, &mut self.warnings) {
+        match open::open(wanted, &self.context.disks, &self.context.buckets, &self.rules, &mut self.warnings) {
             Ok(opened) => self.opened.push(Directory { opened, journal: None }),
             Err(unusable) => self.unusable.push(*unusable),
         }
@@ -310,7 +331,7 @@ impl Attempt<'_> {
             // This process itself may hold it, by another URL.
             let place = (self.context.disks)(&locked.root).device_inode().ok();
             if let Some(held) = self.opened.iter().find(|dir| Some(dir.opened.device_inode) == place) {
-                return Err(one_directory(&held.opened.wanted.url, &locked.wanted_url));
+                return Err(identities::one_directory(&held.opened.wanted.url, &locked.wanted_url));
             }
         }
         Err(Stop::Waiting(Box::new(Waiting { reasons, ..Waiting::default() })))
@@ -319,6 +340,7 @@ impl Attempt<'_> {
     /// Checks who the open directories are, then reads those that are not read yet, in parallel.
     fn load(&mut self) -> Result<(), Stop> {
         self.check_identities()?;
+        self.take_over()?;
         self.load_within_budget()?;
         if self.budget.is_over() {
             tracing::info!(
@@ -381,6 +403,7 @@ impl Attempt<'_> {
                     self.opened[index].journal = Some(journal);
                 }
                 Err(LoadError::TooMuch) => {}
+                Err(LoadError::Fenced(why)) => return Err(Stop::Ended(Ended::Fenced(why))),
                 Err(LoadError::Misplaced { path, theirs, ours }) => {
                     let error = LoadError::Misplaced { path, theirs, ours };
                     return Err(Stop::wait(error.to_string()));
@@ -402,50 +425,9 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// One place behind two URLs, two writers: never go on.
-    fn check_identities(&self) -> Result<(), Stop> {
-        for (index, one) in self.opened.iter().enumerate() {
-            for other in &self.opened[index + 1..] {
-                let (a, b) = (&one.opened, &other.opened);
-                let same_place = a.device_inode == b.device_inode;
-                let same_identity = a.identity.is_some()
-                    && a.identity.as_ref().map(|id| id.directory) == b.identity.as_ref().map(|id| id.directory);
-                if same_place || same_identity {
-                    return Err(one_directory(&a.wanted.url, &b.wanted.url));
-                }
-                if let (Some(x), Some(y)) = (&a.identity, &b.identity)
-                    && x.writer != y.writer
-                {
-                    return Err(Stop::Ended(Ended::Refused(format!(
-                        "{} belongs to writer {}, but {} to writer {}: a writer's directories are its own; remove the \
-                         URL that is not of this writer",
-                        a.wanted.url, x.writer, b.wanted.url, y.writer
-                    ))));
-                }
-            }
-            let Some(identity) = &one.opened.identity else { continue };
-            let ours = self.context.config.wal.writer_id.as_deref().unwrap_or_default();
-            let legacy = self.context.config.legacy_wal_dir.as_ref() == Some(&one.opened.wanted.url);
-            if identity.writer_id != ours && !legacy {
-                return Err(Stop::Ended(Ended::Refused(format!(
-                    "{} belongs to writer {:?}, this one is {ours:?}: a writer's directories are its own",
-                    one.opened.wanted.url, identity.writer_id
-                ))));
-            }
-            if let Some(grant) = &self.context.grant
-                && grant.writer_uid != identity.writer
-            {
-                return Err(Stop::Ended(Ended::Refused(format!(
-                    "{} belongs to writer {}, the grant is for {}",
-                    one.opened.wanted.url, identity.writer, grant.writer_uid
-                ))));
-            }
-        }
-        Ok(())
-    }
-
     /// Merges what was read and decides what the new streams will say.
     fn decide(&mut self, epoch: Option<&EpochFact>) -> Result<Ready, Stop> {
+        let claimed = self.claimed_epoch();
         let mut inputs = Vec::new();
         let mut places = Vec::new();
         for dir in std::mem::take(&mut self.opened) {
@@ -464,8 +446,14 @@ impl Attempt<'_> {
                 highest
             ))));
         }
-        let decided =
-            decide::decide(self.context, &self.forget, places, inputs, epoch, &self.budget).map_err(Stop::Waiting)?;
+        // What disks say of epochs is known only now; in buckets ours is claimed.
+        let needed = Epoch(highest.saturating_add(1).max(granted));
+        if let Some(claimed) = claimed.filter(|claimed| *claimed < needed) {
+            tracing::info!(%claimed, %needed, "a higher epoch is needed than was claimed");
+            return Err(Stop::Again(needed));
+        }
+        let decided = decide::decide(self.context, &self.forget, places, inputs, epoch, claimed, &self.budget)
+            .map_err(Stop::Waiting)?;
         let (start, handles, damage, mut warnings) = decided;
         self.warnings.append(&mut warnings);
         Ok(Ready {

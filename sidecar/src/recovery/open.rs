@@ -9,11 +9,13 @@ use uuid::Uuid;
 use walstorage_crds::config::IoMode;
 use walstorage_crds::url::WalUrl;
 
+use super::buckets;
 use crate::api::DirectoryState;
 use crate::directory::disk::{Lock, LockGuard, SharedDisk, Space};
 use crate::directory::identity::{self, Identity};
 use crate::directory::mounts::{self, Mount, Verdict};
 use crate::directory::real_disk::RealDisk;
+use crate::fencing::directory::Buckets;
 
 /// Makes the file system below a path: the seam for tests.
 pub(crate) type DiskFactory = Arc<dyn Fn(&Path) -> SharedDisk + Send + Sync>;
@@ -117,7 +119,13 @@ pub(crate) struct Rules {
 }
 
 impl Wanted {
-    fn unusable(&self, state: DirectoryState, reason: impl Into<String>, remedy: &str, unseen: bool) -> Box<Unusable> {
+    pub(super) fn unusable(
+        &self,
+        state: DirectoryState,
+        reason: impl Into<String>,
+        remedy: &str,
+        unseen: bool,
+    ) -> Box<Unusable> {
         let reason = reason.into();
         Box::new(Unusable {
             wanted_url: self.url.clone(),
@@ -139,6 +147,10 @@ impl Wanted {
 /// What to do about a directory that is not where it was.
 pub(crate) const MISSING: &str = "mount it again, or give it up with: walctl directory forget <uuid>";
 
+/// What to do about a bucket that is not named any more and cannot be reached without its options.
+pub(crate) const REMOVED_BUCKET: &str = "name it and its url_options again, with drain = true until it is empty, or give it up \
+                                         with: walctl directory forget <uuid>";
+
 /// Opens and locks one directory. Makes folders where that is allowed; writes nothing else.
 ///
 /// # Errors
@@ -146,13 +158,11 @@ pub(crate) const MISSING: &str = "mount it again, or give it up with: walctl dir
 pub(crate) fn open(
     wanted: Wanted,
     disks: &DiskFactory,
+    all_buckets: &Buckets,
     rules: &Rules,
     warnings: &mut Vec<String>,
 ) -> Result<Opened, Box<Unusable>> {
-    let Some(path) = wanted.url.file_path() else {
-        let reason = "this build has no bucket support yet";
-        return Err(wanted.unusable(DirectoryState::Failed, reason, "use file:// URLs", false));
-    };
+    let Some(path) = wanted.url.file_path() else { return buckets::open(wanted, all_buckets) };
     // The mount is that of the deepest folder which is there, links resolved.
     let resolved = resolve(&path);
     match mounts::judge(&rules.mounts, &resolved, rules.require_mounts, rules.allow_ephemeral) {

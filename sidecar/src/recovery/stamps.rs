@@ -36,6 +36,8 @@ pub(super) fn look_for(
             let segment = Segment::of_fact(fact, *last, dir);
             let path = if segment.shared {
                 SegmentPath::Shared { number: number_of.get(&segment.id).copied().unwrap_or(0) }
+            } else if disk.objects().is_some() {
+                SegmentPath::object(&collection.name, &segment)
             } else {
                 SegmentPath::own(&collection.name, segment.first, segment.last)
             };

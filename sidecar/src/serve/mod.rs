@@ -33,6 +33,10 @@ use crate::metrics::Metrics;
 use crate::server::status::ConfigReport;
 use crate::server::{Server, socket};
 
+/// Threads for what blocks: reads of segments ([`crate::engine::OPEN_SEGMENTS`] at a time) leave some to what a bucket's
+/// requests need in turn, files of credentials and names of hosts. Those who waited for each other would wait for ever.
+const BLOCKING: usize = crate::engine::OPEN_SEGMENTS + 16;
+
 /// How long connections may take to deliver their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -80,7 +84,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
-        .max_blocking_threads(8)
+        .max_blocking_threads(BLOCKING)
         .thread_name("walstorage-io")
         .enable_all()
         .build()

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use walstorage_crds::config::{Config, ConfigErrors, Loaded, check_writer_id};
-use walstorage_crds::url::Scheme;
 
 use super::exit::Exit;
 use super::grant::{self, Environment};
@@ -130,10 +129,6 @@ pub(crate) fn resolve(args: &ServeArgs) -> Result<Resolved, Exit> {
     for warning in &loaded.warnings {
         tracing::warn!(file = %file.path.display(), "{warning}");
     }
-    let buckets = buckets(&loaded.config);
-    if !buckets.is_empty() {
-        return Err(Exit::configuration(buckets));
-    }
     let require_mounts = switch("WALSTORAGE_REQUIRE_MOUNTS").map_err(configuration)?;
     let environment = Environment {
         required: switch("WALSTORAGE_REQUIRE_GRANT").map_err(configuration)?,
@@ -146,14 +141,6 @@ pub(crate) fn resolve(args: &ServeArgs) -> Result<Resolved, Exit> {
 
 fn lines(file: &ConfigFile, errors: &ConfigErrors) -> Vec<String> {
     errors.errors.iter().map(|error| format!("{}: {error}", file.path.display())).collect()
-}
-
-/// One message for each URL that this build cannot open.
-fn buckets(config: &Config) -> Vec<String> {
-    let urls = config.wal.wal_urls.iter().chain(&config.wal.journal_url);
-    urls.filter(|url| url.scheme() != Scheme::File)
-        .map(|url| format!("{url}: this build has no bucket support yet, only file:// URLs can be served; remove it"))
-        .collect()
 }
 
 fn switch(name: &str) -> Result<bool, String> {
@@ -181,15 +168,6 @@ mod tests {
         assert_eq!(config.sidecar.admin_address, None);
         assert_eq!(config.wal.writer_id.as_deref(), Some("w"));
         assert_eq!(file(None).load(text).unwrap().config.sidecar.admin_address, "1.2.3.4:5".parse().ok());
-    }
-
-    #[test]
-    fn every_bucket_is_named() {
-        let text = "[storage.wal_config]\nwal_urls = [\"file:///a\", \"s3://b/c\"]\njournal_url = \"gs://d/e\"\n";
-        let messages = buckets(&file(None).load(text).unwrap().config);
-        assert_eq!(messages.len(), 2);
-        assert!(messages[0].starts_with("s3://b/c: this build has no bucket support yet"));
-        assert!(messages[1].starts_with("gcs://d/e: "));
     }
 
     #[test]

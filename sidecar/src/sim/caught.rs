@@ -9,6 +9,7 @@ use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
 use crate::commit::tests::{detour, evacuating as commits, space};
+use crate::engine::bucket_tests;
 use crate::fencing::model;
 use crate::format::{record, stream};
 
@@ -177,4 +178,12 @@ fn planted_bugs_are_caught_3() {
 #[test]
 fn planted_bugs_are_caught_4() {
     all_are_caught(3, 4);
+}
+
+/// In the engine's own buckets too, not only in the model's.
+#[test]
+fn a_missing_fence_is_caught_in_a_bucket_of_the_engine() {
+    assert!(!fails(bucket_tests::a_zombie_is_never_answered_after_a_takeover));
+    let _planted = plant(Mutant::NoFence);
+    assert!(fails(bucket_tests::a_zombie_is_never_answered_after_a_takeover));
 }

@@ -25,6 +25,7 @@ use crate::commit::log::Log;
 use crate::commit::read::{Piece, decode};
 use crate::directory::disk::SharedDisk;
 use crate::engine::segment_read::{self, ReadError};
+use crate::fencing::directory::Buckets;
 use crate::recovery::{Context, Handle, Outcome, Progress, Ready, Waiting, attempt};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
@@ -123,6 +124,7 @@ impl World {
             require_mounts: false,
             grant: None,
             disks: Arc::new(move |root| machine.disk(root)),
+            buckets: Arc::new(Buckets::none()),
             forget: self.given_up.clone(),
             memory_limit: self.shape.memory_limit,
         }

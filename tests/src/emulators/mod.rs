@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use walstorage_crds::config::UrlOptions;
-use walstorage_crds::url::WalUrl;
+use walstorage_crds::url::{Scheme, WalUrl};
 use walstorage_sidecar::directory::store::{BucketStore, Environment, Limits};
 
 use self::google::Google;
@@ -39,8 +39,9 @@ pub enum Cloud {
     Google,
 }
 
-/// The account that Azurite knows, and its key, as its manual says.
-const ACCOUNT: &str = "devstoreaccount1";
+/// The accounts that Azurite knows: its own, and that of the examples.
+const ACCOUNTS: [&str; 2] = ["devstoreaccount1", "myaccount"];
+/// The key of both.
 const ACCOUNT_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// A running emulator of another make; its input is kept open.
@@ -98,7 +99,8 @@ fn azurite() -> Option<&'static str> {
     let start = || {
         let modules = std::env::var_os("WALSTORAGE_NODE_MODULES").filter(|path| !path.is_empty())?;
         let mut command = Command::new("node");
-        command.arg(of_repository("tests/node/azurite.js")).env("NODE_PATH", modules);
+        let accounts = ACCOUNTS.map(|account| format!("{account}:{ACCOUNT_KEY}")).join(";");
+        command.arg(of_repository("tests/node/azurite.js")).env("NODE_PATH", modules).env("AZURITE_ACCOUNTS", accounts);
         Some(Process::start(command))
     };
     Some(&AZURITE.get_or_init(start).as_ref()?.address)
@@ -112,6 +114,8 @@ pub struct Emulated {
     pub address: String,
     /// The bucket's name.
     pub bucket: String,
+    /// Whose it is, where it is Azure's.
+    account: &'static str,
     /// The folder of the credentials; none for Google, whose metadata server is asked.
     pub credentials: TempDir,
     google: Option<Google>,
@@ -122,6 +126,25 @@ impl Emulated {
     pub async fn new(test: &str, cloud: Cloud) -> Option<Self> {
         static BUCKETS: AtomicU64 = AtomicU64::new(0);
         let bucket = format!("bucket-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
+        Self::named(test, cloud, ACCOUNTS[0], &bucket).await
+    }
+
+    /// The bucket of a URL, which is new.
+    pub async fn of_url(test: &str, url: &WalUrl) -> Option<Self> {
+        let mut parts = url.as_str().split('/').skip(2);
+        let host = parts.next().unwrap_or_default();
+        let (cloud, bucket) = match url.scheme() {
+            Scheme::S3 => (Cloud::S3, host),
+            Scheme::Gcs => (Cloud::Google, host),
+            Scheme::Adls => (Cloud::Azure, parts.next().unwrap_or_default()),
+            Scheme::File => panic!("{url} is no bucket"),
+        };
+        let account = ACCOUNTS.into_iter().find(|account| host.starts_with(account)).unwrap_or(ACCOUNTS[0]);
+        Self::named(test, cloud, account, bucket).await
+    }
+
+    async fn named(test: &str, cloud: Cloud, account: &'static str, bucket: &str) -> Option<Self> {
+        let bucket = bucket.to_owned();
         let credentials = TempDir::new().expect("a folder");
         let file = |name: &str, text: &str| std::fs::write(credentials.path().join(name), text).expect("a file");
         let (address, google) = match cloud {
@@ -147,7 +170,7 @@ impl Emulated {
             }
             Cloud::Azure => {
                 file("account_key", ACCOUNT_KEY);
-                Some(create_container(&address, &bucket))
+                Some(create_container(&address, account, &bucket))
             }
             Cloud::Google => None,
         };
@@ -155,19 +178,44 @@ impl Emulated {
             let status = send(&address, request.body(Full::default()).expect("a request")).await;
             assert!(status.is_success(), "{cloud:?} makes no bucket: {status}");
         }
-        Some(Self { cloud, address, bucket, credentials, google })
+        Some(Self { cloud, address, bucket, account, credentials, google })
     }
 
     /// The URL of a path in the bucket.
     #[must_use]
     pub fn url(&self, path: &str) -> WalUrl {
-        let bucket = &self.bucket;
+        let Self { bucket, account, .. } = self;
         let url = match self.cloud {
             Cloud::S3 => format!("s3://{bucket}/{path}"),
-            Cloud::Azure => format!("adls://{ACCOUNT}.dfs.core.windows.net/{bucket}/{path}"),
+            Cloud::Azure => format!("adls://{account}.dfs.core.windows.net/{bucket}/{path}"),
             Cloud::Google => format!("gs://{bucket}/{path}"),
         };
         WalUrl::parse(&url).expect("a URL")
+    }
+
+    /// What `config.toml` says of a URL whose store is at an address.
+    #[must_use]
+    pub fn options(&self, url: &WalUrl, address: &str) -> String {
+        let credentials = match self.cloud {
+            Cloud::Google => String::new(),
+            Cloud::S3 | Cloud::Azure => {
+                format!("credentials_dir = {:?}\n", self.credentials.path().display().to_string())
+            }
+        };
+        format!(
+            "[storage.wal_config.url_options.\"{url}\"]\nendpoint = \"http://{address}\"\nallow_http = true\n{credentials}"
+        )
+    }
+
+    /// The environment of a process that reaches it.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.metadata().map(|metadata| ("GCE_METADATA_HOST".to_owned(), metadata)).into_iter().collect()
+    }
+
+    /// Where tokens are asked for. Another name than the store's: who is asked is told from the store by it.
+    fn metadata(&self) -> Option<String> {
+        self.google.as_ref().map(|google| google.address.replace("127.0.0.1", "localhost"))
     }
 
     /// A path of the bucket through the product's own driver, at the emulator or at something before it.
@@ -180,8 +228,7 @@ impl Emulated {
             credentials_dir: (self.cloud != Cloud::Google).then(|| self.credentials.path().to_owned()),
             ..UrlOptions::default()
         };
-        // Another name than the store's: who is asked for tokens is told from the store by it.
-        let metadata = self.google.as_ref().map(|google| google.address.replace("127.0.0.1", "localhost"));
+        let metadata = self.metadata();
         let environment = Environment::of(&[("GCE_METADATA_HOST", metadata.as_deref().unwrap_or_default())]);
         BucketStore::new(url, Some("shop/orders.orders-0"), &options, environment, limits).expect("a store")
     }
@@ -220,21 +267,21 @@ async fn send(address: &str, request: Request<Full<Bytes>>) -> hyper::StatusCode
 }
 
 /// The driver makes no containers, and Azurite makes one only for who signs.
-fn create_container(address: &str, container: &str) -> hyper::http::request::Builder {
+fn create_container(address: &str, account: &str, container: &str) -> hyper::http::request::Builder {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
     let (date, version) = ("Sun, 29 Nov 2026 00:00:00 GMT", "2021-08-06");
-    let path = format!("/{ACCOUNT}/{container}");
+    let path = format!("/{account}/{container}");
     let headers = format!("x-ms-date:{date}\nx-ms-version:{version}\n");
-    let text = format!("PUT\n\n\n\n\n\n\n\n\n\n\n\n{headers}/{ACCOUNT}{path}\nrestype:container");
+    let text = format!("PUT\n\n\n\n\n\n\n\n\n\n\n\n{headers}/{account}{path}\nrestype:container");
     let key = STANDARD.decode(ACCOUNT_KEY).expect("base64");
     let signature = STANDARD.encode(hmac_sha256(&key, text.as_bytes()));
     Request::put(format!("http://{address}{path}?restype=container"))
         .header("host", address)
         .header("x-ms-date", date)
         .header("x-ms-version", version)
-        .header("authorization", format!("SharedKey {ACCOUNT}:{signature}"))
+        .header("authorization", format!("SharedKey {account}:{signature}"))
 }
 
 /// RFC 2104, for keys of at most a block.

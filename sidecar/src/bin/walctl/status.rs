@@ -124,7 +124,7 @@ pub(crate) fn shown_state(directory: &Directory) -> String {
 
 /// What is wrong with a directory, what to do about it, what is still to be moved off it, and when it may go.
 pub(crate) fn directory_notes(directory: &Directory) -> Vec<String> {
-    let Directory { url, state, reason, remedy, in_use, draining, evacuation_bytes_left: left, .. } = directory;
+    let Directory { uuid, url, state, reason, remedy, in_use, draining, evacuation_bytes_left: left, .. } = directory;
     let mut notes = Vec::new();
     if state == "healthy" && !draining && !directory.io.is_empty() && directory.reserve_bytes == 0 {
         notes.push(format!("{url}: no reserve: while its file system is completely full, truncation waits for room"));
@@ -135,7 +135,9 @@ pub(crate) fn directory_notes(directory: &Directory) -> Vec<String> {
         (true, false) => notes.push(format!("{url}: {}", plain(remedy))),
         (false, false) => notes.push(format!("{url}: {}; {}", plain(reason), plain(remedy))),
     }
-    let leaving = *draining || matches!(state.as_str(), "failed" | "draining");
+    // One that could not be looked at may hold anything.
+    let known = !uuid.is_empty();
+    let leaving = *draining || state == "draining" || (state == "failed" && known);
     if *left > 0 {
         notes.push(format!("{url}: {} still to be moved", bytes(*left)));
     } else if leaving && !in_use {
@@ -151,6 +153,7 @@ mod tests {
     #[test]
     fn a_directory_says_what_is_wrong_what_is_left_to_move_and_when_it_may_go() {
         let directory = |state: &str, draining, in_use, left| Directory {
+            uuid: "known".into(),
             url: "u".into(),
             state: state.into(),
             draining,
@@ -173,6 +176,8 @@ mod tests {
                 (state, notes.iter().map(|n| (*n).to_owned()).collect())
             );
         }
+        let unseen = Directory { uuid: String::new(), ..directory("failed", false, false, 0) };
+        assert!(directory_notes(&unseen).is_empty(), "nobody could look at it");
         let directory =
             Directory { url: "u".into(), reason: "a\u{1b}".into(), remedy: "b".into(), ..Directory::default() };
         assert_eq!(directory_notes(&directory), ["u: a\\u{1b}; b"]);

@@ -189,6 +189,7 @@ impl Rig {
                 affinity: setup.affinity,
                 memory_limit: setup.memory_limit,
                 buffered_interval: Duration::from_millis(100),
+                bucket_interval: Duration::from_millis(250),
                 memory_flush_size: setup.memory_flush_size,
                 segment_size: setup.segment_size,
                 codec: Codec::Null,

@@ -392,6 +392,10 @@ impl Bucket for BucketStore {
         }
     }
 
+    fn trouble(&self) -> Option<Trouble> {
+        Self::trouble(self)
+    }
+
     async fn back_off(&self, attempt: u32) {
         let Limits { first_wait, longest_wait, .. } = self.limits;
         let doubled = first_wait.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(longest_wait);

@@ -17,6 +17,7 @@ use super::{Context, Outcome, Progress, attempt, open};
 use crate::commit::log::Log;
 use crate::directory::identity::{self, Identity, JOURNAL};
 use crate::directory::real_disk::RealDisk;
+use crate::fencing::directory::Buckets;
 use crate::format::facts::{DeleteFact, Fact, GapCause, GapFact, Member, Subject};
 use crate::format::fixture::{DIRECTORY, Stream, WRITER};
 use crate::types::{Epoch, Incarnation, Lsn};
@@ -110,6 +111,7 @@ fn context(root: &Path, names: &[&str], more: &str) -> Context {
         require_mounts: false,
         grant: None,
         disks: open::real_disks(IoMode::Auto),
+        buckets: Arc::new(Buckets::none()),
         forget: std::collections::BTreeSet::new(),
         memory_limit: 1 << 29,
     }

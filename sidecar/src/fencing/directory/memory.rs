@@ -1,0 +1,192 @@
+//! A store in memory that keeps its promises, and clients of it that lose answers, stop, or die at a request.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::directory::bucket::{Bucket, CreateError, Denied};
+use crate::directory::trouble::{Condition, Trouble};
+
+/// What the store holds, and what is still on its way there.
+#[derive(Debug, Default)]
+struct World {
+    objects: BTreeMap<String, Bytes>,
+    /// Creates and deletions whose clients are gone.
+    stray: Vec<(String, Option<Bytes>)>,
+    requests: u64,
+    creates: u64,
+}
+
+/// A store that processes share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store(Arc<Mutex<World>>);
+
+/// What becomes of the requests of one process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fate {
+    /// So many requests are answered; the process dies at the next one. `None`: it does not.
+    pub(crate) answered: Option<u64>,
+    /// A create at which it dies: it is done, is on its way, or never was.
+    pub(crate) last: Last,
+    /// The answer of each create that is done is lost.
+    pub(crate) loses_answers: bool,
+}
+
+/// What becomes of the request at which a process dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Last {
+    #[default]
+    Lost,
+    Done,
+    Late,
+}
+
+/// A process, with one fate for all its requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Process(Arc<Mutex<Fate>>);
+
+/// The store as one process reaches it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    store: Store,
+    process: Process,
+}
+
+impl Store {
+    /// A process's way to it.
+    pub(crate) fn client(&self, process: &Process) -> Client {
+        Client { store: self.clone(), process: process.clone() }
+    }
+
+    /// Every key.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.0.lock().objects.keys().cloned().collect()
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        self.0.lock().objects.remove(key);
+    }
+
+    pub(crate) fn put(&self, key: &str, bytes: Bytes) {
+        self.0.lock().objects.insert(key.to_owned(), bytes);
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Bytes> {
+        self.0.lock().objects.get(key).cloned()
+    }
+
+    /// Requests so far, and creates among them.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let world = self.0.lock();
+        (world.requests, world.creates)
+    }
+
+    /// What is on its way arrives.
+    pub(crate) fn arrive(&self) {
+        let mut world = self.0.lock();
+        for (key, body) in std::mem::take(&mut world.stray) {
+            match body {
+                Some(body) => drop(world.objects.entry(key).or_insert(body)),
+                None => drop(world.objects.remove(&key)),
+            }
+        }
+    }
+}
+
+fn dead() -> Denied {
+    Denied(Trouble::new(Condition::Refused, "the process is dead"))
+}
+
+fn lost() -> CreateError {
+    CreateError::Unclear(Trouble::new(Condition::NoAnswer, "the answer was lost"))
+}
+
+impl Process {
+    pub(crate) fn new(fate: Fate) -> Self {
+        Self(Arc::new(Mutex::new(fate)))
+    }
+
+    /// Changes what becomes of requests from now on.
+    pub(crate) fn set(&self, fate: Fate) {
+        *self.0.lock() = fate;
+    }
+
+    /// Whether it has died.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.lock().answered == Some(0)
+    }
+}
+
+impl Client {
+    /// Whether the process lives through this request; what becomes of it otherwise.
+    fn lives(&self) -> Result<Fate, Option<Last>> {
+        self.store.0.lock().requests += 1;
+        let mut fate = self.process.0.lock();
+        match &mut fate.answered {
+            None => Ok(*fate),
+            Some(0) => Err(None),
+            Some(left) => {
+                *left -= 1;
+                if *left == 0 { Err(Some(fate.last)) } else { Ok(*fate) }
+            }
+        }
+    }
+}
+
+impl Bucket for Client {
+    async fn create(&self, key: &str, body: Bytes) -> Result<(), CreateError> {
+        let lives = self.lives();
+        let mut world = self.store.0.lock();
+        world.creates += 1;
+        let mut apply = || {
+            if world.objects.contains_key(key) {
+                return Err(CreateError::Taken);
+            }
+            world.objects.insert(key.to_owned(), body.clone());
+            Ok(())
+        };
+        match lives {
+            Ok(Fate { loses_answers: false, .. }) => apply(),
+            Ok(_) => apply().and(Err(lost())),
+            Err(Some(Last::Done)) => {
+                let _ = apply();
+                Err(dead().into())
+            }
+            Err(Some(Last::Late)) => {
+                world.stray.push((key.to_owned(), Some(body)));
+                Err(dead().into())
+            }
+            Err(Some(Last::Lost) | None) => Err(dead().into()),
+        }
+    }
+
+    async fn read(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, Denied> {
+        self.lives().map_err(|_| dead())?;
+        let found = self.store.get(key);
+        Ok(found.map(|body| {
+            let within = |at: u64| body.len().min(usize::try_from(at).unwrap_or(usize::MAX));
+            body.slice(within(range.start)..within(range.end))
+        }))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Denied> {
+        self.lives().map_err(|_| dead())?;
+        Ok(self.store.keys().into_iter().filter(|key| key.starts_with(prefix)).collect())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Denied> {
+        let lives = self.lives();
+        match lives {
+            Ok(_) => self.store.remove(key),
+            Err(Some(Last::Done)) => self.store.remove(key),
+            Err(Some(Last::Late)) => self.store.0.lock().stray.push((key.to_owned(), None)),
+            Err(Some(Last::Lost) | None) => {}
+        }
+        lives.map(drop).map_err(|_| dead())
+    }
+
+    async fn back_off(&self, _: u32) {}
+}

@@ -1,0 +1,149 @@
+//! The protocol as blocking calls: one start's part in it, kept from its claim to its last commit.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::disk::key_of;
+use super::{BucketDirectory, Objects, Shared, Taken};
+use crate::directory::bucket::{Bucket, Denied};
+use crate::directory::trouble::{Condition, Trouble};
+use crate::fencing::commit::Committer;
+use crate::fencing::fence::fence_all;
+use crate::fencing::object::{Author, CLOSE, Object, ObjectKey};
+use crate::fencing::{Lost, collect, start};
+use crate::format::{StreamId, StreamKey};
+use crate::types::Epoch;
+use crate::{ambient, fencing};
+
+/// Objects that are read at a time: each may be as large as a frame.
+const READ_AHEAD: usize = 8;
+
+impl<B: Bucket + Send + 'static> Shared<B> {
+    fn wait<T>(&self, future: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+        let over = || Trouble::new(Condition::NoAnswer, format!("{}: given up: the sidecar is stopping", self.root));
+        self.waiting.wait(future).unwrap_or_else(|| Err(Denied(over()).into()))
+    }
+
+    /// What is asked out of turn.
+    fn not_ours(&self, what: &str) -> Lost {
+        Lost::Damage { key: self.root.clone(), why: format!("{what}: this is a defect") }
+    }
+}
+
+impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
+    fn trouble(&self) -> Option<Trouble> {
+        self.0.bucket.trouble()
+    }
+
+    fn probe(&self) -> Result<(), Lost> {
+        let mut probed = self.0.probed.lock();
+        if !*probed {
+            self.0.wait(start::probe(&self.0.bucket, &format!("_wal/probe-{}", ambient::uuid())))?;
+            *probed = true;
+        }
+        Ok(())
+    }
+
+    fn highest(&self) -> Result<Epoch, Lost> {
+        self.0.wait(async { Ok(start::highest(&self.0.bucket).await?) })
+    }
+
+    fn claim(&self, author: Author, epoch: Epoch) -> Result<bool, Lost> {
+        let mut part = self.0.part.lock();
+        *self.0.taken.lock() = None;
+        (part.author, part.claimed, part.committer) = (None, None, None);
+        let ours = self.0.wait(start::claim_one(&self.0.bucket, &author, epoch))?;
+        if ours {
+            (part.author, part.claimed) = (Some(author), Some(StreamKey { epoch, session: 0 }));
+        }
+        Ok(ours)
+    }
+
+    fn take_over(&self) -> Result<(), Lost> {
+        let part = self.0.part.lock();
+        let (Some(author), Some(stream)) = (&part.author, part.claimed) else {
+            return Err(self.0.not_ours("nothing is claimed"));
+        };
+        let bucket = &self.0.bucket;
+        let taken = self.0.wait(async {
+            let start::Claimed { stream, before } = start::what_is_before(bucket, stream).await?;
+            let fenced = fence_all(bucket, author, stream, before.keys().rev().copied()).await?;
+            let leftovers = collect::leftovers(bucket, &before, &fenced).await?;
+            Ok(Taken { stream, id: author.stream, fenced, leftovers })
+        })?;
+        *self.0.taken.lock() = Some(Arc::new(taken));
+        Ok(())
+    }
+
+    fn taken(&self) -> Option<Arc<Taken>> {
+        self.0.taken.lock().clone()
+    }
+
+    fn read(&self, keys: &[ObjectKey], each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool) -> Result<(), Lost> {
+        let bucket = &self.0.bucket;
+        self.0.wait(async {
+            let read = |key: ObjectKey| async move {
+                let name = key.to_string();
+                (key, bucket.read(&name, 0..u64::MAX).await)
+            };
+            let mut objects =
+                std::pin::pin!(futures_util::stream::iter(keys.iter().copied()).map(read).buffered(READ_AHEAD));
+            while let Some((key, found)) = objects.next().await {
+                if !each(key, found?) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn missing(&self, key: ObjectKey) -> Result<(), Lost> {
+        let Some(taken) = self.taken() else { return Err(self.0.not_ours("nothing is claimed")) };
+        self.0.wait(start::missing(&self.0.bucket, taken.stream, key))
+    }
+
+    fn next_session(&self, stream: StreamKey, id: StreamId) -> Result<(), Lost> {
+        let mut part = self.0.part.lock();
+        part.committer = None;
+        let Some(author) = part.author.as_mut() else { return Err(self.0.not_ours("nothing is claimed")) };
+        author.stream = id;
+        let (bucket, author) = (&self.0.bucket, &*author);
+        let Some(session) = stream.session.checked_sub(1) else { return Err(self.0.not_ours("no session before")) };
+        let last = StreamKey { session, ..stream };
+        self.0.wait(async {
+            let fencing::start::Claimed { stream, before } = start::reclaim(bucket, author, last).await?;
+            // Those of earlier starts have their fences.
+            let sessions = before.keys().rev().copied().filter(|other| other.epoch == stream.epoch);
+            fence_all(bucket, author, stream, sessions).await?;
+            Ok(())
+        })?;
+        part.claimed = Some(stream);
+        Ok(())
+    }
+
+    fn commit(&self, object: &Object) -> Result<(), Lost> {
+        let mut part = self.0.part.lock();
+        let (bucket, stream) = (&self.0.bucket, object.key.stream);
+        let result = if object.key.number == CLOSE && part.claimed == Some(stream) {
+            self.0.wait(start::close(bucket, object)).map(|()| part.committer = Some(Committer::new(stream)))
+        } else {
+            match &mut part.committer {
+                Some(committer) if committer.next() == object.key => self.0.wait(committer.commit(bucket, object)),
+                _ => Err(self.0.not_ours(&format!("{} is not next", object.key))),
+            }
+        };
+        if result.is_err() {
+            // Its outcome is not known: nothing goes behind it.
+            (part.committer, part.claimed) = (None, None);
+        }
+        result
+    }
+
+    fn create(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
+        self.0.create(&key_of(path)?, bytes)
+    }
+}
