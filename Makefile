@@ -50,10 +50,11 @@ bench: ## measure beside peers and write docs/benchmarks.md (12 minutes; BENCH_A
 	    target/release/walstorage-bench --peers "$$peers" $(BENCH_ARGS)
 	$(MAKE) scale
 
+# Programs in Go that share the processors with what is measured collect garbage less often.
 scale: ## measure the operator with 2,000 pods and write docs/benchmarks-operator.md (SCALE_ARGS=...)
 	@scripts/setup-cluster-tools.sh >/dev/null
 	cargo build --locked --release -p walstorage-operator -p walstorage-cluster-tests --bins
-	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/walstorage-scale $(SCALE_ARGS)
+	@GOGC=400 WALSTORAGE_BIN_DIR=$(CURDIR)/target/release target/release/walstorage-scale $(SCALE_ARGS)
 
 soak: ## simulate (SIM_SECONDS=...), then kill, cut, fill, fail and stall over and over (SOAK_ARGS=...); sum what ran
 	@SIM_SECONDS=$(SIM_SECONDS) scripts/soak.sh $(SOAK_ARGS)
