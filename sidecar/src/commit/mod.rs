@@ -17,7 +17,7 @@ pub(crate) mod journal;
 pub(crate) mod log;
 mod names;
 pub(crate) mod outcome;
-mod pace;
+pub(crate) mod pace;
 pub mod producers;
 pub(crate) mod read;
 mod reroute;

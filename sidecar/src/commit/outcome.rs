@@ -7,6 +7,7 @@ use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
 use super::frames::IDLE;
 use super::journal::{Closing, Fact, FrameKind, Group, InFlight, Journal, Opening, SlotUse};
 use super::log::{Log, Stage, Tombstone};
+use super::pace::WEIGHT;
 use super::wear::Wear;
 use crate::api::{Ack, Appended};
 use crate::format::StreamKey;
@@ -87,6 +88,9 @@ impl Log {
             let before = if place.new_file && spare.is_none() { 0 } else { slot.len };
             slot.bytes += done.len;
             slot.len = slot.len.max(slot.bytes);
+            if journal.of_objects {
+                (slot.bytes, slot.len) = (slot.bytes.max(WEIGHT), slot.len.max(WEIGHT));
+            }
             let grown = slot.len - before;
             slot.last_frame = journal.stream.durable_frame;
             journal.grew(grown, now);
@@ -102,7 +106,8 @@ impl Log {
         journal.last_commit = now;
         journal.synced = tick;
         journal.stated = journal.stated.max(states);
-        journal.since_checkpoint = journal.since_checkpoint.saturating_add(done.len);
+        let counted = if journal.of_objects { done.len.max(WEIGHT) } else { done.len };
+        journal.since_checkpoint = journal.since_checkpoint.saturating_add(counted);
         journal.proven = journal.of_objects || matches!(kind, FrameKind::Empty | FrameKind::Clean);
         self.free_files(dir, floor, oldest);
         let mut entries = 0;

@@ -4,6 +4,8 @@
 //!    costs a request that is paid for. The first frame after a while is begun at once; so is one for which [`AT_ONCE`] waits.
 //! 2. An object is there as a whole or not at all: no frame proves another.
 //! 3. A frame is a file of its own.
+//! 4. A start reads every object above the floor, however small: each counts as [`WEIGHT`] bytes of the journal, so that the
+//!    bound of its bytes bounds their number too.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use crate::format::limits::GROUP_CUT;
 
 /// So many bytes of entries start a commit at once, and fit into one.
 pub(crate) const AT_ONCE: usize = 8 << 20;
+/// So many bytes of the journal an object is counted as, at least: reading one takes as long as reading so much.
+pub(crate) const WEIGHT: u64 = 64 << 10;
 /// Between looks whether a later start has claimed the bucket. It costs a request, and prevents nothing: that the next commit
 /// finds its number taken does.
 const LIST_EVERY: Duration = Duration::from_secs(60);

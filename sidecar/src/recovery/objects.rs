@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::load::{LoadError, LoadedJournal, Loader, Told, take_frame};
+use crate::commit::pace::WEIGHT;
 use crate::directory::bucket::Denied;
 use crate::fencing::Lost;
 use crate::fencing::directory::{Objects, slot_of};
@@ -65,7 +66,7 @@ fn stream(loader: &Loader<'_>, objects: &dyn Objects, fenced: &Fenced, told: &To
         let scanned = scan_one(loader, at, id, &bytes, counts.then_some((&mut content, fenced.key)));
         match scanned {
             Ok(scanned) => {
-                slots.push((slot_of(at), length));
+                slots.push((slot_of(at), length.max(WEIGHT)));
                 scans.push(scanned);
                 true
             }
