@@ -3,14 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use rustix::process::Signal;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use walstorage_sidecar::directory::bucket::Bucket as _;
 use walstorage_sidecar::directory::store::Limits;
-use walstorage_sidecar::proto::Status;
+use walstorage_sidecar::proto::{FlushRequest, Status};
 use walstorage_tests::emulators::{Cloud, Emulated};
 use walstorage_tests::harness::calls::{append, describe, payloads, request, truncate};
-use walstorage_tests::harness::{Setup, Sidecar};
+use walstorage_tests::harness::{Setup, Sidecar, run};
 
 /// Makes a test for each cloud of a function of one.
 macro_rules! on_every_cloud {
@@ -135,5 +141,122 @@ async fn a_start_that_waits_for_a_store_stops_when_it_is_told_to() {
     sidecar.start();
     let said = |status: &Status| status.directories.iter().any(|directory| directory.reason.contains("127.0.0.1:9"));
     sidecar.wait_status("what is wrong is said", said).await;
+    sidecar.stop().await;
+}
+
+/// The payloads of entries in objects that hold them in order, as another reader of Avro sees them.
+fn read_by_fastavro(objects: &[PathBuf]) -> Vec<Vec<u8>> {
+    const SCRIPT: &str = "import fastavro, sys\n\
+        for path in sys.argv[1:]:\n    \
+        for entry in fastavro.reader(open(path, 'rb')):\n        \
+        if entry['kind'] == 'DATA': print(entry['payload'].hex())";
+    let python = std::env::var_os("WALSTORAGE_PYTHON").expect("what serves the emulator");
+    let arguments = [OsStr::new("-c"), OsStr::new(SCRIPT)].into_iter().chain(objects.iter().map(AsRef::as_ref));
+    let hex = run(PathBuf::from(python), arguments, b"").ok();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.lines().map(|line| line.as_bytes().chunks(2).map(byte).collect()).collect()
+}
+
+/// Passes connections on to a server while it is open.
+struct Gate {
+    address: String,
+    open: watch::Sender<bool>,
+    _serving: JoinSet<()>,
+}
+
+impl Gate {
+    async fn before(upstream: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let open = watch::Sender::new(true);
+        let (seen, upstream) = (open.subscribe(), upstream.to_owned());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut seen, upstream) = (seen.clone(), upstream.clone());
+                connections.spawn(async move {
+                    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = seen.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { address, open, _serving: serving }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_a_bucket_is_ridden_out_by_the_disk_beside_it() {
+    let Some(emulated) = Emulated::new("an_outage_of_a_bucket_is_ridden_out", Cloud::S3).await else { return };
+    let gate = Gate::before(&emulated.address).await;
+    let mut setup = setup(&emulated, &gate.address).set("distribution_strategy = \"RoundRobin\"");
+    let (disk, bucket) = (setup.url("d1"), emulated.url("wal").to_string());
+    setup.urls(&[disk.clone(), bucket.clone()]);
+    let mut sidecar = Sidecar::ready(setup).await;
+    let mut of_bucket = None;
+    for n in 0..2 {
+        let collection = format!("c{n}");
+        if append(&mut sidecar.grpc(), &collection, &[b"before"]).await.directory == bucket {
+            of_bucket = Some(collection);
+        }
+    }
+    let collection = of_bucket.expect("one lives in the bucket");
+    gate.open.send_replace(false);
+    // Nobody knows whether it was committed there; ten seconds later it is committed on the disk, with the same LSN.
+    let moved = append(&mut sidecar.grpc(), &collection, &[b"during"]).await;
+    assert_eq!((moved.directory, moved.last_lsn), (disk, 2));
+    append(&mut sidecar.grpc(), &collection, &[b"behind"]).await;
+    let expected = ["before", "during", "behind"].map(|text| text.as_bytes().to_vec());
+    assert_eq!(payloads(&mut sidecar.grpc(), &collection).await, expected);
+    sidecar.kill();
+    sidecar.start();
+    let waits = |status: &Status| {
+        status.directories.iter().any(|directory| directory.url == bucket && !directory.reason.is_empty())
+    };
+    sidecar.wait_status("the bucket is waited for by name", waits).await;
+    gate.open.send_replace(true);
+    sidecar.wait_ready().await;
+    assert_eq!(payloads(&mut sidecar.grpc(), &collection).await, expected);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_disk_acknowledges_what_is_kept_in_a_bucket() {
+    let Some(emulated) = Emulated::new("a_fast_disk_acknowledges", Cloud::S3).await else { return };
+    let gate = Gate::before(&emulated.address).await;
+    let mut setup = setup(&emulated, &gate.address).set("memory_flush_size_bytes = 4096");
+    let journal = setup.url("journal");
+    setup.add(&format!("journal_url = {journal:?}"));
+    let mut sidecar = Sidecar::ready(setup).await;
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        sent.push(text(n));
+        let reply = append(&mut sidecar.grpc(), "c", &[&sent[n]]).await;
+        assert_eq!(reply.directory, journal);
+        if n == 20 {
+            // What is acknowledged on the disk does not wait for the bucket.
+            gate.open.send_replace(false);
+        }
+    }
+    gate.open.send_replace(true);
+    sidecar.grpc().flush(FlushRequest { collection: "c".into() }).await.unwrap();
+    assert_eq!(payloads(&mut sidecar.grpc(), "c").await, sent);
+    let store = emulated.store(&emulated.url("wal"), &emulated.address, Limits::default());
+    let mut keys = store.list("c/").await.unwrap();
+    // By their names in the order of their entries.
+    keys.sort();
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (n, key) in keys.iter().enumerate() {
+        let path = folder.path().join(n.to_string());
+        std::fs::write(&path, store.read(key, 0..u64::MAX).await.unwrap().unwrap()).unwrap();
+        files.push(path);
+    }
+    assert_eq!(read_by_fastavro(&files), sent, "its segments are in the bucket: {keys:#?}");
+    sidecar.kill_and_restart().await;
+    assert_eq!(payloads(&mut sidecar.grpc(), "c").await, sent);
     sidecar.stop().await;
 }

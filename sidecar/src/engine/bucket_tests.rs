@@ -84,7 +84,7 @@ fn lives(seed: u64, urls: &[&str], more: &str) -> usize {
     for life in 0..14 {
         let flush_size = [2000, 20_000, 1 << 20][random.random_range(0..3)];
         let more = format!(
-            "journal_max_bytes = \"1Mi\"\nmemory_flush_size_bytes = {flush_size}\nsegment_size_bytes = 65536\n\
+            "journal_max_bytes = \"8Mi\"\nmemory_flush_size_bytes = {flush_size}\nsegment_size_bytes = 65536\n\
              collection_affinity = {}\n{more}",
             random.random_bool(0.7)
         );
@@ -170,9 +170,11 @@ fn append(life: &mut Life<'_>, oracle: &mut Oracle, random: &mut SmallRng, token
     for token in tokens {
         life.client(oracle, random, token);
         for _ in 0..8 {
-            life.step(0);
-            life.upkeep(0);
-            life.flush(0);
+            for dir in 0..life.log.journals.len() {
+                life.step(dir);
+                life.upkeep(dir);
+                life.flush(dir);
+            }
         }
         life.hear(oracle);
     }
@@ -180,7 +182,7 @@ fn append(life: &mut Life<'_>, oracle: &mut Oracle, random: &mut SmallRng, token
 
 #[test]
 fn a_process_may_die_between_any_two_requests_of_a_start_and_of_a_life() {
-    let toml = config(ONE, "memory_flush_size_bytes = 2000\njournal_max_bytes = \"1Mi\"");
+    let toml = config(ONE, "memory_flush_size_bytes = 2000\njournal_max_bytes = \"8Mi\"");
     for last in [Last::Lost, Last::Done, Last::Late] {
         for dies in 1..90 {
             let cloud = Cloud::default();
@@ -296,7 +298,7 @@ fn start_error(cloud: &Cloud, toml: &str) -> String {
 #[test]
 fn what_nobody_needs_is_deleted_but_claims_and_fences() {
     let cloud = Cloud::default();
-    let toml = config(ONE, "memory_flush_size_bytes = 2000\njournal_max_bytes = \"1Mi\"");
+    let toml = config(ONE, "memory_flush_size_bytes = 2000\njournal_max_bytes = \"8Mi\"");
     let store = cloud.store(ONE[0]);
     for _ in 0..6 {
         let (mut oracle, mut random) = (Oracle::default(), SmallRng::seed_from_u64(5));
@@ -396,4 +398,52 @@ fn engine(cloud: &Cloud, toml: &str, process: &Process) -> Engine {
     let disks = cloud.disks.clone();
     let disks = Arc::new(move |path: &Path| -> SharedDisk { Arc::new(disks.disk(path)) });
     Engine::start_on(options, disks, cloud.buckets(process)).unwrap()
+}
+
+#[test]
+fn a_bucket_that_refused_for_a_while_goes_on_in_a_session_of_its_own() {
+    for (urls, more) in [(ONE, ""), (&["s3://one/wal", "file:///m/a"][..], "distribution_strategy = \"RoundRobin\"")] {
+        for last in [Last::Lost, Last::Done, Last::Late] {
+            for after in [1, 2, 5, 9] {
+                let cloud = Cloud::default();
+                let toml = config(urls, more);
+                let (mut oracle, mut random) = (Oracle::default(), SmallRng::seed_from_u64(after));
+                let process = Process::default();
+                let Ready { start, handles, .. } = begin(&cloud.context(&toml, &process));
+                let count = handles.len();
+                let mut life = Life::begin(start, &handles);
+                settle(&mut life, count);
+                let mut token = 0;
+                for _ in 0..3 {
+                    token += 100;
+                    append(&mut life, &mut oracle, &mut random, token..token + 20);
+                    process.set(Fate { answered: Some(after), last, loses_answers: false });
+                    append(&mut life, &mut oracle, &mut random, token + 20..token + 40);
+                    process.set(Fate::default());
+                    // It is probed a minute after it failed.
+                    life.now += Duration::from_secs(61);
+                    settle(&mut life, count);
+                    if random.random_bool(0.5) {
+                        cloud.arrive();
+                    }
+                    life.hear(&mut oracle);
+                }
+                let what = format!("{urls:?} {last:?} {after}");
+                assert_eq!(life.log.stage, Stage::Serving, "{what}");
+                oracle.check(&life.log, &handles, &what);
+                let sessions = life.log.journals.iter().map(|journal| journal.stream.key.session).max();
+                assert!(sessions > Some(0), "{what}: nothing failed");
+                drop(life);
+                // They hold the lock of the disk.
+                drop(handles);
+                for arrives in [false, true] {
+                    if arrives {
+                        cloud.arrive();
+                    }
+                    let Ready { start, handles, .. } = begin(&cloud.context(&toml, &Process::default()));
+                    oracle.check(&Log::new(start), &handles, &what);
+                }
+            }
+        }
+    }
 }
