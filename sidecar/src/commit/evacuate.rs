@@ -137,9 +137,7 @@ impl Log {
             Step::Entries => self.tend_entries(dir),
             Step::Facts(since) => self.tend_facts(dir, since, now),
             Step::Members(version) => {
-                let others = self.journals.iter().enumerate();
-                let mut others = others.filter(|(other, journal)| *other != dir && journal.takes_facts()).peekable();
-                if others.peek().is_some() && others.all(|(_, journal)| journal.stated >= version) {
+                if self.all_witnesses(dir, |witness| witness.stated >= version) {
                     self.set_step(dir, Step::Done);
                 }
             }
@@ -151,6 +149,15 @@ impl Log {
         if let Some(evacuation) = &mut self.journals[dir].evacuation {
             evacuation.step = step;
         }
+    }
+
+    /// Whether something holds of all those by which a later start knows what became of `dir`, and there is one: the other
+    /// members in use that can be written. One that has left is not looked for.
+    fn all_witnesses(&self, dir: DirIx, holds: impl Fn(&Journal) -> bool) -> bool {
+        let others = self.journals.iter().enumerate().filter(|(other, _)| *other != dir).map(|(_, other)| other);
+        let witnesses = others.filter(|other| other.takes_facts() && (other.in_use || mutant!(TheLeftAreWitnesses)));
+        let mut witnesses = witnesses.peekable();
+        witnesses.peek().is_some() && witnesses.all(holds)
     }
 
     /// Whether another directory takes what `dir` holds.
@@ -290,10 +297,7 @@ impl Log {
             return self.set_step(dir, Step::Entries);
         }
         self.ask_for_checkpoints(dir, since);
-        let others = self.journals.iter().enumerate();
-        let mut others = others.filter(|(other, journal)| *other != dir && journal.takes_facts()).peekable();
-        let told = others.peek().is_some() && others.all(|(_, journal)| journal.checkpointed >= since);
-        let told = told || mutant!(EvacuatedWithoutFacts);
+        let told = self.all_witnesses(dir, |witness| witness.checkpointed >= since) || mutant!(EvacuatedWithoutFacts);
         let bare = self.segments_in(dir) == 0 || mutant!(EvacuatedWithSegments);
         if !told || !bare || !self.has_refuge(dir) {
             return;

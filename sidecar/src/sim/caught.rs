@@ -96,6 +96,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::CopiedBack => fails(
             commits::schedule_24_what_has_no_room_elsewhere_waits_in_a_draining_directory_and_is_not_copied_back_into_it,
         ),
+        Mutant::TheLeftAreWitnesses => {
+            fails(commits::schedule_24_who_has_left_is_no_witness_that_another_directory_is_empty)
+        }
         Mutant::EvacuatedWithoutLastFacts => {
             fails(commits::schedule_24_a_fact_that_a_draining_directory_takes_at_last_is_durable_elsewhere_before_it_leaves)
         }

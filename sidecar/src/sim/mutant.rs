@@ -144,6 +144,8 @@ mutants! {
     EvacuatedWithoutFacts,
     /// A directory counts as emptied although it took facts after the others had begun to say all.
     EvacuatedWithoutLastFacts,
+    /// That a directory is emptied is said only in one that has left the members.
+    TheLeftAreWitnesses,
     /// A directory leaves the members with segments in it that are needed.
     EvacuatedWithSegments,
     /// A full directory begins a session although no file that is there may become its first one.

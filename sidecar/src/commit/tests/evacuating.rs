@@ -365,6 +365,32 @@ pub(crate) fn schedule_24_a_fact_that_a_draining_directory_takes_at_last_is_dura
 }
 
 #[test]
+pub(crate) fn schedule_24_who_has_left_is_no_witness_that_another_directory_is_empty() {
+    let mut rig = Rig::new(Setup { directories: 3, ..Setup::default() });
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    rig.log.journals[0].draining = true;
+    rest(&mut rig);
+    assert!(rig.log.journals[0].is_evacuated());
+    let dir = rig.home("c");
+    let other = 3 - dir;
+    rig.fail(dir);
+    for _ in 0..100 {
+        rig.log.watch(rig.now);
+        if !rig.log.journals[dir].in_use {
+            break;
+        }
+        if !rig.step(other) {
+            rig.now += IDLE;
+        }
+    }
+    assert!(!rig.log.journals[dir].in_use && !rig.log.journals[dir].is_evacuated());
+    rig.fail(other);
+    rest(&mut rig);
+    assert!(rig.log.journals[0].takes_facts() && !rig.log.journals[dir].is_evacuated(), "who would know?");
+}
+
+#[test]
 fn the_last_directory_is_not_drained() {
     let mut rig = Rig::one();
     rig.send("c", &[b"1"]);
