@@ -200,8 +200,8 @@ pub(super) fn decide(
     let mut collections = Vec::new();
     let mut untold = Vec::new();
     for merged in merged.collections {
-        // A new directory, or one that was not told before a crash: it must know what the others hold, should they be
-        // missing one day.
+        // A new directory, or one that was not told before a crash, or was told of an earlier home: it must know what the
+        // others hold, should they be missing one day.
         let not_told = places.iter().enumerate().filter(|(_, place)| !merged.is_known_to(place.identity.directory));
         untold.extend(not_told.map(|(dir, _)| (dir, merged.incarnation)));
         // Homes of forgotten directories were moved above; what is left without one lived where nothing is known of.

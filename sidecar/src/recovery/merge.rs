@@ -54,6 +54,8 @@ pub(crate) struct MergedCollection {
     pub(crate) holes: Vec<(Lsn, Lsn)>,
     /// For each directory with entries or facts of it: the last moment there.
     seen: HashMap<Uuid, Moment>,
+    /// The highest move number that each directory knows.
+    told: HashMap<Uuid, u64>,
     has_entries_in: Vec<Uuid>,
     /// The last moment anywhere.
     last_seen: Moment,
@@ -187,6 +189,7 @@ impl Parts {
             producers: Producers::default(),
             holes: Vec::new(),
             seen: HashMap::new(),
+            told: HashMap::new(),
             has_entries_in: Vec::new(),
             last_seen: Moment::default(),
         };
@@ -201,7 +204,7 @@ impl Parts {
                 stragglers,
                 loose: _,
                 noted,
-                home: _,
+                home,
                 placement,
                 head,
                 truncated_to,
@@ -217,6 +220,10 @@ impl Parts {
             merged.truncated_to = merged.truncated_to.max(truncated_to);
             merged.head = merged.head.max(head).max(entries.last().unwrap_or_default());
             merged.gaps.extend(gaps);
+            if let Some((moves, _)) = home {
+                let told = merged.told.entry(directory).or_default();
+                *told = moves.max(*told);
+            }
             let seen = merged.seen.entry(directory).or_default();
             *seen = last_seen.max(*seen);
             merged.last_seen = merged.last_seen.max(last_seen);
@@ -391,9 +398,12 @@ impl MergedCollection {
         there && !seen_there && !seen_later
     }
 
-    /// Whether anything in `directory` speaks of it.
+    /// Whether a COLLECTION in `directory` says where it lives now.
     pub(super) fn is_known_to(&self, directory: Uuid) -> bool {
-        self.seen.contains_key(&directory)
+        if mutant!(OldHomesKept) {
+            return self.seen.contains_key(&directory);
+        }
+        self.told.get(&directory).is_some_and(|moves| *moves >= self.move_number)
     }
 
     /// Records LSNs as lost.

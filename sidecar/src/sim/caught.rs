@@ -111,6 +111,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::EvacuatedWithSegments => {
             fails(evacuating::schedule_24_a_directory_is_not_removed_while_segments_in_it_are_needed)
         }
+        Mutant::OldHomesKept => {
+            fails(forgetting::schedule_12_who_slept_through_a_move_is_told_of_it_by_the_next_start)
+        }
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),

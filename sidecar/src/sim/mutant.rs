@@ -124,6 +124,8 @@ mutants! {
     ReroutedWithNewLsns,
     /// What a directory could not write is acknowledged before another one has synced it.
     ReroutedAckedEarly,
+    /// A start does not say where a collection lives to a directory that knows an earlier home of it.
+    OldHomesKept,
     /// A collection that has moved does not say so.
     MoveNotAnnounced,
     /// A spare keeps the first page that it had.

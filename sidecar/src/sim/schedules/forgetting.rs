@@ -1,7 +1,10 @@
 //! Schedule 12: a directory is missing at a start, is given up, and returns.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::api::{Ack, Item};
+use crate::commit::log::Worker;
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
@@ -54,4 +57,38 @@ pub(in crate::sim) fn schedule_12_what_the_journal_for_all_holds_stays_when_a_di
         // It opens, and its journal cannot be read.
         lose_and_find_again(Faults { syncs_left: Some(0), ..Faults::default() }, gaps);
     }
+}
+
+#[test]
+pub(in crate::sim) fn schedule_12_who_slept_through_a_move_is_told_of_it_by_the_next_start() {
+    let mut world = World::new(9, Shape { directories: 2, ..Shape::default() });
+    let dead = Faults { dead: true, ..Faults::default() };
+    world.serve(|life| {
+        (0..3).for_each(|n| life.append_and_settle(n, 1, 3_000));
+        let left = life.home(0);
+        assert_eq!(life.home(2), left, "what keeps its journal");
+        let root = life.root(left).to_owned();
+        life.world.machine.break_with(&root, dead);
+        life.append(&collection(0), 1, 3_000, Ack::Durable);
+        while life.head(0) < Lsn(2) {
+            life.world.pass(Duration::from_millis(5));
+            (0..2).for_each(|dir| drop(life.step(dir, Worker::Commit)));
+        }
+        assert_ne!(life.home(0), left);
+    });
+    world.machine.heal();
+    let lost = world.serve(|life| {
+        life.append_and_settle(0, 1, 3_000);
+        life.root(life.home(0)).to_owned()
+    });
+    world.machine.break_with(&lost, dead);
+    let Err(Stopped::Waiting(waiting)) = world.recover(&world.machine) else { panic!("nobody waits for {lost:?}") };
+    let missing = waiting.unusable.iter().find(|unusable| unusable.root == lost);
+    world.give_up(missing.and_then(|missing| missing.uuid).unwrap(), &lost);
+    let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+    world.live(ready, |life| {
+        life.open();
+        let gap = life.found(0).items.iter().any(|item| matches!(item, Item::Gap { .. }));
+        assert!(gap, "what was lost with {lost:?} is not said to be lost");
+    });
 }
