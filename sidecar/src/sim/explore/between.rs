@@ -193,6 +193,14 @@ impl Between {
             world.machine.repair(&root);
             return true;
         }
+        let nameless = waiting.unusable.iter().find(|it| it.uuid.is_none() && self.missing.contains(&it.root));
+        if let Some(root) = nameless.map(|unusable| unusable.root.clone()) {
+            // Only it itself says that it is in use: it can be waited for, but not given up.
+            self.missing.remove(&root);
+            world.machine.note(Event::Repaired);
+            world.machine.repair(&root);
+            return true;
+        }
         let lost = |root: &PathBuf| self.missing.contains(root) || self.empty.contains(root);
         let Some(unusable) = waiting.unusable.iter().find(|unusable| {
             let given_up = unusable.uuid.is_some_and(|uuid| world.given_up.contains(&uuid));
