@@ -109,13 +109,20 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Every member that was in use is here with its journal, or is given up now.
+    /// Every member that was in use is here with its journal, or is given up now. Where none is said to be in use, the first
+    /// start was cut short as far as it is known here, and any of them may know more: all have to be here. A grant says itself
+    /// what may be begun.
     pub(super) fn await_members(&mut self, epoch: Option<&EpochFact>) -> Result<(), Stop> {
         let Some(epoch) = epoch else { return Ok(()) };
         let mut waiting = Waiting::default();
-        for member in epoch.members.iter().filter(|member| member.in_use && !mutant!(MembersNotAwaited)) {
+        let begun = epoch.members.iter().any(|member| member.in_use)
+            || self.context.grant.is_some()
+            || mutant!(BegunWithoutTheOthers);
+        let awaited = |member: &&Member| (member.in_use || !begun) && !mutant!(MembersNotAwaited);
+        for member in epoch.members.iter().filter(awaited) {
             let here = self.find(member.uuid);
-            if here.is_some_and(|index| self.has_streams(index)) || self.forget.contains(&member.uuid) {
+            let is_enough = here.is_some_and(|index| !begun || self.has_streams(index));
+            if is_enough || self.forget.contains(&member.uuid) {
                 continue;
             }
             let unusable = match here {

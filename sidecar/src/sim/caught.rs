@@ -135,6 +135,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::BegunUnseen => {
             fails(opening::no_log_is_begun_beside_one_that_cannot_be_looked_at_wherever_the_last_start_was_cut)
         }
+        Mutant::BegunWithoutTheOthers => {
+            fails(opening::a_log_whose_first_start_one_directory_did_not_follow_is_not_begun_anew_without_the_other)
+        }
         Mutant::InUseByWordOnly => fails(opening::a_start_cut_short_at_any_effect_leaves_what_was_used_in_use),
         Mutant::OwnPathOnly => {
             fails(detour::a_collection_whose_own_path_cannot_be_written_goes_to_shared_segments_until_it_can_be)

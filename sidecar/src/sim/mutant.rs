@@ -172,6 +172,8 @@ mutants! {
     RemovedMemberNotOpened,
     /// A start does not wait for members that are missing or came up empty.
     MembersNotAwaited,
+    /// A first start that was cut short is begun anew by what is there of its members.
+    BegunWithoutTheOthers,
     /// A log is begun anew beside a directory that may hold one and cannot be looked at.
     BegunUnseen,
     /// What a directory held that is given up does not become gaps.

@@ -72,7 +72,9 @@ pub(in crate::sim) fn schedule_12_who_slept_through_a_move_is_told_of_it_by_the_
         life.append(&collection(0), 1, 3_000, Ack::Durable);
         while life.head(0) < Lsn(2) {
             life.world.pass(Duration::from_millis(5));
-            (0..2).for_each(|dir| drop(life.step(dir, Worker::Commit)));
+            for dir in 0..2 {
+                life.step(dir, Worker::Commit);
+            }
         }
         assert_ne!(life.home(0), left);
     });

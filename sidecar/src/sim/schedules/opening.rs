@@ -113,3 +113,30 @@ fn a_directory_that_is_new_and_a_start_cut_short_at_any_effect_lose_nothing_that
         all_is_there(&mut world, 1, &format!("cut after {effect} of {effects} effects"));
     }
 }
+
+#[test]
+pub(in crate::sim) fn a_log_whose_first_start_one_directory_did_not_follow_is_not_begun_anew_without_the_other() {
+    let mut world = World::new(10, Shape { directories: 2, ..Shape::default() });
+    let lived = world.life(|life| {
+        let root = life.root(0).to_owned();
+        // Its first frame lands, and says that nobody is in use yet.
+        life.world.machine.break_with(&root, Faults { syncs_until_landed: Some(1), ..Faults::default() });
+        life.open();
+        life.append_and_settle(0, 1, 100);
+        assert!(!life.log.journals[0].is_healthy() && life.head(0) == Lsn(1));
+        life.root(1).to_owned()
+    });
+    let other = lived.unwrap();
+    world.machine.cut();
+    world.machine.heal();
+    world.machine.break_with(&other, Faults { dead: true, ..Faults::default() });
+    let Err(Stopped::Waiting(waiting)) = world.recover(&world.machine) else {
+        panic!("a log is begun without {other:?}")
+    };
+    assert!(waiting.unusable.iter().any(|unusable| unusable.root == other && unusable.uuid.is_some()), "{waiting:?}");
+    world.machine.heal();
+    world.serve(|life| {
+        life.check();
+        assert_eq!(life.head(0), Lsn(1));
+    });
+}
