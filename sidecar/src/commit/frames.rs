@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::collection::{ColIx, DirIx};
-use super::evacuate::Copied;
+use super::copies::Copied;
 use super::journal::{Closing, Fact, FlushedNote, FrameKind, Group, InFlight, Opening};
 use super::log::{Log, Stage};
 use super::reserve::ReserveJob;

@@ -165,7 +165,7 @@ pub(crate) struct InFlight {
     pub(crate) floor: u64,
     pub(crate) oldest: StreamKey,
     pub(crate) groups: Vec<Group>,
-    pub(crate) copies: Vec<super::evacuate::Copied>,
+    pub(crate) copies: Vec<super::copies::Copied>,
     pub(crate) truncates: Vec<(ColIx, Incarnation, Vec<TruncateWish>)>,
     pub(crate) deletes: Vec<(CollectionName, Incarnation, Option<ChangeWaiter<Incarnation>>)>,
     pub(crate) flushed: Vec<FlushedNote>,

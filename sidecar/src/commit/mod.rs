@@ -7,6 +7,7 @@ pub(crate) mod buffer;
 mod change;
 mod checkpoint;
 pub(crate) mod collection;
+pub(crate) mod copies;
 pub(crate) mod evacuate;
 pub(crate) mod flush;
 pub(crate) mod flush_jobs;

@@ -10,6 +10,8 @@ use std::time::{Instant, SystemTime};
 
 use super::answer::unknown;
 use super::collection::{ColIx, DirIx};
+use super::flush_jobs::Job;
+use super::flushed::FlushFailure;
 use super::journal::{Fact, Health, Journal};
 use super::log::{Log, Stage};
 use super::outcome::Failure;
@@ -45,6 +47,14 @@ impl Log {
         journal.upkeep_signalled = true;
         let why = format!("a write to {} failed ({why})", journal.url);
         self.take_back(dir, &why, now);
+        if self.journals[dir].of_objects
+            && let Some(Job::Flush(job)) = &self.journals[dir].flusher.job
+        {
+            // A store that gives no answer keeps the flusher for as long: what that has is flushed elsewhere. An object that
+            // lands all the same has a name of its own.
+            let number = job.number;
+            self.flush_failed(dir, number, FlushFailure::Unusable(why.clone()), now);
+        }
         // Whoever waits for room there looks elsewhere.
         self.freed = true;
         self.opened();

@@ -79,7 +79,7 @@ pub(super) struct Inner {
     /// The disk of each directory of the log, for reads.
     pub(super) read_disks: std::sync::OnceLock<Vec<SharedDisk>>,
     /// As many segments are open for reads at most.
-    pub(super) open_segments: Semaphore,
+    pub(super) open_segments: Arc<Semaphore>,
     /// Memory or journal space was freed.
     pub(super) freed: Notify,
     pub(super) stopping: AtomicBool,
@@ -104,7 +104,7 @@ impl Inner {
             work: std::sync::OnceLock::new(),
             findings: Mutex::default(),
             read_disks: std::sync::OnceLock::new(),
-            open_segments: Semaphore::new(OPEN_SEGMENTS),
+            open_segments: Arc::new(Semaphore::new(OPEN_SEGMENTS)),
             freed: Notify::new(),
             stopping: AtomicBool::new(false),
             ended: watch::Sender::new(None),

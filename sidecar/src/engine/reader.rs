@@ -125,11 +125,16 @@ impl Reader {
     /// Reads off the runtime; a bounded number of segments is open at a time.
     async fn read_segment(&self, wanted: &SegmentRead) -> Result<Found, ReadError> {
         let gone = |why: &str| ReadError::Gone(why.to_owned());
-        let Ok(_permit) = self.inner.open_segments.acquire().await else { return Err(gone("the engine has ended")) };
+        let permit = Arc::clone(&self.inner.open_segments).acquire_owned().await;
+        let Ok(permit) = permit else { return Err(gone("the engine has ended")) };
         let disk = self.inner.read_disks.get().and_then(|disks| disks.get(wanted.segment.dir)).cloned();
         let Some(disk) = disk else { return Err(gone("its directory is not there")) };
         let (wanted, known, left) = (wanted.clone(), self.index.clone(), self.left);
-        let read = tokio::task::spawn_blocking(move || segment_read::read(disk.as_ref(), &wanted, known, left));
+        let read = tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone long before a store answers: the thread is in use until then.
+            let _permit = permit;
+            segment_read::read(disk.as_ref(), &wanted, known, left)
+        });
         read.await.unwrap_or_else(|_| Err(gone("reading was given up")))
     }
 

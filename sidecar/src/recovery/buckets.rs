@@ -117,11 +117,16 @@ impl Attempt<'_> {
 
     /// What is taken over now is read behind that.
     fn take_all_over(&mut self) -> Result<(), Failed> {
-        let taken = self.take_epoch()?;
-        for index in taken {
+        let taken = self.take_epoch();
+        let again: Vec<usize> = match &taken {
+            Ok(taken) => taken.clone(),
+            // Some may be taken over: what was read of them before says nothing of a writer in between.
+            Err(_) => (0..self.opened.len()).filter(|at| self.opened[*at].opened.disk.0.objects().is_some()).collect(),
+        };
+        for index in again {
             self.opened[index].journal = None;
         }
-        Ok(())
+        taken.map(drop)
     }
 
     /// Claims one epoch in all; answers those that were taken over.

@@ -248,6 +248,12 @@ impl Attempt<'_> {
         self.keep_to_the_grant(epoch.as_ref())?;
         self.begin_only_what_was_seen(epoch.as_ref())?;
         self.make_new_directories()?;
+        if self.claimed_epoch().is_none() {
+            return self.decide(epoch.as_ref());
+        }
+        // Buckets may have been taken over once more, and one of them refused: who has to be here is asked again.
+        let epoch = self.newest_epoch();
+        self.await_members(epoch.as_ref())?;
         self.decide(epoch.as_ref())
     }
 

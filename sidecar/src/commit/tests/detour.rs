@@ -3,7 +3,9 @@
 use super::flush::{append, flushing, small};
 use super::rig::{Rig, Setup, name};
 use crate::commit::flush::DETOUR;
+use crate::commit::flush_jobs::FlushWork;
 use crate::commit::flush_plan::DUE_WAIT;
+use crate::commit::flushed::FlushFailure;
 use crate::error::Reason;
 
 impl Rig {
@@ -127,6 +129,25 @@ fn where_nothing_can_be_written_the_next_directory_takes_it() {
     rig.pass(DUE_WAIT);
     let there: Vec<usize> = rig.log.find(&name("c")).unwrap().segments.iter().map(|segment| segment.dir).collect();
     assert_eq!((rig.flushed_to("c"), there), (10, vec![1 - home]));
+}
+
+#[test]
+fn what_a_bucket_without_an_answer_was_to_flush_is_flushed_elsewhere() {
+    let mut rig = Rig::new(Setup { directories: 2, ..small() });
+    append(&mut rig, "c", 10);
+    let home = rig.home("c");
+    rig.log.journals[home].of_objects = true;
+    rig.now += DUE_WAIT;
+    // Nobody hears of it again.
+    let FlushWork::Flush(lost) = rig.log.poll_flush(home, rig.now) else { panic!("nothing is due") };
+    rig.fail(home);
+    rig.settle();
+    rig.now += DUE_WAIT;
+    while rig.flush(1 - home) | rig.commit(1 - home) {}
+    let there: Vec<usize> = rig.log.find(&name("c")).unwrap().segments.iter().map(|segment| segment.dir).collect();
+    assert_eq!((rig.flushed_to("c"), there), (10, vec![1 - home]));
+    rig.log.flush_failed(home, lost.number, FlushFailure::Device("late".into()), rig.now);
+    assert!(rig.log.find(&name("c")).unwrap().flush.detour.is_none(), "a late word of it is void");
 }
 
 #[test]
