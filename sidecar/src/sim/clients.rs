@@ -11,6 +11,7 @@ use super::trace::trace;
 use super::world::{all_found, collection, found};
 use crate::api::{Ack, Append, Appended, ProducerStamp};
 use crate::commit::append::{Admission, Caller};
+use crate::commit::journal::Journal;
 use crate::commit::log::Stage;
 use crate::error::{ApiError, Reason};
 use crate::types::{CollectionName, Incarnation, Lsn};
@@ -205,10 +206,13 @@ impl Life<'_> {
                 lives.told = false;
                 lives.ever.insert(home.url.clone());
             }
-            // Others are told in their next frames.
+            // Others are told in their next frames; one that comes back, by the checkpoint with which its session begins.
             let mut others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
             let said = !collection.moved && home.in_flight.is_none();
-            lives.told |= said && others.any(|other| other.in_flight.is_none() && other.facts.is_empty());
+            let is_told = |other: &Journal| {
+                other.in_flight.is_none() && other.facts.is_empty() && other.since_checkpoint < u64::MAX
+            };
+            lives.told |= said && others.any(is_told);
         }
     }
 
