@@ -227,8 +227,11 @@ async fn a_known_directory_that_is_full_at_the_start_is_read_and_not_written() {
 #[tokio::test]
 async fn one_large_batch_goes_above_the_memory_bound_and_then_nothing_until_it_is_truncated() {
     let machine = Machine::default();
-    let bounds = "memory_flush_size_bytes = \"64Ki\"\nglobal_flush_threshold = \"1Mi\"\njournal_max_bytes = \"1Gi\"";
+    let bounds = "memory_flush_size_bytes = \"64Ki\"\nglobal_flush_threshold = \"1Mi\"\njournal_max_bytes = \"1Gi\"\n\
+                  journal_url = \"file:///m/j\"";
     let engine = machine.ready(&toml(&["file:///m/a"], bounds)).await;
+    // No flush makes room meanwhile.
+    machine.disk("/m/a").break_with(Faults { hangs: true, ..Faults::default() });
     let large = batch("c", &["x".repeat(3 << 20)]);
     let soon = || Some(Instant::now() + Duration::from_millis(1));
     engine.append(large.clone(), None).await.unwrap();
@@ -237,6 +240,7 @@ async fn one_large_batch_goes_above_the_memory_bound_and_then_nothing_until_it_i
     }
     engine.truncate(&name("c"), Lsn(1)).await.unwrap();
     assert_eq!(engine.append(large, None).await.unwrap().first_lsn, Lsn(2));
+    machine.disk("/m/a").break_with(Faults::default());
     engine.shutdown().await;
 }
 
