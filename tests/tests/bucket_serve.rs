@@ -18,29 +18,7 @@ use walstorage_tests::emulators::{Cloud, Emulated};
 use walstorage_tests::harness::calls::{append, describe, payloads, request, truncate};
 use walstorage_tests::harness::{Setup, Sidecar, run};
 
-/// Makes a test for each cloud of a function of one.
-macro_rules! on_every_cloud {
-    ($($test:ident)*) => {
-        on_every_cloud!(s3 Cloud::S3, $($test)*);
-        on_every_cloud!(azure Cloud::Azure, $($test)*);
-        on_every_cloud!(google Cloud::Google, $($test)*);
-    };
-    ($name:ident $cloud:expr, $($test:ident)*) => {
-        mod $name {
-            use walstorage_tests::emulators::{Cloud, Emulated};
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    if let Some(emulated) = Emulated::new(stringify!($test), $cloud).await {
-                        super::$test(&emulated).await;
-                    }
-                }
-            )*
-        }
-    };
-}
-
-on_every_cloud! {
+walstorage_tests::on_every_cloud! {
     what_was_acknowledged_survives_kills
     a_zombie_that_wakes_after_a_takeover_is_never_answered
 }

@@ -11,29 +11,7 @@ use walstorage_sidecar::directory::trouble::Condition;
 use walstorage_sidecar::fencing::{Lost, start};
 use walstorage_tests::emulators::{Cloud, Emulated};
 
-/// Makes a test for each cloud of a function of one.
-macro_rules! on_every_cloud {
-    ($($test:ident)*) => {
-        on_every_cloud!(s3 Cloud::S3, $($test)*);
-        on_every_cloud!(azure Cloud::Azure, $($test)*);
-        on_every_cloud!(google Cloud::Google, $($test)*);
-    };
-    ($name:ident $cloud:expr, $($test:ident)*) => {
-        mod $name {
-            use walstorage_tests::emulators::{Cloud, Emulated};
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    if let Some(emulated) = Emulated::new(stringify!($test), $cloud).await {
-                        super::$test(&emulated).await;
-                    }
-                }
-            )*
-        }
-    };
-}
-
-on_every_cloud! {
+walstorage_tests::on_every_cloud! {
     a_key_is_created_once
     a_range_is_read
     a_list_has_every_page

@@ -391,7 +391,7 @@ impl Log {
             return self.leave_shared(segment.id);
         }
         let (dir, id) = (segment.dir, segment.id);
-        let path = self.own_path(name, &segment);
+        let path = self.segment_path(name, &segment);
         self.doom_file(id, Doomed { dir, path, of: Some((name.clone(), incarnation, segment)) });
     }
 

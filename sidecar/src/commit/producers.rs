@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use crate::format::record::RecordRef;
 use crate::types::Lsn;
 
 /// Most producers a collection remembers.
@@ -26,6 +27,12 @@ pub struct LastRequest {
 }
 
 impl LastRequest {
+    /// What an entry's stamp says, taken for the first entry of its batch; `None` where it has no stamp.
+    pub(crate) fn of(record: &RecordRef<'_>) -> Option<Self> {
+        let count = record.batch_end.0.saturating_sub(record.lsn.0) + 1;
+        (!record.producer_id.is_empty()).then_some(Self { seq: record.producer_seq, first: record.lsn, count })
+    }
+
     /// LSN of its last entry.
     pub(crate) const fn last(&self) -> Lsn {
         Lsn(self.first.0 + self.count - 1)

@@ -131,22 +131,8 @@ impl Log {
 impl Log {
     /// Where a segment's file may be.
     pub(super) fn segment_path(&self, name: &CollectionName, segment: &Segment) -> SegmentPath {
-        if segment.shared {
-            // Not listed at the start: looked for under a number that no file has.
-            let number = self.flush.shared.get(&segment.id).map_or(0, |file| file.number);
-            SegmentPath::Shared { number }
-        } else {
-            self.own_path(name, segment)
-        }
-    }
-
-    /// Where a collection's own segment may be.
-    pub(super) fn own_path(&self, name: &CollectionName, segment: &Segment) -> SegmentPath {
-        if self.journals[segment.dir].of_objects {
-            SegmentPath::object(name, segment)
-        } else {
-            SegmentPath::own(name, segment.first, segment.last)
-        }
+        let number = self.flush.shared.get(&segment.id).map(|file| file.number);
+        SegmentPath::of(name, segment, self.journals[segment.dir].of_objects, number)
     }
 
     /// Where the entries from `from` on are that are not in memory.

@@ -118,10 +118,17 @@ impl SegmentPath {
         Self::Own { folder: names::collection_dir(name.as_str()), first, last }
     }
 
-    /// The same in a bucket.
-    pub(crate) fn object(name: &CollectionName, segment: &Segment) -> Self {
-        let folder = names::collection_dir(name.as_str());
-        Self::Object { folder, first: segment.first, last: segment.last, id: segment.id }
+    /// Of a segment of a collection; `number` is a shared one's, where it was listed.
+    pub(crate) fn of(name: &CollectionName, segment: &Segment, in_a_bucket: bool, number: Option<u64>) -> Self {
+        let Segment { first, last, id, shared, .. } = *segment;
+        if shared {
+            // Not listed at the start: looked for under a number that no file has.
+            Self::Shared { number: number.unwrap_or(0) }
+        } else if in_a_bucket {
+            Self::Object { folder: names::collection_dir(name.as_str()), first, last, id }
+        } else {
+            Self::own(name, first, last)
+        }
     }
 
     /// The folder of the file.

@@ -291,7 +291,7 @@ impl Engine {
     /// Moves everything to buckets.
     ///
     /// # Errors
-    /// UNIMPLEMENTED until buckets exist.
+    /// UNIMPLEMENTED: directories are emptied by their own `drain` option.
     pub fn drain(&self) -> impl Future<Output = Result<u64, ApiError>> {
         let message =
             "this build does not drain to buckets yet: set drain = true in the url_options of what is to be emptied";

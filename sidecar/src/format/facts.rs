@@ -122,6 +122,26 @@ pub struct EpochFact {
     pub mixed: Vec<Uuid>,
 }
 
+impl EpochFact {
+    /// What the claim of a bucket says: who begins. Of directories and earlier streams the close speaks.
+    #[must_use]
+    pub fn of_a_claim(run: Uuid, grant: u64, holder: String) -> Self {
+        Self {
+            key: StreamKey::default(),
+            run,
+            format: 1,
+            grant,
+            holder,
+            members: Vec::new(),
+            forgotten: Vec::new(),
+            closes: Vec::new(),
+            accepted: Vec::new(),
+            version: 1,
+            mixed: Vec::new(),
+        }
+    }
+}
+
 /// Frames of an earlier stream whose loss has been recorded as gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptedDamage {

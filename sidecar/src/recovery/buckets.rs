@@ -200,19 +200,11 @@ impl Attempt<'_> {
             directory,
             stream: StreamId(*ambient::uuid().as_bytes()),
             marker: *ambient::uuid().as_bytes(),
-            epoch: EpochFact {
-                key: crate::format::StreamKey::default(),
-                run: ambient::uuid(),
-                format: 1,
-                grant: grant.map_or(0, |grant| grant.epoch),
-                holder: grant.map(|grant| grant.holder.clone()).unwrap_or_default(),
-                members: Vec::new(),
-                forgotten: Vec::new(),
-                closes: Vec::new(),
-                accepted: Vec::new(),
-                version: 1,
-                mixed: Vec::new(),
-            },
+            epoch: EpochFact::of_a_claim(
+                ambient::uuid(),
+                grant.map_or(0, |grant| grant.epoch),
+                grant.map(|grant| grant.holder.clone()).unwrap_or_default(),
+            ),
         }
     }
 

@@ -163,7 +163,7 @@ impl StreamContent {
                 for producer in fact.producers {
                     let request =
                         LastRequest { seq: producer.last_seq, first: producer.first_lsn, count: producer.count };
-                    found.request(&producer.id, request);
+                    note_request(&mut found.producers, &producer.id, request);
                 }
             }
             Kind::Truncate => {
@@ -252,9 +252,8 @@ impl Found {
     fn entry(&mut self, record: &RecordRef<'_>, note: Option<Spot>) {
         self.has_entries = true;
         let lsn = record.lsn;
-        if !record.producer_id.is_empty() {
-            let count = record.batch_end.0.saturating_sub(lsn.0) + 1;
-            self.request(record.producer_id, LastRequest { seq: record.producer_seq, first: lsn, count });
+        if let Some(request) = LastRequest::of(record) {
+            note_request(&mut self.producers, record.producer_id, request);
         }
         self.head = self.head.max(lsn);
         if self.released.has(lsn) {
@@ -285,16 +284,16 @@ impl Found {
         });
         self.noted.release(first, last);
     }
+}
 
-    /// The highest sequence of a producer wins; of one batch the first entry.
-    fn request(&mut self, id: &[u8], request: LastRequest) {
-        match self.producers.get_mut(id) {
-            Some(known) => {
-                if known.seq < request.seq {
-                    *known = request;
-                }
+/// The highest sequence of a producer wins; of one batch the first entry.
+pub(super) fn note_request(producers: &mut HashMap<Bytes, LastRequest>, id: &[u8], request: LastRequest) {
+    match producers.get_mut(id) {
+        Some(known) => {
+            if known.seq < request.seq {
+                *known = request;
             }
-            None => drop(self.producers.insert(Bytes::copy_from_slice(id), request)),
         }
+        None => drop(producers.insert(Bytes::copy_from_slice(id), request)),
     }
 }

@@ -213,8 +213,9 @@ impl LoadedJournal {
             }
             told.accepted.extend(&epoch.accepted);
         }
-        let id = id.or_else(|| told.closes.values().find(|close| close.key == key).map(|close| close.stream));
-        let close = match id.and_then(|id| told.closes.get(&id)) {
+        let close = told.close(key, id);
+        let id = id.or(close.map(|close| close.stream));
+        let close = match close {
             Some(close) => ClosedAt { frame_seq: close.frame_seq, crc: close.crc },
             None => last_seen(&verdict),
         };

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::content;
 use super::merge::{Merged, MergedCollection};
 use crate::commit::collection::DirIx;
 use crate::commit::producers::LastRequest;
@@ -34,13 +35,8 @@ pub(super) fn look_for(
             let Some(dir) = home_of(fact.directory).filter(|_| epoch_of(fact.segment) >= since) else { continue };
             let Some(disk) = disks.get(dir) else { continue };
             let segment = Segment::of_fact(fact, *last, dir);
-            let path = if segment.shared {
-                SegmentPath::Shared { number: number_of.get(&segment.id).copied().unwrap_or(0) }
-            } else if disk.objects().is_some() {
-                SegmentPath::object(&collection.name, &segment)
-            } else {
-                SegmentPath::own(&collection.name, segment.first, segment.last)
-            };
+            let number = number_of.get(&segment.id).copied();
+            let path = SegmentPath::of(&collection.name, &segment, disk.objects().is_some(), number);
             let from = segment.first.max(collection.truncated_to.next());
             let (name, incarnation) = (collection.name.clone(), collection.incarnation);
             let wanted = SegmentRead { name, incarnation, path, from, to: segment.last, segment };
@@ -69,14 +65,8 @@ fn read(
         let mut rest = found.records.as_slice();
         while let Ok((record, length)) = record::decode(rest) {
             rest = &rest[length..];
-            if record.producer_id.is_empty() {
-                continue;
-            }
-            let count = record.batch_end.0.saturating_sub(record.lsn.0) + 1;
-            let request = LastRequest { seq: record.producer_seq, first: record.lsn, count };
-            let known = requests.get(record.producer_id);
-            if known.is_none_or(|known| known.seq < request.seq) {
-                requests.insert(Bytes::copy_from_slice(record.producer_id), request);
+            if let Some(request) = LastRequest::of(&record) {
+                content::note_request(requests, record.producer_id, request);
             }
         }
         (wanted.from, index) = (found.next, Some(found.index));

@@ -39,6 +39,29 @@ pub enum Cloud {
     Google,
 }
 
+/// Makes a test for each cloud of an async function of [`Emulated`]; each is a module named after the cloud.
+#[macro_export]
+macro_rules! on_every_cloud {
+    ($($test:ident)*) => {
+        $crate::on_every_cloud!(s3 S3, $($test)*);
+        $crate::on_every_cloud!(azure Azure, $($test)*);
+        $crate::on_every_cloud!(google Google, $($test)*);
+    };
+    ($name:ident $cloud:ident, $($test:ident)*) => {
+        mod $name {
+            use $crate::emulators::{Cloud, Emulated};
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    if let Some(emulated) = Emulated::new(stringify!($test), Cloud::$cloud).await {
+                        super::$test(&emulated).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
 /// The accounts that Azurite knows: its own, and that of the examples.
 const ACCOUNTS: [&str; 2] = ["devstoreaccount1", "myaccount"];
 /// The key of both.

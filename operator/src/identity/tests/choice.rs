@@ -61,20 +61,17 @@ fn ending(uid: &str, writer: &str) -> PodFacts {
     PodFacts { deletion: Some(NOW), ..names_writer(uid, writer) }
 }
 
+/// The pool of a storage as a cache shows it now.
+fn pool<'a>(workload: &'a Workload, writers: &'a [&'a WalWriter], pods: &'a [&'a PodFacts]) -> Pool<'a> {
+    Pool { namespace: "shop", storage: "orders", workload, writers, pods, listed: false, now: NOW }
+}
+
 /// Every writer that chance can choose, and the class.
 fn all_choices(writers: &[WalWriter], pods: &[PodFacts], reservations: &Reservations) -> (BTreeSet<String>, Class) {
     let writers: Vec<&WalWriter> = writers.iter().collect();
     let pods: Vec<&PodFacts> = pods.iter().collect();
     let workload = web();
-    let pool = Pool {
-        namespace: "shop",
-        storage: "orders",
-        workload: &workload,
-        writers: &writers,
-        pods: &pods,
-        listed: false,
-        now: NOW,
-    };
+    let pool = pool(&workload, &writers, &pods);
     let mut chosen = BTreeSet::new();
     let mut class = Class::Fresh;
     for at in 0..10 {
@@ -144,15 +141,7 @@ fn ten_pods_that_one_replica_sees_at_once_get_ten_writers() {
     let writers: Vec<WalWriter> = (0..10).map(|n| writer(&format!("o{n}"), Phase::Orphaned)).collect();
     let refs: Vec<&WalWriter> = writers.iter().collect();
     let workload = web();
-    let pool = Pool {
-        namespace: "shop",
-        storage: "orders",
-        workload: &workload,
-        writers: &refs,
-        pods: &[],
-        listed: false,
-        now: NOW,
-    };
+    let pool = pool(&workload, &refs, &[]);
     let mut reservations = Reservations::new(30_000);
     let mut chosen = BTreeSet::new();
     for _ in 0..10 {
@@ -178,15 +167,8 @@ fn a_reservation_ends_with_the_grant_that_it_was_for() {
     let workload = web();
     let mut reservations = Reservations::new(30_000);
     let mut proposed = |writer: &WalWriter, pods: &[&PodFacts], reserve: bool| {
-        let pool = Pool {
-            namespace: "shop",
-            storage: "orders",
-            workload: &workload,
-            writers: &[writer],
-            pods,
-            listed: false,
-            now: NOW,
-        };
+        let writers = [writer];
+        let pool = pool(&workload, &writers, pods);
         let choice = choose(&pool, &reservations, &mut |_| 0);
         if reserve {
             reservations.reserve(&pool, "w");
@@ -215,15 +197,7 @@ fn a_list_that_does_not_show_the_pod_ends_a_reservation_sooner_and_until_then_it
     {
         let writers = [with_entries, &drained];
         let (taker, other) = (names_writer("q", "a"), names_writer("r", "c"));
-        let pool = |pods, listed, later| Pool {
-            namespace: "shop",
-            storage: "orders",
-            workload: &workload,
-            writers: &writers,
-            pods,
-            listed,
-            now: NOW + later,
-        };
+        let pool = |pods, listed, later| Pool { listed, now: NOW + later, ..pool(&workload, &writers, pods) };
         let (unseen, seen) = ([&old, &other], [&old, &taker]);
         let mut reservations = Reservations::new(30_000);
         assert!(!reservations.keep_entries(&pool(&unseen, true, 0)));
@@ -249,15 +223,7 @@ fn a_fresh_name_is_nobodys_name() {
     let mut draws = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1].into_iter();
     let refs: Vec<&WalWriter> = taken.iter().collect();
     let workload = web();
-    let pool = Pool {
-        namespace: "shop",
-        storage: "orders",
-        workload: &workload,
-        writers: &refs,
-        pods: &[],
-        listed: false,
-        now: NOW,
-    };
+    let pool = pool(&workload, &refs, &[]);
     let choice = choose(&pool, &Reservations::new(1), &mut |_| draws.next().unwrap());
     assert_eq!(choice, Chosen { writer: "web-ccccc".into(), class: Class::Fresh });
 }

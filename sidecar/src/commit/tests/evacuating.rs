@@ -17,6 +17,26 @@ fn durable_in(rig: &Rig, dir: usize, collection: &str) -> Vec<u64> {
     lsns
 }
 
+/// Two directories and one entry; where it lies.
+fn one_entry() -> (Rig, usize) {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let dir = rig.home("c");
+    (rig, dir)
+}
+
+/// A directory that failed and was emptied works again; nothing is written there yet.
+fn emptied_and_back() -> (Rig, usize) {
+    let (mut rig, dir) = one_entry();
+    rig.fail(dir);
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].is_evacuated());
+    rig.now += REST;
+    rig.log.probed(dir, Ok(()), rig.now);
+    (rig, dir)
+}
+
 /// Lets the watchdog tick and everything come to rest, a few times.
 fn rest(rig: &mut Rig) {
     for _ in 0..4 {
@@ -137,10 +157,7 @@ fn schedule_9_copies_that_fail_too_go_to_yet_another_directory() {
 
 #[test]
 fn a_directory_that_comes_back_before_it_is_emptied_keeps_what_it_holds() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
+    let (mut rig, dir) = one_entry();
     rig.fail(dir);
     assert_eq!(rig.frame(1 - dir).data("c"), [1], "a copy is under way");
     rig.now += REST;
@@ -153,15 +170,7 @@ fn a_directory_that_comes_back_before_it_is_emptied_keeps_what_it_holds() {
 
 #[test]
 fn an_emptied_directory_that_comes_back_begins_anew() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
-    rig.fail(dir);
-    rest(&mut rig);
-    assert!(rig.log.journals[dir].is_evacuated());
-    rig.now += REST;
-    rig.log.probed(dir, Ok(()), rig.now);
+    let (mut rig, dir) = emptied_and_back();
     let first = rig.frame(dir).header;
     assert_eq!((first.epoch, first.oldest_session), (first.oldest, rig.key(dir).session), "what lay there may be gone");
     assert!(rig.log.journals[dir].closes.is_empty());
@@ -173,15 +182,7 @@ fn an_emptied_directory_that_comes_back_begins_anew() {
 
 #[test]
 fn an_emptied_directory_that_comes_back_when_the_process_stops_may_still_be_taken_away() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
-    rig.fail(dir);
-    rest(&mut rig);
-    assert!(rig.log.journals[dir].is_evacuated());
-    rig.now += REST;
-    rig.log.probed(dir, Ok(()), rig.now);
+    let (mut rig, dir) = emptied_and_back();
     rig.frame(dir);
     rig.log.stop(rig.now);
     rig.settle();
@@ -190,10 +191,7 @@ fn an_emptied_directory_that_comes_back_when_the_process_stops_may_still_be_take
 
 #[test]
 fn with_nowhere_to_go_nothing_is_emptied_until_there_is() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
+    let (mut rig, dir) = one_entry();
     rig.fail(1 - dir);
     rig.fail(dir);
     rest(&mut rig);
@@ -208,10 +206,7 @@ fn with_nowhere_to_go_nothing_is_emptied_until_there_is() {
 
 #[test]
 fn a_failed_directory_is_given_up_while_serving_only_when_it_is_emptied() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
+    let (mut rig, dir) = one_entry();
     let id = rig.log.journals[dir].id;
     assert!(rig.log.forget(id, rig.now).unwrap_err().contains("present and well"));
     rig.fail(dir);
@@ -406,10 +401,7 @@ fn the_last_directory_is_not_drained() {
 
 #[test]
 fn a_collection_whose_deletion_is_not_durable_yet_is_copied_like_any_other() {
-    let mut rig = Rig::two();
-    rig.send("c", &[b"1"]);
-    rig.settle();
-    let dir = rig.home("c");
+    let (mut rig, dir) = one_entry();
     let mut deleted = rig.delete("c");
     rig.fail(dir);
     assert!(deleted.try_recv().is_err() && rig.log.journals[dir].evacuation_bytes_left() > 0);

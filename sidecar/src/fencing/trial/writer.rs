@@ -66,19 +66,7 @@ impl<B: Bucket, F: Fortune> Writer<B, F> {
     /// A writer that commits so many entries.
     pub fn new(bucket: B, fortune: F, oracle: Arc<Mutex<Oracle>>, entries: u64) -> Self {
         let id = fortune.identity();
-        let epoch = EpochFact {
-            key: StreamKey::default(),
-            run: Uuid::from_u128(id),
-            format: 1,
-            grant: 0,
-            holder: String::new(),
-            members: Vec::new(),
-            forgotten: Vec::new(),
-            closes: Vec::new(),
-            accepted: Vec::new(),
-            version: 1,
-            mixed: Vec::new(),
-        };
+        let epoch = EpochFact::of_a_claim(Uuid::from_u128(id), 0, String::new());
         let author = Author {
             writer: Uuid::nil(),
             directory: Uuid::nil(),
