@@ -305,11 +305,14 @@ impl Log {
         self.signal_flushers();
         let journal = &mut self.journals[dir];
         let message = if journal.disk_has_room(bytes as u64) {
+            let blocked = journal.flusher.blocked.as_ref();
+            let blocked = blocked.map(|(_, why)| format!(" (it cannot be emptied into segments: {why})"));
             format!(
-                "the journal of {} uses {} of {} bytes: truncate what is applied, or raise journal_max_bytes",
+                "the journal of {} uses {} of {} bytes{}: truncate what is applied, or raise journal_max_bytes",
                 journal.url,
                 journal.journal_bytes(),
-                journal.journal_max
+                journal.journal_max,
+                blocked.unwrap_or_default()
             )
         } else {
             let why = format!("{bytes} bytes more would use its file system above 95 %");

@@ -181,6 +181,11 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) ->
             let reason = format!("commits take {:.0} us", journal.latency_us);
             (DirectoryState::Slow, reason, "look at the device".to_owned())
         }
+        Health::Healthy if let Some((_, why)) = &journal.flusher.blocked => {
+            let remedy = "its journal cannot be emptied until that succeeds, which is tried every few seconds: make room \
+                          or look at the device";
+            (DirectoryState::Healthy, format!("the last flush failed: {why}"), remedy.to_owned())
+        }
         Health::Healthy => (DirectoryState::Healthy, String::new(), String::new()),
     };
     DirectoryStatus {

@@ -201,3 +201,25 @@ async fn a_directory_that_comes_back_is_kept_though_it_was_to_be_forgotten_with_
     assert_eq!(engine.forget_directory(uuid).await.unwrap_err().reason, Reason::InvalidRequest, "it is well");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_directory_where_segments_cannot_be_written_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = ready(options(&urls(root.path(), &["a"], ""))).await;
+    engine.append(batch("c", &["waits in the journal"]), None).await.unwrap();
+    let said = || engine.status().directories[0].reason.clone();
+    assert_eq!(said(), "");
+    // Neither the collection's own folder nor the shared one can be made.
+    for path in ["c", "_wal/shared"] {
+        std::fs::write(root.path().join("a").join(path), "in the way").unwrap();
+    }
+    let error = engine.flush(&name("c")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::NoHealthyDirectory);
+    let status = engine.status();
+    let shown = &status.directories[0];
+    assert_eq!(shown.state, DirectoryState::Healthy, "entries go on: {shown:?}");
+    assert!(shown.reason.starts_with("the last flush failed: cannot"), "{shown:?}");
+    assert!(!shown.remedy.is_empty());
+    engine.append(batch("c", &["so does this"]), None).await.unwrap();
+    engine.shutdown().await;
+}
