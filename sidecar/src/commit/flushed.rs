@@ -2,9 +2,11 @@
 //! any more.
 //!
 //! 1. A segment counts for reads, memory and the journal only when its FLUSHED fact is durable.
-//! 2. A fact that was put into a frame is never given up: the frame may have landed. Until it is durable somewhere nothing
+//! 2. It is said in the segment's own directory before the journal of its collection says it, where these differ: whoever
+//!    loses the one still has the entries in the other.
+//! 3. A fact that was put into a frame is never given up: the frame may have landed. Until it is durable somewhere nothing
 //!    is written to its segment, and the segment is not removed.
-//! 3. A file is removed when no durable fact needs it; checkpoints state an own segment until it is gone.
+//! 4. A file is removed when no durable fact needs it; checkpoints state an own segment until it is gone.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -122,13 +124,15 @@ impl Log {
         }
     }
 
-    /// Queues the FLUSHED of a segment where the facts of its collection go.
+    /// Queues the FLUSHED of a segment: first in the segment's own directory, so that who has that knows what is in it.
     fn queue_flushed(&mut self, part: &FlushPart, segment: Segment, now: Instant) {
         let (ix, incarnation) = (part.collection, part.incarnation);
         match self.live(ix, incarnation).map(|collection| collection.home) {
             Some(home) => {
+                let (own, facts) = (segment.dir, self.commit_journal(home));
+                let first = if self.is_to_hear(own) && !mutant!(FlushedSaidElsewhere) { own } else { facts };
                 let fact = FlushedNote { collection: ix, incarnation, name: part.name.clone(), segment };
-                self.queue_fact(self.commit_journal(home), Fact::Flushed(Box::new(fact)), now);
+                self.queue_fact(first, Fact::Flushed(Box::new(fact)), now);
             }
             // Deleted under way; no fact ever spoke of what is new.
             None => self.doom(&part.name, incarnation, segment),
@@ -270,8 +274,24 @@ impl Log {
         self.flush_is_over(job.collection, job.incarnation, now);
     }
 
+    /// Whether a directory can be told of what is flushed.
+    fn is_to_hear(&self, dir: DirIx) -> bool {
+        self.journals[dir].takes_facts() && self.journals[dir].in_use
+    }
+
+    /// A FLUSHED is durable in `dir`. It counts when the journal says so too to which the facts of its collection go.
+    pub(super) fn flushed_said(&mut self, dir: DirIx, note: FlushedNote, now: Instant) {
+        let facts = self.live(note.collection, note.incarnation).map(|collection| collection.home);
+        let facts =
+            facts.map(|home| self.commit_journal(home)).filter(|facts| *facts != dir && self.is_to_hear(*facts));
+        match facts {
+            Some(facts) => self.queue_fact(facts, Fact::Flushed(Box::new(note)), now),
+            None => self.flushed_durable(note, now),
+        }
+    }
+
     /// A FLUSHED is durable: what it speaks of leaves memory.
-    pub(super) fn flushed_durable(&mut self, note: FlushedNote, now: Instant) {
+    fn flushed_durable(&mut self, note: FlushedNote, now: Instant) {
         let FlushedNote { collection: ix, incarnation, name, segment } = note;
         let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.delete_durable) else {
             return self.doom(&name, incarnation, segment);

@@ -98,12 +98,16 @@ impl Log {
         if due && (stopping || journal.yield_to_normal) {
             return self.normal_frame(dir, now, builder);
         }
-        // What keeps the journal in order is not put off by a directory that is never idle: both take turns.
-        if !stopping {
+        // What keeps the journal in order is not put off by a directory that is never idle: both take turns. One that came
+        // back, and has not heard what happened meanwhile, is told before a stop too.
+        let told = self.journals[dir].since_checkpoint < u64::MAX || mutant!(StoppedUntold);
+        if !stopping || !told {
             self.maybe_start_checkpoint(dir);
             if self.journals[dir].checkpoint.is_some() {
                 return self.checkpoint_frame(dir, builder);
             }
+        }
+        if !stopping {
             if let Some(copies) = self.copies_frame(dir, builder) {
                 return copies;
             }
@@ -298,6 +302,11 @@ impl Log {
                     if self.live(*collection, *incarnation).is_none_or(|collection| collection.delete_durable) {
                         self.doom(name, *incarnation, segment.clone());
                         continue;
+                    }
+                    // A directory in which its collection does not live has not heard of it.
+                    let home = self.get(*collection).home;
+                    if self.commit_journal(home) != dir && self.get(*collection).announced {
+                        self.draft_announcement(*collection, draft);
                     }
                     self.draft_flushed(name, *incarnation, segment, draft);
                     if let Some(in_flight) = &mut draft.in_flight {

@@ -118,11 +118,14 @@ impl Log {
             self.truncates_durable(ix, incarnation, wishes);
         }
         for note in flushed {
-            self.flushed_durable(note, now);
+            self.flushed_said(dir, note, now);
         }
         for (name, incarnation, waiter) in deletes {
             self.sweep_after(&name, incarnation);
-            self.tombstones.insert(name, Tombstone { incarnation, tick });
+            // The deletion of an earlier life may be durable after that of a later one.
+            let before = self.tombstones.get(&name).filter(|_| !mutant!(TombstonesOverwritten));
+            let latest = before.map_or(incarnation, |before| before.incarnation.max(incarnation));
+            self.tombstones.insert(name, Tombstone { incarnation: latest, tick });
             if let Some(waiter) = waiter {
                 self.outbox.deleted(waiter, Ok(incarnation));
             }

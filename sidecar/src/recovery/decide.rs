@@ -43,7 +43,6 @@ pub(super) struct Place {
     closes: Vec<Close>,
     garbage: Vec<(String, u64)>,
     accepted: Vec<AcceptedDamage>,
-    highest_epoch: u64,
     /// What lies there counts.
     counts: bool,
     /// The highest number of a shared segment.
@@ -66,7 +65,6 @@ impl Place {
             closes: journal.streams.iter().filter_map(close).collect(),
             garbage: journal.garbage.clone(),
             accepted: journal.accepted.clone(),
-            highest_epoch: journal.highest_epoch,
             counts,
             last_shared: 0,
         }
@@ -78,7 +76,7 @@ fn close(stream: &LoadedStream) -> Option<Close> {
     Some(Close { stream: stream.id?, key: stream.key, frame_seq, crc })
 }
 
-/// A stream's files and the highest LSNs in them, what was saved of damaged frames included.
+/// A stream's files and the highest and lowest LSNs in them, what was saved of damaged frames included.
 fn old_stream(stream: &LoadedStream) -> OldStream {
     let mut heads: HashMap<Incarnation, Lsn> = HashMap::new();
     let mut firsts: HashMap<Incarnation, Lsn> = HashMap::new();
@@ -94,6 +92,10 @@ fn old_stream(stream: &LoadedStream) -> OldStream {
         {
             let head = heads.entry(record.incarnation).or_default();
             *head = record.lsn.max(*head);
+            if !mutant!(SavedLeftBehind) {
+                let first = firsts.entry(record.incarnation).or_insert(record.lsn);
+                *first = record.lsn.min(*first);
+            }
         }
     }
     OldStream { key: stream.key, files: stream.files.clone(), heads, firsts }
@@ -111,7 +113,7 @@ pub(super) fn decide(
     mut places: Vec<Place>,
     inputs: Vec<Input>,
     epoch: Option<&EpochFact>,
-    claimed: Option<Epoch>,
+    new_epoch: Epoch,
     budget: &Budget,
 ) -> Result<Decided, Box<Waiting>> {
     let wal = &context.config.wal;
@@ -120,16 +122,6 @@ pub(super) fn decide(
     let mut warnings = merged.contradictions.clone();
     let mut records = Records::default();
     let mut seed = ambient::seed();
-    let new_epoch = Epoch(
-        places
-            .iter()
-            .map(|place| place.highest_epoch + 1)
-            .chain(context.grant.iter().map(|grant| grant.epoch))
-            .chain(claimed.map(|claimed| claimed.0))
-            .max()
-            .unwrap_or(1)
-            .max(1),
-    );
     forget(context, forgotten_now, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
     let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
     let mut losses = merged.losses(only_homes);
@@ -458,8 +450,7 @@ impl Place {
         newly_accepted: Vec<AcceptedDamage>,
         in_use: bool,
     ) -> (Journal, Handle) {
-        let Self { opened, identity, old, closes, garbage, mut accepted, highest_epoch: _, counts: _, last_shared } =
-            self;
+        let Self { opened, identity, old, closes, garbage, mut accepted, counts: _, last_shared } = self;
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
         // Streams older than all that were read were given up before.

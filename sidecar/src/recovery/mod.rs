@@ -204,6 +204,9 @@ impl Stop {
     }
 }
 
+/// A directory that is given up may have been through so many starts that the others have not heard of.
+const UNHEARD_EPOCHS: u64 = 1 << 16;
+
 /// An open directory and what its journal says.
 struct Directory {
     opened: Opened,
@@ -445,7 +448,12 @@ impl Attempt<'_> {
         }
         let highest = inputs.iter().map(|input| input.journal.highest_epoch).max().unwrap_or(0);
         let granted = self.context.grant.as_ref().map_or(0, |grant| grant.epoch);
-        if highest.saturating_add(1).max(granted) >= MAX_EPOCH {
+        let step = if self.forget.is_empty() || self.least_epoch > Epoch(0) || mutant!(EpochsOfTheLostAgain) {
+            1
+        } else {
+            UNHEARD_EPOCHS
+        };
+        if highest.saturating_add(step).max(granted) >= MAX_EPOCH {
             return Err(Stop::Ended(Ended::Refused(format!(
                 "the highest epoch is {} in the journals and {granted} in the grant, but epochs are below {MAX_EPOCH}: \
                  take away files of journals that this writer did not write",
@@ -453,13 +461,21 @@ impl Attempt<'_> {
             ))));
         }
         // What disks say of epochs is known only now; in buckets ours is claimed.
-        let needed = Epoch(highest.saturating_add(1).max(granted));
+        let needed = Epoch(highest.saturating_add(step).max(granted));
         if let Some(claimed) = claimed.filter(|claimed| *claimed < needed) {
             tracing::info!(%claimed, %needed, "a higher epoch is needed than was claimed");
             return Err(Stop::Again(needed));
         }
-        let decided = decide::decide(self.context, &self.forget, places, inputs, epoch, claimed, &self.budget)
-            .map_err(Stop::Waiting)?;
+        let decided = decide::decide(
+            self.context,
+            &self.forget,
+            places,
+            inputs,
+            epoch,
+            claimed.unwrap_or(needed).max(needed),
+            &self.budget,
+        )
+        .map_err(Stop::Waiting)?;
         let (start, handles, damage, mut warnings) = decided;
         self.warnings.append(&mut warnings);
         Ok(Ready {

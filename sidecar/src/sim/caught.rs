@@ -8,7 +8,7 @@ use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
-use crate::commit::tests::{detour, evacuating as commits, space};
+use crate::commit::tests::{detour, durability, evacuating as commits, space};
 use crate::engine::bucket_tests;
 use crate::fencing::model;
 use crate::format::{record, stream};
@@ -117,6 +117,21 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),
+        Mutant::StoppedUntold => {
+            fails(forgetting::schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_missed)
+        }
+        Mutant::SavedLeftBehind => fails(
+            rot::schedule_04_what_was_saved_of_a_damaged_frame_is_committed_elsewhere_when_its_directory_fails,
+        ),
+        Mutant::TombstonesOverwritten => fails(
+            durability::a_deletion_that_is_durable_after_that_of_a_later_life_does_not_bring_that_back,
+        ),
+        Mutant::FlushedSaidElsewhere => {
+            fails(forgetting::schedule_12_what_was_flushed_outlives_the_journal_for_all)
+        }
+        Mutant::EpochsOfTheLostAgain => {
+            fails(forgetting::schedule_12_what_a_lost_directory_has_numbered_is_not_numbered_again)
+        }
         Mutant::StampsLost => {
             fails(rot::schedule_14_a_retry_of_what_a_damaged_frame_and_a_segment_held_is_stored_once)
         }

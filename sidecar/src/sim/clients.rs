@@ -203,16 +203,18 @@ impl Life<'_> {
             let lives = self.world.lives_in.entry(collection.incarnation).or_default();
             if lives.last.as_ref() != Some(&home.url) {
                 lives.last = Some(home.url.clone());
-                lives.told = false;
+                lives.told.clear();
                 lives.ever.insert(home.url.clone());
             }
             // Others are told in their next frames; one that comes back, by the checkpoint with which its session begins.
-            let mut others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
+            let others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
             let said = !collection.moved && home.in_flight.is_none();
             let is_told = |other: &Journal| {
                 other.in_flight.is_none() && other.facts.is_empty() && other.since_checkpoint < u64::MAX
             };
-            lives.told |= said && others.any(is_told);
+            if said {
+                lives.told.extend(others.filter(|other| is_told(other)).map(|other| other.url.clone()));
+            }
         }
     }
 

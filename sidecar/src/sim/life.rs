@@ -3,7 +3,7 @@
 //!
 //! A worker sleeps until it is signalled or its time comes, as its thread does: who forgets to wake it is found out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,6 +165,13 @@ impl Life<'_> {
     pub(super) fn evacuated(&self) -> Vec<PathBuf> {
         let all = self.log.journals.iter().zip(&self.dirs);
         all.filter(|(journal, _)| journal.is_evacuated()).map(|(_, dir)| dir.root.clone()).collect()
+    }
+
+    /// The directory in use that can be written, where there is one only.
+    pub(super) fn alone(&self) -> BTreeSet<PathBuf> {
+        let open = self.log.journals.iter().zip(&self.dirs).filter(|(journal, _)| journal.is_open() && journal.in_use);
+        let open: BTreeSet<PathBuf> = open.map(|(_, dir)| dir.root.clone()).collect();
+        if open.len() == 1 { open } else { BTreeSet::new() }
     }
 
     /// Whether the power is gone: nothing more happens in this life.

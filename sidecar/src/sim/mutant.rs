@@ -88,6 +88,16 @@ mutants! {
     ProducersNotStated,
     /// After damage nobody looks into segments for what producers sent last.
     StampsLost,
+    /// A directory that came back is not told what it missed when the process stops.
+    StoppedUntold,
+    /// What was saved of damaged frames is left behind when a directory is emptied.
+    SavedLeftBehind,
+    /// Of the deletions of a name the one that is durable last counts, not that of the latest life.
+    TombstonesOverwritten,
+    /// What is flushed is said in the journal of its collection only, not in the directory of the segment.
+    FlushedSaidElsewhere,
+    /// A start that gives up a directory takes the next epoch, which that directory may have had.
+    EpochsOfTheLostAgain,
     /// Facts state requests of producers that are not durable.
     ProducersStatedEarly,
     /// Readers see what is not durable.

@@ -13,7 +13,7 @@ use walstorage_crds::config::OnDamage;
 use walstorage_crds::url::WalUrl;
 
 use super::count::Event;
-use super::disk::Machine;
+use super::disk::{Faults, Machine};
 use super::life::{Directory, Life};
 use super::oracle::{Found, Oracle, Sent};
 use super::shape::Shape;
@@ -44,6 +44,10 @@ pub(super) struct World {
     /// Directories that an administrator gives up in this process.
     pub(super) given_up: BTreeSet<Uuid>,
     pub(super) lives_in: BTreeMap<Incarnation, LivesIn>,
+    /// Directories that were in use when the last process ended.
+    in_use: BTreeSet<WalUrl>,
+    /// Directories that are in use, where every other one had failed when the last process ended.
+    pub(super) alone: BTreeSet<PathBuf>,
     /// Entries may have gone to directories in which their collections did not live.
     pub(super) scattered: bool,
     tokens: u64,
@@ -66,8 +70,8 @@ pub(super) struct Producer {
 pub(super) struct LivesIn {
     pub(super) ever: BTreeSet<WalUrl>,
     pub(super) last: Option<WalUrl>,
-    /// Another directory knows the last one.
-    pub(super) told: bool,
+    /// Other directories that know the last one.
+    pub(super) told: BTreeSet<WalUrl>,
 }
 
 /// Why a start did not end in a log.
@@ -104,6 +108,8 @@ impl World {
             misdirected: 0,
             given_up: BTreeSet::new(),
             lives_in: BTreeMap::new(),
+            in_use: BTreeSet::new(),
+            alone: BTreeSet::new(),
             scattered: false,
             tokens: 0,
             homes: BTreeMap::new(),
@@ -169,14 +175,31 @@ impl World {
         Some(ready.start.journals.iter().map(of).collect())
     }
 
+    /// Whether a directory that is in use alone is so without another one's knowledge: a directory that joins while every
+    /// other one has failed is known to itself only, and nothing is left to wait for it.
+    pub(super) fn only_one_knows(&self) -> bool {
+        let waits = |root: &PathBuf, lose: fn(&Machine, &Path)| {
+            let aside = self.machine.fork();
+            aside.heal();
+            lose(&aside, root);
+            let attempt = attempt(&self.context(&aside), &Progress::default());
+            matches!(&attempt, Outcome::Waiting(waiting) if waiting.unusable.iter().any(|it| it.root == *root))
+        };
+        let dies: fn(&Machine, &Path) =
+            |aside, root| aside.break_with(root, Faults { dead: true, ..Faults::default() });
+        let known = |root: &PathBuf| waits(root, dies) && waits(root, Machine::wipe);
+        !self.alone.iter().all(known)
+    }
+
     /// An administrator gives up what lay at a root.
     pub(super) fn give_up(&mut self, uuid: Uuid, root: &Path) {
         self.machine.note(Event::GivenUp);
         self.given_up.insert(uuid);
         let is_there = |url: &WalUrl| url.file_path().as_deref() == Some(root);
         let spared = self.lives_in.iter().filter(|(_, lives)| !self.scattered && !lives.ever.iter().any(is_there));
+        let known = |lives: &LivesIn| lives.told.iter().any(|url| self.in_use.contains(url));
         let unheard =
-            self.lives_in.iter().filter(|(_, lives)| !lives.told && lives.last.as_ref().is_some_and(is_there));
+            self.lives_in.iter().filter(|(_, lives)| !known(lives) && lives.last.as_ref().is_some_and(is_there));
         let [spared, unheard] = [spared.map(|(of, _)| *of).collect(), unheard.map(|(of, _)| *of).collect()];
         self.oracle.gave_up(&spared, unheard);
     }
@@ -248,7 +271,11 @@ impl World {
             disks,
         };
         let lived = live(&mut life);
+        let alone = life.alone();
+        let in_use = life.log.journals.iter().filter(|journal| journal.in_use);
+        let in_use = in_use.map(|journal| journal.url.clone()).collect();
         drop(life);
+        (self.alone, self.in_use) = (alone, in_use);
         self.learn_of_lies();
         lived
     }

@@ -2,6 +2,7 @@
 
 use super::rig::{Rig, Setup, name};
 use crate::commit::frames::Work;
+use crate::format::record::Kind;
 use crate::types::Lsn;
 
 #[test]
@@ -97,4 +98,30 @@ fn a_deletion_leaves_what_is_in_flight_answered_and_the_new_collection_apart() {
     let now = rig.log.find(&name("c")).unwrap().incarnation;
     assert!(now > gone);
     assert!(rig.log.collections.iter().flatten().all(|collection| collection.incarnation == now));
+}
+
+#[test]
+pub(crate) fn a_deletion_that_is_durable_after_that_of_a_later_life_does_not_bring_that_back() {
+    let mut rig = Rig::two();
+    rig.send("c", &[b"1"]);
+    rig.settle();
+    let first = rig.home("c");
+    let mut earlier = rig.delete("c");
+    rig.send("c", &[b"2"]);
+    while rig.home("c") == first {
+        drop(rig.delete("c"));
+        rig.send("c", &[b"2"]);
+    }
+    let second = rig.home("c");
+    rig.settle_only(second);
+    let mut later = rig.delete("c");
+    rig.settle_only(second);
+    let later = later.try_recv().unwrap().unwrap();
+    rig.settle();
+    assert!(earlier.try_recv().unwrap().unwrap() < later);
+    assert_eq!(rig.log.tombstones[&name("c")].incarnation, later);
+    // A checkpoint says so wherever the collection may have been.
+    rig.log.journals[first].since_checkpoint = 1 << 40;
+    let checkpoint = rig.frame(first);
+    assert!(checkpoint.records.iter().any(|record| record.kind == Kind::Delete && record.incarnation == later));
 }

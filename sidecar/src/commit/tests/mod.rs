@@ -3,7 +3,7 @@
 mod balance;
 mod closing;
 pub(crate) mod detour;
-mod durability;
+pub(crate) mod durability;
 pub(crate) mod evacuating;
 mod facts;
 mod flush;

@@ -4,7 +4,8 @@
 //! 1. Never is the only directory in use taken from the configuration, nor found empty: what is left, new or not, would
 //!    begin a log of its own, and no engine can know better. An identity without frames counts for nothing.
 //! 2. One thing at a time: while damage waits to be reported no directory goes.
-//! 3. A directory is given up only where another one in use is there.
+//! 3. A directory that only knows itself that it is in use is not lost, nor taken from the configuration.
+//! 4. A directory is given up only where another one in use is there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub(super) struct Between {
     given_up: BTreeSet<PathBuf>,
     /// They may be taken away for good.
     emptied: Vec<PathBuf>,
+    /// They were taken away when they were emptied. Where every directory that was told of it is lost, or wrote it
+    /// elsewhere, they are waited for, and given up by name.
+    taken_away: BTreeSet<PathBuf>,
     /// It fails, and no other directory that is named is in use: a start can only wait for it.
     withheld: Option<PathBuf>,
 }
@@ -42,6 +46,10 @@ impl Between {
     /// Notes what the process that ends now has emptied.
     pub(super) fn note_emptied(&mut self, life: &Life<'_>) {
         self.emptied = life.evacuated();
+        let in_use = life.log.journals.iter().filter(|journal| journal.in_use);
+        for root in in_use.filter_map(|journal| journal.url.file_path()) {
+            self.taken_away.remove(&root);
+        }
         if life.log.stage == Stage::Serving && life.has_decided() {
             // What came up empty was given up for good.
             self.empty.clear();
@@ -61,9 +69,11 @@ impl Between {
                 world.machine.note(Event::Evacuated);
                 world.machine.wipe(&root);
                 self.given_up.remove(&root);
+                self.taken_away.insert(root);
             }
         }
         let [edits, rots, loses] = [0.4, 0.1, 0.15].map(|chance| world.random.random_bool(chance));
+        let [edits, loses] = [edits, loses].map(|wanted| wanted && !world.only_one_knows());
         if edits {
             self.edit(world);
         }
@@ -201,7 +211,12 @@ impl Between {
             world.machine.repair(&root);
             return true;
         }
-        let lost = |root: &PathBuf| self.missing.contains(root) || self.empty.contains(root);
+        let astray = world.machine.count(Event::Misdirected) > 0;
+        let unheard = astray || !self.empty.is_empty() || !world.given_up.is_empty();
+        let lost = |root: &PathBuf| {
+            let away = unheard && self.taken_away.contains(root);
+            self.missing.contains(root) || self.empty.contains(root) || away
+        };
         let Some(unusable) = waiting.unusable.iter().find(|unusable| {
             let given_up = unusable.uuid.is_some_and(|uuid| world.given_up.contains(&uuid));
             unusable.uuid.is_some() && !given_up && lost(&unusable.root)
@@ -219,7 +234,7 @@ impl Between {
         if root == Path::new(JOURNAL_ROOT) {
             world.shape.journal = false;
         }
-        if !self.empty.contains(&root) {
+        if !self.empty.contains(&root) && !self.taken_away.contains(&root) {
             self.given_up.insert(root);
         }
         true

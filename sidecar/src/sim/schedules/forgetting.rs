@@ -1,13 +1,14 @@
 //! Schedule 12: a directory is missing at a start, is given up, and returns.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::{Ack, Item};
+use crate::commit::collection::Gap;
 use crate::commit::log::Worker;
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
-use crate::sim::shape::Shape;
+use crate::sim::shape::{JOURNAL_ROOT, Shape};
 use crate::sim::world::{Stopped, World, collection};
 use crate::types::Lsn;
 
@@ -93,4 +94,94 @@ pub(in crate::sim) fn schedule_12_who_slept_through_a_move_is_told_of_it_by_the_
         let gap = life.found(0).items.iter().any(|item| matches!(item, Item::Gap { .. }));
         assert!(gap, "what was lost with {lost:?} is not said to be lost");
     });
+}
+
+#[test]
+pub(in crate::sim) fn schedule_12_what_was_flushed_outlives_the_journal_for_all() {
+    let mut world = World::new(10, Shape { directories: 1, journal: true, gaps: true, ..Shape::default() });
+    world.serve(|life| {
+        life.append_and_settle(0, 2, 3_000);
+        life.flush(&collection(0));
+        life.settle();
+        life.append_and_settle(0, 1, 3_000);
+        assert_eq!(life.log.find(&collection(0)).unwrap().flushed_to, Lsn(2));
+    });
+    give_up(&mut world, Path::new(JOURNAL_ROOT));
+    world.shape.journal = false;
+    let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+    world.live(ready, |life| {
+        life.open();
+        life.check();
+        let found = life.log.find(&collection(0)).expect("it is known without the journal");
+        let segments: Vec<_> = found.segments.iter().map(|segment| (segment.first, segment.last)).collect();
+        assert_eq!(segments, [(Lsn(1), Lsn(2))]);
+        assert_eq!(found.gaps.first().map(|gap| gap.first), Some(Lsn(3)), "what was not flushed is said to be lost");
+    });
+}
+
+#[test]
+pub(in crate::sim) fn schedule_12_what_a_lost_directory_has_numbered_is_not_numbered_again() {
+    let mut world = World::new(11, Shape { directories: 2, gaps: true, ..Shape::default() });
+    let dead = Faults { dead: true, ..Faults::default() };
+    world.serve(|life| life.append_and_settle(0, 1, 3_000));
+    // The next start is known to one directory only.
+    let lived = world.life(|life| {
+        let root = life.root(1).to_owned();
+        life.world.machine.break_with(&root, dead);
+        life.open();
+        life.append_and_settle(1, 1, 3_000);
+        (life.root(0).to_owned(), life.log.identity.epoch)
+    });
+    let (lost, epoch) = lived.unwrap_or_else(|stopped| panic!("{stopped:?}"));
+    world.machine.cut();
+    world.machine.heal();
+    give_up(&mut world, &lost);
+    let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+    assert!(ready.start.identity.epoch > epoch, "{} after {epoch}", ready.start.identity.epoch);
+}
+
+#[test]
+pub(in crate::sim) fn schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_missed() {
+    let mut world = World::new(12, Shape { directories: 2, gaps: true, ..Shape::default() });
+    let dead = Faults { dead: true, ..Faults::default() };
+    let other = world.serve(|life| {
+        life.append_and_settle(0, 1, 3_000);
+        let left = life.home(0);
+        let root = life.root(left).to_owned();
+        life.world.machine.break_with(&root, dead);
+        life.append(&collection(0), 1, 3_000, Ack::Durable);
+        while life.head(0) < Lsn(2) {
+            life.world.pass(Duration::from_millis(5));
+            for dir in 0..2 {
+                life.step(dir, Worker::Commit);
+            }
+        }
+        assert_ne!(life.home(0), left);
+        life.world.machine.heal();
+        // It is found to be well again, and begins a session; before that says anything the process is to stop.
+        while !life.log.journals[left].is_open() {
+            life.world.pass(Duration::from_millis(500));
+            life.step(left, Worker::Upkeep);
+        }
+        life.stop();
+        life.root(1 - left).to_owned()
+    });
+    give_up(&mut world, &other);
+    let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+    world.live(ready, |life| {
+        life.open();
+        let found = life.log.find(&collection(0)).unwrap();
+        let lost = |gap: &Gap| (gap.first..=gap.last).contains(&Lsn(2));
+        assert!(found.gaps.iter().any(lost), "that it lived elsewhere is not said: {:?}", found.gaps);
+    });
+}
+
+/// A directory is lost and given up.
+fn give_up(world: &mut World, lost: &Path) {
+    let dead = Faults { dead: true, ..Faults::default() };
+    world.machine.break_with(lost, dead);
+    let Err(Stopped::Waiting(waiting)) = world.recover(&world.machine) else { panic!("nobody waits for {lost:?}") };
+    let missing = waiting.unusable.iter().find(|unusable| unusable.root == lost);
+    world.give_up(missing.and_then(|missing| missing.uuid).unwrap(), lost);
+    world.machine.break_with(lost, dead);
 }

@@ -233,3 +233,41 @@ pub(in crate::sim) fn schedule_14_a_retry_of_what_a_damaged_frame_and_a_segment_
         world.shape.gaps = false;
     }
 }
+
+#[test]
+pub(in crate::sim) fn schedule_04_what_was_saved_of_a_damaged_frame_is_committed_elsewhere_when_its_directory_fails() {
+    let mut world = World::new(15, Shape { directories: 2, gaps: true, ..Shape::default() });
+    let (root, place) = world.serve(|life| {
+        // Its collection lives where the first of them goes.
+        life.append_and_settle(0, 1, 3000);
+        let home = life.home(0);
+        let place = life.next_place(home);
+        for _ in 0..3 {
+            life.append(&collection(0), 1, 3000, Ack::Durable);
+        }
+        life.settle();
+        life.append_and_settle(0, 1, 3000);
+        life.truncate(&collection(0), Lsn(1));
+        life.settle();
+        (life.root(home).to_owned(), place)
+    });
+    world.machine.flip(&root, &place.0, place.1 + 7000, 3);
+    world.oracle.damaged();
+    world.serve(|life| {
+        assert_eq!(lost(life), [(4, 4), (6, 6)], "two of three in that frame are saved");
+        life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
+        life.append(&collection(0), 1, 3000, Ack::Durable);
+        life.pass(Duration::from_secs(5));
+        assert_eq!(life.evacuated(), [root.clone()]);
+    });
+    world.machine.heal();
+    world.machine.wipe(&root);
+    world.serve(|life| {
+        life.check();
+        let entries = life.found(0).items.into_iter().filter_map(|item| match item {
+            Item::Entry(entry) => Some(entry.lsn.0),
+            Item::Gap { .. } => None,
+        });
+        assert_eq!(entries.collect::<Vec<_>>(), [2, 3, 5, 7]);
+    });
+}
