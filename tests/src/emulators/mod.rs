@@ -26,6 +26,7 @@ use walstorage_crds::url::{Scheme, WalUrl};
 use walstorage_sidecar::directory::store::{BucketStore, Environment, Limits};
 
 use self::google::Google;
+use crate::harness::Setup;
 use crate::harness::skip::skipped;
 
 /// A cloud.
@@ -228,6 +229,19 @@ impl Emulated {
         format!(
             "[storage.wal_config.url_options.\"{url}\"]\nendpoint = \"http://{address}\"\nallow_http = true\n{credentials}"
         )
+    }
+
+    /// A sidecar without a disk, with a path of the bucket reached at `address` for its only URL.
+    #[must_use]
+    pub fn only_url(&self, address: &str, writer: &str) -> Setup {
+        let mut setup = Setup::new(0);
+        let url = self.url("wal");
+        setup.urls(&[url.to_string()]);
+        setup.add(&format!("writer_id = {writer:?}"));
+        setup.add("bucket_commit_interval_ms = 20");
+        setup.table(&self.options(&url, address));
+        setup.environment = self.environment();
+        setup
     }
 
     /// The environment of a process that reaches it.

@@ -149,7 +149,17 @@ impl Proxy {
 
     /// Passes everything on from now.
     pub fn be_kind(&self) {
-        self.state.lock().rate = 0;
+        self.be_rough(0);
+    }
+
+    /// From now on so many of a hundred requests meet a fault.
+    pub fn be_rough(&self, rate: u32) {
+        self.state.lock().rate = rate;
+    }
+
+    /// Answers everything, whatever it answers: a stall costs a process the patience that it has with real stores.
+    pub fn never_stall(&self) {
+        self.state.lock().stalls = 0;
     }
 }
 

@@ -9,6 +9,7 @@ use super::ledger::Counts;
 use super::shape::Ground;
 use super::trouble::Trouble;
 use super::{Client, Kind, Ledger, Shape, verify};
+use crate::emulators::proxy::Proxy;
 use crate::harness::calls::directory;
 use crate::harness::{DEADLINE, grpc};
 use crate::twin::Rig;
@@ -29,6 +30,9 @@ const CLIENTS: [(Kind, bool); 8] = [
 
 /// The capacity of a disk that is not full.
 const CAPACITY: u64 = 1 << 30;
+
+/// Of a hundred requests to a bucket so many meet a fault.
+const FAULTS: u32 = 10;
 
 /// The size of an ext4 file system: room for a few slots.
 const EXT4: u64 = 192 << 20;
@@ -74,7 +78,7 @@ pub struct Done {
     pub starts: u64,
     /// Ends of a process by a signal or without power.
     pub ends: u64,
-    /// Calls of disks that failed, stalled or were late.
+    /// Calls of disks that failed, stalled or were late, and requests to a bucket that met a fault.
     pub faults: u64,
 }
 
@@ -120,17 +124,18 @@ struct Writer {
     journals: Vec<std::path::PathBuf>,
     troubles: &'static [Trouble],
     entries: u64,
+    way: Option<Proxy>,
     done: Done,
     rig: Rig,
 }
 
 impl Writer {
     fn new(shape: Shape, seed: u64) -> Result<Self, String> {
-        let Shape { setup, directories, collections, ground, troubles, entries } = shape;
+        let Shape { setup, directories, collections, ground, troubles, entries, way } = shape;
         assert!(troubles.is_empty() || ground == Ground::Twins, "only twins make trouble");
         let names: Arc<[String]> = (0..collections).map(|n| format!("c{n}")).collect();
         let ledger = Arc::new(Ledger::default());
-        if !troubles.is_empty() {
+        if !troubles.is_empty() || way.is_some() {
             ledger.expect_failing_disks();
         }
         let clients = CLIENTS
@@ -156,6 +161,7 @@ impl Writer {
             journals,
             troubles,
             entries,
+            way,
             done: Done::default(),
             rig,
         })
@@ -184,6 +190,9 @@ impl Writer {
 
     fn start(&mut self) {
         self.done.starts += 1;
+        if let Some(way) = &self.way {
+            way.be_rough(FAULTS);
+        }
         self.rig.sidecar.start();
     }
 
@@ -199,6 +208,9 @@ impl Writer {
     }
 
     fn heal(&mut self) {
+        if let Some(way) = &self.way {
+            way.be_kind();
+        }
         for disk in &self.rig.disks {
             self.done.faults += disk.take_struck();
             disk.set_capacity(CAPACITY);
@@ -268,6 +280,7 @@ impl Writer {
         }
         // What a killed process did not sync, or failed to, is there to be seen and may be gone with the power.
         let certain = match end {
+            _ if self.journals.is_empty() => false,
             End::Stop => self.troubles.is_empty(),
             End::Kill => self.rig.disks.is_empty(),
             End::Cut => true,
@@ -283,7 +296,7 @@ impl Writer {
     /// Runs every client, and again when it was refused, until `over`.
     fn set_to_work(&mut self, stop: &Arc<AtomicBool>, over: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Client>> {
         let socket = self.rig.sidecar.setup.socket();
-        let again = !self.troubles.is_empty();
+        let again = !self.troubles.is_empty() || self.way.is_some();
         let run = |mut client: Client| {
             let (socket, stop, over) = (socket.clone(), Arc::clone(stop), Arc::clone(over));
             tokio::spawn(async move {
@@ -348,9 +361,14 @@ impl Writer {
             self.end(End::Kill).await;
         }
         self.done.counts = self.ledger.counts();
+        if let Some(way) = &self.way {
+            let counts = way.counts();
+            self.done.faults += counts.values().sum::<u64>();
+            println!("on the way to the bucket: {counts:?}");
+        }
         println!("{:?}; requests of unknown outcome: {}", self.done, self.ledger.unknown().len());
         assert!(self.done.counts.acked > 0 && self.done.counts.read > 0, "the loop did something");
-        if self.troubles.is_empty() {
+        if self.troubles.is_empty() && self.way.is_none() {
             let expected = self.done.counts.refused_by_disks == 0;
             assert!(expected, "healthy disks refuse nothing: {:?}", self.done);
         }

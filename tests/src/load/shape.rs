@@ -1,6 +1,7 @@
 //! What a writer under the loop looks like, and what its disks do to it.
 
 use super::trouble::Trouble;
+use crate::emulators::proxy::Proxy;
 use crate::harness::Setup;
 
 /// Where directories are.
@@ -28,17 +29,25 @@ pub struct Shape {
     pub troubles: &'static [Trouble],
     /// At most so many entries are acknowledged before a round ends.
     pub entries: u64,
+    /// What is between it and its bucket: while it starts and works, one of ten requests meets a fault.
+    pub way: Option<Proxy>,
 }
 
 impl Shape {
     fn new(setup: Setup, directories: usize, collections: usize) -> Self {
-        Self { setup, directories, collections, ground: Ground::Folders, troubles: &[], entries: 600 }
+        Self { setup, directories, collections, ground: Ground::Folders, troubles: &[], entries: 600, way: None }
     }
 
     /// One directory.
     #[must_use]
     pub fn one_directory() -> Self {
         Self::new(Setup::new(1), 1, 4)
+    }
+
+    /// A bucket behind a proxy, and no disk.
+    #[must_use]
+    pub fn in_a_bucket(setup: Setup, way: Proxy) -> Self {
+        Self { way: Some(way), entries: 300, ..Self::new(setup, 0, 3) }
     }
 
     /// Three directories in turn.
