@@ -29,13 +29,9 @@ impl Log {
                 if left_out || self.live(ix, incarnation).is_none_or(|c| !c.announced || c.delete_durable) {
                     continue;
                 }
-                self.draft_announcement(ix, &mut draft);
+                self.draft_collection(ix, &mut draft);
                 let collection = self.get(ix);
                 let subject = |lsn| Subject { collection_id: collection.name.as_str(), incarnation, lsn };
-                if collection.truncated_to > Lsn::ZERO && !mutant!(CheckpointWithoutTruncates) {
-                    let fact = facts::TruncateFact { head: collection.durable_head };
-                    draft.add(|out| fact.encode(out, subject(collection.truncated_to), epoch));
-                }
                 for gap in collection.gaps.iter().filter(|_| !mutant!(CheckpointWithoutGaps)) {
                     let fact = facts::GapFact { last: gap.last, reason: gap.cause };
                     draft.add(|out| fact.encode(out, subject(gap.first), epoch));

@@ -390,8 +390,14 @@ impl Log {
         let (gone, kept) = std::mem::take(&mut collection.segments).into_iter().partition(dead);
         collection.segments = kept;
         let gone: Vec<Segment> = gone;
-        let (name, incarnation) = (collection.name.clone(), collection.incarnation);
+        let (name, incarnation, home) = (collection.name.clone(), collection.incarnation, collection.home);
         for segment in gone {
+            // The file may be gone first: then whoever has only that directory is told that it is not there.
+            let (dir, facts) = (segment.dir, &self.journals[segment.dir].facts);
+            let said = facts.iter().any(|fact| matches!(fact, Fact::Announce(of, _) if *of == ix));
+            if dir != self.commit_journal(home) && self.is_to_hear(dir) && !said {
+                self.journals[dir].facts.push_back(Fact::Announce(ix, incarnation));
+            }
             self.doom(&name, incarnation, segment);
         }
     }

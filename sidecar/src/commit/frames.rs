@@ -261,7 +261,7 @@ impl Log {
             match fact {
                 Fact::Announce(ix, incarnation) => {
                     if self.live(ix, incarnation).is_some_and(|collection| !collection.delete_durable) {
-                        self.draft_announcement(ix, draft);
+                        self.draft_collection(ix, draft);
                     }
                 }
                 Fact::Members => self.draft_members(dir, draft),
@@ -306,7 +306,7 @@ impl Log {
                     // A directory in which its collection does not live has not heard of it.
                     let home = self.get(*collection).home;
                     if self.commit_journal(home) != dir && self.get(*collection).announced {
-                        self.draft_announcement(*collection, draft);
+                        self.draft_collection(*collection, draft);
                     }
                     self.draft_flushed(name, *incarnation, segment, draft);
                     if let Some(in_flight) = &mut draft.in_flight {
@@ -328,6 +328,18 @@ impl Log {
         let subject = Subject { collection_id: name.as_str(), incarnation, lsn: segment.last };
         let fact = segment.fact(self.journals[segment.dir].id.0);
         draft.add(|out| fact.encode(out, subject, self.identity.epoch));
+    }
+
+    /// COLLECTION and TRUNCATE of one collection, as durable as they are now.
+    pub(super) fn draft_collection(&self, ix: ColIx, draft: &mut Draft) {
+        self.draft_announcement(ix, draft);
+        let collection = self.get(ix);
+        if collection.truncated_to > Lsn::ZERO && !mutant!(CheckpointWithoutTruncates) {
+            let fact = facts::TruncateFact { head: collection.durable_head };
+            let (name, incarnation) = (collection.name.as_str(), collection.incarnation);
+            let subject = Subject { collection_id: name, incarnation, lsn: collection.truncated_to };
+            draft.add(|out| fact.encode(out, subject, self.identity.epoch));
+        }
     }
 
     /// COLLECTION of one collection, as durable as it is now.

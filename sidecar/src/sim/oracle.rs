@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
+use walstorage_crds::url::WalUrl;
 
 use super::trace::trace;
 use crate::api::{Ack, Appended, Item, NewEntry};
@@ -136,6 +137,8 @@ pub(super) struct Oracle {
     may_lose: bool,
     /// Of these it costs no entries.
     spared: BTreeSet<Incarnation>,
+    /// First and last LSN of what lies in segments elsewhere than in what was given up, and was said there.
+    flushed: Vec<(Incarnation, WalUrl, u64, u64)>,
     /// The last entries of these may be gone without a word.
     unheard: BTreeSet<Incarnation>,
     /// The last frame was damaged before anything proved it: what it held may be gone without a word.
@@ -152,17 +155,31 @@ impl Oracle {
     pub(super) fn damaged(&mut self) {
         self.may_lose = true;
         self.spared.clear();
+        self.flushed.clear();
     }
 
     /// A directory is given up in which none of the collections `spared` ever lived. Of those `unheard` no other directory
     /// had been told that they live there: what it held of them goes without a word.
-    pub(super) fn gave_up(&mut self, spared: &BTreeSet<Incarnation>, unheard: BTreeSet<Incarnation>) {
+    /// What lies in segments of other directories, as `flushed` says, is there all the same.
+    pub(super) fn gave_up(
+        &mut self,
+        spared: &BTreeSet<Incarnation>,
+        unheard: BTreeSet<Incarnation>,
+        flushed: Vec<(Incarnation, WalUrl, u64, u64)>,
+    ) {
         if std::mem::replace(&mut self.may_lose, true) {
             self.spared.retain(|incarnation| spared.contains(incarnation));
+            self.flushed.retain(|kept| flushed.contains(kept));
         } else {
             self.spared.clone_from(spared);
+            self.flushed = flushed;
         }
         self.unheard.extend(unheard);
+    }
+
+    fn flushed_of(&self, incarnation: Incarnation) -> impl Iterator<Item = (u64, u64)> {
+        let its = self.flushed.iter().filter(move |(of, ..)| *of == incarnation);
+        its.map(|(_, _, first, last)| (*first, *last))
     }
 
     /// Whether entries may be lost, and the next start has not said yet which.
@@ -251,6 +268,7 @@ impl Oracle {
             // It has reported all that it ever will.
             (self.may_lose, self.may_vanish) = (false, false);
             self.spared.clear();
+            self.flushed.clear();
             self.unheard.clear();
         }
     }
@@ -259,6 +277,7 @@ impl Oracle {
         let may_lose = self.may_lose;
         let may_vanish = self.may_vanish || self.unheard.contains(&found.incarnation);
         let spared = self.spared.contains(&found.incarnation);
+        let flushed: Vec<(u64, u64)> = self.flushed_of(found.incarnation).collect();
         let Found { name, incarnation, truncated_to, durable_head, items, unreadable } = found;
         // The first LSN from there on that can be read.
         let readable =
@@ -300,6 +319,9 @@ impl Oracle {
                             !spared || lost.next().is_none(),
                             "{name}: LSNs {first} to {last} never were in what is lost"
                         );
+                        let kept = flushed.iter().flat_map(|(from, to)| promise.known.range(*from..=*to));
+                        let kept = kept.map(|(lsn, _)| *lsn).find(|lsn| (first.0..=last.0).contains(lsn));
+                        assert_eq!(kept, None, "{name}: {first} to {last} are said to be lost, and in segments");
                         trace(|| format!("{name}: LSN {first} to {last} are said to be lost"));
                         promise.gaps.push((first.0, last.0));
                     }

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// Directories that an administrator gives up in this process.
     pub(super) given_up: BTreeSet<Uuid>,
     pub(super) lives_in: BTreeMap<Incarnation, LivesIn>,
+    /// First and last LSN of what was in segments when the last process ended, as the directory of each has heard.
+    flushed: Vec<(Incarnation, WalUrl, u64, u64)>,
     /// Directories that were in use when the last process ended.
     in_use: BTreeSet<WalUrl>,
     /// Directories that are in use, where every other one had failed when the last process ended.
@@ -108,6 +110,7 @@ impl World {
             misdirected: 0,
             given_up: BTreeSet::new(),
             lives_in: BTreeMap::new(),
+            flushed: Vec::new(),
             in_use: BTreeSet::new(),
             alone: BTreeSet::new(),
             scattered: false,
@@ -201,7 +204,8 @@ impl World {
         let unheard =
             self.lives_in.iter().filter(|(_, lives)| !known(lives) && lives.last.as_ref().is_some_and(is_there));
         let [spared, unheard] = [spared.map(|(of, _)| *of).collect(), unheard.map(|(of, _)| *of).collect()];
-        self.oracle.gave_up(&spared, unheard);
+        let kept = self.flushed.iter().filter(|(_, url, ..)| !is_there(url)).cloned().collect();
+        self.oracle.gave_up(&spared, unheard, kept);
     }
 
     /// Disks that said that they wrote what they wrote elsewhere: damage, wherever it is found.
@@ -271,11 +275,11 @@ impl World {
             disks,
         };
         let lived = live(&mut life);
-        let alone = life.alone();
+        let (alone, flushed) = (life.alone(), life.flushed());
         let in_use = life.log.journals.iter().filter(|journal| journal.in_use);
         let in_use = in_use.map(|journal| journal.url.clone()).collect();
         drop(life);
-        (self.alone, self.in_use) = (alone, in_use);
+        (self.alone, self.flushed, self.in_use) = (alone, flushed, in_use);
         self.learn_of_lies();
         lived
     }
