@@ -1,9 +1,10 @@
 # Every target that a person types; `make` alone prints them. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test image lint fmt generate bench scale soak advisories cluster demo
+.PHONY: help quickstart test image lint fmt generate bench bucket-bench scale soak advisories cluster demo
 
 BENCH_ARGS = --report docs/benchmarks.md
 SCALE_ARGS = --report docs/benchmarks-operator.md
+BUCKET_ARGS = --report docs/benchmarks-buckets.md
 # So long the simulator runs in a soak.
 SIM_SECONDS = 300
 
@@ -11,7 +12,7 @@ SIM_SECONDS = 300
 CI_BUILD = cargo build --locked --profile ci --workspace
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: ## the main job on local folders: build, append real lines, kill, recover, compare (about 5 minutes, then seconds)
 	@$(CI_BUILD) --bins
@@ -43,12 +44,17 @@ generate: ## write the committed generated files anew
 	target/ci/walstorage-operator crds --dir crds
 	scripts/charts.py
 
-bench: ## measure beside peers and write docs/benchmarks.md (12 minutes; BENCH_ARGS=--quick: 3, and print), then `make scale`
+bench: ## measure beside peers and write docs/benchmarks.md (12 minutes; BENCH_ARGS=--quick: 3, and print), then buckets and scale
 	cargo build --locked --release -p walstorage-sidecar
 	cargo build --release --manifest-path bench/Cargo.toml --target-dir target
 	peers=$$(scripts/setup-peers.sh) && WALSTORAGE_BIN_DIR=$(CURDIR)/target/release \
 	    target/release/walstorage-bench --peers "$$peers" $(BENCH_ARGS)
+	$(MAKE) bucket-bench
 	$(MAKE) scale
+
+bucket-bench: ## measure a bucket that is some way off and write docs/benchmarks-buckets.md (3 minutes; BUCKET_ARGS=--quick)
+	$(CI_BUILD) --bins
+	@WALSTORAGE_BIN_DIR=$(CURDIR)/target/ci target/ci/bucket_bench $(BUCKET_ARGS)
 
 # Programs in Go that share the processors with what is measured collect garbage less often.
 scale: ## measure the operator with 2,000 pods and write docs/benchmarks-operator.md (SCALE_ARGS=...)

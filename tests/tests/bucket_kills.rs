@@ -21,7 +21,7 @@ async fn run(emulated: &Emulated, shape: impl FnOnce(Shape) -> Shape) {
     let seed = number("WALSTORAGE_SEED").unwrap_or_else(rand::random);
     let way = Proxy::start(&emulated.address, seed, 0).await;
     way.never_stall();
-    let setup = emulated.only_url(&way.address, "shop/orders.orders-0");
+    let setup = emulated.only_url("wal", &way.address).set("bucket_commit_interval_ms = 20");
     let kills = number("WALSTORAGE_KILLS").unwrap_or(6);
     let done = kill_loop(shape(Shape::in_a_bucket(setup, way)), kills, seed).await.expect("buckets need no disks");
     assert!(done.faults > 0, "requests met faults: {done:?}");

@@ -233,12 +233,11 @@ impl Emulated {
 
     /// A sidecar without a disk, with a path of the bucket reached at `address` for its only URL.
     #[must_use]
-    pub fn only_url(&self, address: &str, writer: &str) -> Setup {
+    pub fn only_url(&self, path: &str, address: &str) -> Setup {
         let mut setup = Setup::new(0);
-        let url = self.url("wal");
+        let url = self.url(path);
         setup.urls(&[url.to_string()]);
-        setup.add(&format!("writer_id = {writer:?}"));
-        setup.add("bucket_commit_interval_ms = 20");
+        setup.add("writer_id = \"shop/orders.orders-0\"");
         setup.table(&self.options(&url, address));
         setup.environment = self.environment();
         setup

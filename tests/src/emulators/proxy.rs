@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -97,6 +98,10 @@ struct State {
     stalls: u32,
     late: Vec<Whole>,
     counts: BTreeMap<Fault, u64>,
+    /// Requests so far, by their method.
+    requests: BTreeMap<String, u64>,
+    /// What each request takes longer.
+    delay: Duration,
 }
 
 /// A proxy; ends when dropped.
@@ -118,6 +123,8 @@ impl Proxy {
             stalls: STALLS,
             late: Vec::new(),
             counts: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            delay: Duration::ZERO,
         };
         let state = Arc::new(Mutex::new(state));
         let (served, upstream) = (Arc::clone(&state), upstream.to_owned());
@@ -145,6 +152,17 @@ impl Proxy {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, u64> {
         self.state.lock().counts.clone()
+    }
+
+    /// How many requests of which method came so far.
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        self.state.lock().requests.clone()
+    }
+
+    /// Each request takes so much longer from now.
+    pub fn be_slow(&self, delay: Duration) {
+        self.state.lock().delay = delay;
     }
 
     /// Passes everything on from now.
@@ -184,7 +202,10 @@ impl From<Infallible> for Broken {
 async fn serve(state: &Mutex<State>, upstream: &str, request: Request<Incoming>) -> Result<Response<Pieces>, Broken> {
     let (parts, body) = request.into_parts();
     let request = Whole { parts, body: body.collect().await.map_err(|_| Broken)?.to_bytes() };
-    let (fault, landing) = state.lock().next(&request.parts.method);
+    let (fault, landing, delay) = state.lock().next(&request.parts.method);
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     if let Some(landing) = landing {
         let _ = pass_on(upstream, landing).await;
     }
@@ -222,8 +243,9 @@ async fn serve(state: &Mutex<State>, upstream: &str, request: Request<Incoming>)
 }
 
 impl State {
-    /// What happens to the next request, and which earlier one lands now.
-    fn next(&mut self, method: &Method) -> (Option<Fault>, Option<Whole>) {
+    /// What happens to the next request, which earlier one lands now, and how long it takes.
+    fn next(&mut self, method: &Method) -> (Option<Fault>, Option<Whole>, Duration) {
+        *self.requests.entry(method.to_string()).or_default() += 1;
         let landing = match self.late.len() {
             0 => None,
             waiting => {
@@ -237,7 +259,7 @@ impl State {
             self.stalls -= u32::from(fault.stalls());
             *self.counts.entry(fault).or_default() += 1;
         }
-        (fault, landing)
+        (fault, landing, self.delay)
     }
 }
 
