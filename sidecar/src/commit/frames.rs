@@ -1,6 +1,7 @@
 //! What a directory does next: [`Log::poll`] looks at everything that waits and answers one piece of work; the caller
 //! carries it out and reports it ([`super::outcome`]). At most one piece is under way per directory.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::collection::{ColIx, DirIx};
@@ -107,10 +108,8 @@ impl Log {
                 return self.checkpoint_frame(dir, builder);
             }
         }
-        if !stopping {
-            if let Some(copies) = self.copies_frame(dir, builder) {
-                return copies;
-            }
+        if !stopping && let Some(copies) = self.copies_frame(dir, builder) {
+            return copies;
         }
         if due {
             return self.normal_frame(dir, now, builder);
@@ -420,8 +419,12 @@ impl Log {
             return None;
         }
         let mut draft = self.draft(dir, FrameKind::Copies);
-        for copied in copies.iter().filter(|copied| copied.announces) {
-            self.draft_announcement(copied.collection, &mut draft);
+        // Older entries behind a lost frame do not say that it held no newer ones: how far their collection goes does.
+        let mut said = HashSet::new();
+        for copied in &copies {
+            if said.insert(copied.incarnation) {
+                self.draft_announcement(copied.collection, &mut draft);
+            }
         }
         if let Some(in_flight) = &mut draft.in_flight {
             in_flight.copies = copies;
