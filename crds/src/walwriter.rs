@@ -204,7 +204,7 @@ pub struct WriterVolume {
     /// What the directory of this name held before is given up with the next grant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forget: Option<bool>,
-    /// As the sidecar reports it.
+    /// As the sidecar reports it; none where it is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub state: Option<String>,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 pub(crate) use self::poll::{Asking, run};
-pub use self::report::{Directory, Observation, has_moved};
+pub use self::report::{Directory, HEALTHY, Observation, has_moved};
 
 /// A writer: its namespace, and the name of its WalWriter.
 pub(crate) type Key = (String, String);

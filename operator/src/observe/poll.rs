@@ -1,7 +1,7 @@
 //! Asks every sidecar of a writer that is Active, each at its own time, and tells what is new.
 //!
-//! What it finds goes to the ledger (`volumes[].state`), where the next leader finds it, and to the WalStorage controller,
-//! which is woken only for what it would show.
+//! What it finds goes to the WalStorage controller, which is woken only for what it would show. What is not well goes to the
+//! ledger too (`volumes[].state`), where the next leader finds it: that all is well is no reason to write.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ use walstorage_crds::names;
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
 use super::ask::{self, NoAnswer};
-use super::report::{self, Directory, Observation};
+use super::report::{self, Directory, HEALTHY, Observation};
 use super::{Key, Observations};
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
@@ -282,7 +282,7 @@ fn spread(wait: Duration) -> Duration {
 }
 
 /// Writes the states of the ledger's directories, if they are not what was heard: on the very writer and pod that were
-/// asked, whatever else changed meanwhile.
+/// asked, whatever else changed meanwhile. One that is healthy has none.
 fn ledger_patch(writer: &WalWriter, heard: &Observation) -> Option<Value> {
     if !heard.is_known() {
         return None;
@@ -293,7 +293,10 @@ fn ledger_patch(writer: &WalWriter, heard: &Observation) -> Option<Value> {
         .enumerate()
         .filter_map(|(at, volume)| {
             let directory = heard.directories.iter().find(|directory| directory.url == volume.url);
-            let (state, before) = (directory.map(|directory| directory.state.as_str()), volume.state.as_deref());
+            let unwell = |state: &&str| *state != HEALTHY;
+            let state = directory.map(|directory| directory.state.as_str()).filter(unwell);
+            // An operator that wrote this word as well may have been here: it says no more than none.
+            let before = volume.state.as_deref().filter(unwell);
             let path = format!("/status/volumes/{at}/state");
             let change = match (before, state) {
                 (before, now) if before == now => return None,

@@ -118,9 +118,8 @@ fn the_ledger_is_written_where_a_state_changed_and_only_for_the_pod_that_was_ask
             {"name": "a", "url": "file:///a", "state": a}, {"name": "b", "url": "file:///b", "state": b}]})
     };
     let said = |directories| Observation { pod_uid: "u".into(), directories, silent: None };
-    let both =
-        said(vec![directory("file:///a", "healthy"), directory("file:///b", "full"), directory("file:///c", "x")]);
-    assert_eq!(ledger_patch(&writer(volumes(json!("healthy"), json!("full"))), &both), None);
+    let both = said(vec![directory("file:///a", "slow"), directory("file:///b", "full"), directory("file:///c", "x")]);
+    assert_eq!(ledger_patch(&writer(volumes(json!("slow"), json!("full"))), &both), None);
     let patch = ledger_patch(&writer(volumes(json!(null), json!("full"))), &both).unwrap();
     assert_eq!(
         patch,
@@ -129,18 +128,33 @@ fn the_ledger_is_written_where_a_state_changed_and_only_for_the_pod_that_was_ask
             {"op": "test", "path": "/status/phase", "value": "Active"},
             {"op": "test", "path": "/status/holder/podUid", "value": "u"},
             {"op": "test", "path": "/status/volumes/0/name", "value": "a"},
-            {"op": "add", "path": "/status/volumes/0/state", "value": "healthy"},
+            {"op": "add", "path": "/status/volumes/0/state", "value": "slow"},
         ])
     );
     // Nothing is shown of a silent one, nor of a directory that it does not speak of.
     let silent = Observation { pod_uid: "u".into(), directories: Vec::new(), silent: Some("refused".into()) };
     for heard in [silent, said(vec![directory("file:///b", "full")])] {
-        let patch = ledger_patch(&writer(volumes(json!("healthy"), json!(null))), &heard).unwrap();
+        let patch = ledger_patch(&writer(volumes(json!("slow"), json!(null))), &heard).unwrap();
         assert!(patch.to_string().contains(r#"{"op":"remove","path":"/status/volumes/0/state"}"#), "{patch}");
     }
     // Nobody has been heard yet: what a leader before wrote stands.
     let nobody = Observation { pod_uid: "u".into(), ..Observation::default() };
-    assert_eq!(ledger_patch(&writer(volumes(json!("healthy"), json!("full"))), &nobody), None);
+    assert_eq!(ledger_patch(&writer(volumes(json!("slow"), json!("full"))), &nobody), None);
+}
+
+#[test]
+fn that_a_directory_is_well_is_not_written_and_that_it_is_well_again_is() {
+    let volume = |state: Value| {
+        json!({"phase": "Active", "holder": {"podName": "orders-0", "podUid": "u"},
+            "volumes": [{"name": "a", "url": "file:///a", "state": state}]})
+    };
+    let well = vec![directory("file:///a", "healthy")];
+    let heard = Observation { pod_uid: "u".into(), directories: well, silent: None };
+    for stands in [json!(null), json!("healthy")] {
+        assert_eq!(ledger_patch(&writer(volume(stands)), &heard), None);
+    }
+    let patch = ledger_patch(&writer(volume(json!("full"))), &heard).unwrap();
+    assert_eq!(patch[4], json!({"op": "remove", "path": "/status/volumes/0/state"}));
 }
 
 #[test]

@@ -14,6 +14,9 @@ const STEP: u64 = 50;
 /// Use that changed by less is never told: a file system moves so much by itself.
 const LEAST_STEP: u64 = 1 << 20;
 
+/// The state of a directory of which nothing is to be told.
+pub const HEALTHY: &str = "healthy";
+
 /// What is known of the sidecar of one writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {

@@ -9,11 +9,11 @@ use walstorage_crds::names::ADMIN_PORT_NAME;
 use walstorage_crds::walstorage::{Effective, EffectiveUrl, Place, UrlState};
 use walstorage_crds::walwriter::{Phase, WalWriter, WriterVolume};
 
-use super::conditions::Said;
+use super::conditions::{DIRECTORIES_HEALTHY, Said, read};
 use super::dereference::Found;
 use super::finalizer::some;
 use super::validate::Draining;
-use crate::observe::{Directory, Observation, has_moved};
+use crate::observe::{Directory, HEALTHY, Observation, has_moved};
 
 /// States of a directory as the sidecar names them, the worst first. What is not here is worse than all.
 const STATES: [&str; 11] = [
@@ -76,7 +76,8 @@ fn observation<'f>(found: &'f Found, writer: &WalWriter) -> Option<&'f Observati
     (observed.is_known() && holder == Some(&observed.pod_uid)).then_some(observed)
 }
 
-/// What sidecars said; of those that this process has not asked yet, what the ledger has of them.
+/// What sidecars said; of those that this process has not asked yet, what the ledger has of them: where it has the state of
+/// one directory, those without one are well.
 fn reported(found: &Found) -> Vec<Reported<'_>> {
     let mut reported = Vec::new();
     for writer in held(found) {
@@ -89,13 +90,21 @@ fn reported(found: &Found) -> Vec<Reported<'_>> {
                 state: &said.state,
                 said: Some(said),
             })),
-            None => reported.extend(volumes(writer).iter().filter_map(|volume| {
-                let state = volume.state.as_deref()?;
-                Some(Reported { writer, name: Some(&volume.name), url: &volume.url, state, said: None })
-            })),
+            None if volumes(writer).iter().any(|volume| volume.state.is_some()) => {
+                reported.extend(volumes(writer).iter().map(|volume| {
+                    let state = volume.state.as_deref().unwrap_or(HEALTHY);
+                    Reported { writer, name: Some(&volume.name), url: &volume.url, state, said: None }
+                }));
+            }
+            None => {}
         }
     }
     reported
+}
+
+/// Whether nobody can say how its directories are: this process has not asked, and all may have been well before.
+fn is_unheard(found: &Found, writer: &WalWriter) -> bool {
+    observation(found, writer).is_none() && volumes(writer).iter().all(|volume| volume.state.is_none())
 }
 
 fn phase(writer: &WalWriter) -> Option<Phase> {
@@ -153,6 +162,11 @@ pub fn healthy(found: &Found, effective: &Effective) -> Said {
                 some(&names, "writer")
             ),
         );
+    }
+    // What the leader before heard stands until all have been asked.
+    let before = read(found.storage.status.as_ref(), DIRECTORIES_HEALTHY).filter(|before| before.status == "True");
+    if let Some(before) = before.filter(|_| held(found).any(|writer| is_unheard(found, writer))) {
+        return Said::yes("Healthy", before.message.clone());
     }
     match reported.len() {
         0 => Said::unknown("NotObserved", "no sidecar has been asked yet"),
@@ -214,15 +228,19 @@ fn state(found: &Found, before: &[UrlState], name: &str, url: String, drains: bo
         .iter()
         .filter(|directory| directory.name.map_or_else(|| directory.url == url, |known| known == name))
         .collect();
+    let has = |writer: &&WalWriter| volumes(writer).iter().any(|volume| volume.name == name);
+    let before = before.iter().find(|before| before.name == name && before.url == url);
+    let stands = before.filter(|_| here.is_empty() && held(found).filter(has).any(|writer| is_unheard(found, writer)));
     let worst = here.iter().map(|directory| directory.state).min_by_key(|state| rank(state));
     let drains = drains.then_some("draining");
     let state = match (worst, drains) {
         (Some(worst), Some(draining)) if rank(worst) > rank(draining) => Some(draining),
         (worst, draining) => worst.or(draining),
     };
-    let has = |writer: &&WalWriter| volumes(writer).iter().any(|volume| volume.name == name);
     let writers = found.writers.iter().map(AsRef::as_ref).filter(has).count();
-    let before = before.iter().find(|before| before.name == name && before.url == url);
+    if let Some(before) = stands {
+        return UrlState { writers: i64::try_from(writers).ok(), ..before.clone() };
+    }
     let mut next = UrlState {
         name: name.to_owned(),
         url,

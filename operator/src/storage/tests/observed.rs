@@ -26,8 +26,8 @@ fn one_disk() -> Value {
 /// One disk, two writers.
 fn two_writers() -> Found {
     let mut found = settled(one_disk());
-    let volumes = |state: &str| json!([{"name": "a", "url": "file:///wal/a", "state": state}]);
-    found.writers = vec![held("orders-0", "u0", volumes("healthy")), held("orders-1", "u1", volumes("healthy"))];
+    let volumes = || json!([{"name": "a", "url": "file:///wal/a"}]);
+    found.writers = vec![held("orders-0", "u0", volumes()), held("orders-1", "u1", volumes())];
     found.pods = vec![pod("orders-0"), pod("orders-1")];
     found
 }
@@ -128,12 +128,47 @@ fn a_sidecar_that_does_not_answer_is_named_with_what_may_be_in_the_way() {
 fn what_another_pod_said_is_not_shown_of_this_one() {
     let mut found = two_writers();
     hear(&mut found, "orders-0", said("before", vec![directory("file:///wal/a", "failed", 0)]));
-    assert_eq!(super::said(&look(&mut found), "DirectoriesHealthy").0, "True", "as the ledger has it");
+    assert_eq!(super::said(&look(&mut found), "DirectoriesHealthy").0, "Unknown", "nobody has asked this one");
+    hear(&mut found, "orders-0", said("u0", vec![directory("file:///wal/a", "healthy", 0)]));
+    hear(&mut found, "orders-1", said("u1", vec![directory("file:///wal/a", "healthy", 0)]));
+    assert_eq!(super::said(&look(&mut found), "DirectoriesHealthy").0, "True");
     // Neither what one said whose pod goes.
     hear(&mut found, "orders-0", said("u0", vec![directory("file:///wal/a", "failed", 0)]));
     found.writers[0] =
         writer("orders-0", json!({"phase": "Releasing", "holder": {"podName": "orders-0", "podUid": "u0"}}));
     assert_eq!(super::said(&look(&mut found), "DirectoriesHealthy").0, "True");
+}
+
+#[test]
+fn what_is_well_is_in_no_ledger_and_stands_until_a_new_leader_has_asked() {
+    let mut found = two_writers();
+    for (writer, uid) in [("orders-0", "u0"), ("orders-1", "u1")] {
+        hear(&mut found, writer, said(uid, vec![directory("file:///wal/a", "healthy", GIB)]));
+    }
+    let before = look(&mut found);
+    assert_eq!(super::said(&before, "DirectoriesHealthy"), ("True", "Healthy", "2 directories"));
+    found.observed.clear();
+    found.now = super::at(90);
+    assert_eq!(look(&mut found), before);
+    // One is asked, and the other's ledger says what the leader before found.
+    hear(&mut found, "orders-0", said("u0", vec![directory("file:///wal/a", "healthy", GIB)]));
+    assert_eq!(look(&mut found), before);
+    found.writers[1] = held("orders-1", "u1", json!([{"name": "a", "url": "file:///wal/a", "state": "full"}]));
+    let status = look(&mut found);
+    assert_eq!((super::said(&status, "DirectoriesHealthy").0, url(&status, 0).0), ("False", Some("full")));
+}
+
+#[test]
+fn a_ledger_that_has_the_state_of_one_directory_says_that_the_others_are_well() {
+    let mut found =
+        settled(json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}, {"name": "b", "url": "file:///wal/b"}]}));
+    let volumes = |b: Value| json!([{"name": "a", "url": "file:///wal/a", "state": "full"}, {"name": "b", "url": "file:///wal/b", "state": b}]);
+    found.writers = vec![held("orders-0", "u0", volumes(Value::Null))];
+    assert!(directories::unwritable(&found).is_empty(), "the other one takes entries");
+    let status = look(&mut found);
+    assert_eq!((url(&status, 0).0, url(&status, 1).0), (Some("full"), Some("healthy")));
+    found.writers = vec![held("orders-0", "u0", volumes(json!("failed")))];
+    assert_eq!(directories::unwritable(&found), ["orders-0"]);
 }
 
 #[test]
