@@ -55,7 +55,7 @@ pub(super) async fn see_to(
         let Some(pod) = judged else { continue };
         match may_have(cx, &ledger, &pod, &held) {
             Ok(()) => {
-                swap_holder(cx, &mut ledger, recalled, &pod).await?;
+                stage_holder(cx, &mut ledger, recalled, &pod).await?;
                 held = Held::By(Box::new(pod.clone()));
                 grant(cx, &mut ledger, &pod, wake).await?;
             }
@@ -189,8 +189,8 @@ fn preconditions(pod: &PodFacts) -> (String, String) {
     (pod.uid.clone(), pod.resource_version.clone())
 }
 
-/// G3.
-async fn swap_holder(cx: &Cx, ledger: &mut Ledger, recalled: bool, pod: &PodFacts) -> Flow<()> {
+/// G3, but for the compare-and-swap: the claims are looked for first, and one write says who holds the writer and what it has.
+async fn stage_holder(cx: &Cx, ledger: &mut Ledger, recalled: bool, pod: &PodFacts) -> Flow<()> {
     if mutant!(ReservationOnly) {
         return Ok(());
     }
@@ -217,10 +217,11 @@ async fn swap_holder(cx: &Cx, ledger: &mut Ledger, recalled: bool, pod: &PodFact
         status.set(condition::UNPLACEABLE, false, "TriedAgain", "", now);
     }
     status.enter(Phase::Pending, now);
-    ledger.swap(cx, status).await
+    ledger.stage(status);
+    Ok(())
 }
 
-/// G4 and G5, for the holder.
+/// G4 with what is staged of G3, and G5, for the holder.
 async fn grant(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts, wake: &mut Wake) -> Flow<()> {
     if let Err(message) = usable(cx) {
         cx.note_pod(pod, NoteReason::WaitingForStorage, message);
@@ -238,7 +239,11 @@ async fn grant(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts, wake: &mut Wake) ->
             cx.note_pod(pod, NoteReason::WaitingForStorage, message);
             return if pod.controller.is_some() { delete(cx, pod).await } else { Ok(()) };
         }
-        Ready::Lost => return Ok(()),
+        Ready::Lost => {
+            // What this run wrote itself starts no other.
+            wake.within(1);
+            return Ok(());
+        }
     };
     let epoch = grant.epoch;
     let (uid, resource_version) = preconditions(pod);

@@ -77,6 +77,7 @@ pub(super) async fn see_to(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts) -> Flow
         }
     }
     status.set(condition::CLAIMS_READY, true, "Ready", "", cx.view.now);
+    // Nobody but who wins here lets a pod go.
     ledger.swap(cx, status).await?;
     let init = volumes.iter().filter(|volume| volume.initialized != Some(true) || mutant!(InitAlways));
     let names = |volume: &WriterVolume| volume.name.clone();

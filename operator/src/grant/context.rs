@@ -2,7 +2,7 @@
 
 use walstorage_crds::names;
 use walstorage_crds::walstorage::{Effective, EffectiveUrl, Place};
-use walstorage_crds::walwriter::WalWriter;
+use walstorage_crds::walwriter::{WalWriter, WalWriterSpec};
 
 use super::call::{Answer, Call, ClaimFacts, Failure};
 use super::run::{About, Key, Note, NoteReason, Outcome, Seam};
@@ -68,6 +68,16 @@ impl Cx {
     pub(super) async fn list_pods(&self) -> Flow<Vec<PodFacts>> {
         match self.seam.ask(Call::ListPods).await {
             Answer::Pods(pods) => Ok(pods),
+            Answer::Failed(failure) => Err(failed(&failure)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Creates the WalWriter; nothing where there is one.
+    pub(super) async fn create_writer(&self, spec: WalWriterSpec) -> Flow<Option<WalWriter>> {
+        match self.seam.ask(Call::CreateWriter(Box::new(spec))).await {
+            Answer::Writer(Some(writer)) => Ok(Some(*writer)),
+            Answer::Failed(Failure::Exists) => Ok(None),
             Answer::Failed(failure) => Err(failed(&failure)),
             _ => Err(unexpected()),
         }

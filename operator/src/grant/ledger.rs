@@ -14,15 +14,17 @@ use crate::planted::mutant;
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
     writer: WalWriter,
-    /// The status that it has; never absent.
+    /// The status that it has, or is staged; never absent.
     pub(super) status: WalWriterStatus,
+    /// The status is not written yet.
+    staged: bool,
 }
 
 impl Ledger {
     pub(super) fn new(cx: &Cx, writer: WalWriter) -> Self {
         let status = writer.status.clone().unwrap_or_default();
         cx.seam.is_at(status.phase);
-        Self { writer, status }
+        Self { writer, status, staged: false }
     }
 
     pub(super) fn spec(&self) -> &WalWriterSpec {
@@ -71,9 +73,15 @@ impl Ledger {
         now - self.status.phase_since.as_ref().map_or_else(|| self.created(), |time| time.0.as_millisecond())
     }
 
+    /// Takes a status that is written with what follows: the next swap, by the version that was read. Without one, nothing
+    /// of it has been.
+    pub(super) fn stage(&mut self, status: WalWriterStatus) {
+        (self.status, self.staged) = (status, true);
+    }
+
     /// Writes the status if nobody has written the object since it was read.
     pub(super) async fn swap(&mut self, cx: &Cx, status: WalWriterStatus) -> Flow<()> {
-        if status == self.status {
+        if status == self.status && !self.staged {
             return Ok(());
         }
         let call = Call::SwapStatus { resource_version: self.version(), status: Box::new(status) };

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use walstorage_crds::names;
 use walstorage_crds::walwriter::{
-    Empty, Holder, Identity, Phase, WalWriterSpec, WalWriterStatus, Workload, WriterVolume,
+    Empty, Holder, Identity, Phase, WalWriter, WalWriterSpec, WalWriterStatus, Workload, WriterVolume,
 };
 
 use super::annotation::Grant;
-use super::call::{Call, ClaimFacts};
+use super::call::ClaimFacts;
 use super::candidates::{judge, judge_as_read};
 use super::context::{Cx, Flow};
 use super::fate::{Fate, fate};
@@ -22,8 +22,18 @@ pub(super) struct Minted {
     pub(super) candidate: Option<PodFacts>,
 }
 
+/// The ledger of the run's writer.
+pub(super) enum Made {
+    /// It was there.
+    Before(Box<WalWriter>),
+    /// It was made.
+    Now(Box<(Ledger, Minted)>),
+    /// There is none, and no pod that wants one.
+    Not,
+}
+
 /// Creates the WalWriter for a pod that names it, if there is one.
-pub(super) async fn mint(cx: &Cx) -> Flow<Option<(Ledger, Minted)>> {
+pub(super) async fn mint(cx: &Cx) -> Flow<Made> {
     let pods = cx.list_pods().await?;
     // A pod that was let go under a ledger that somebody deleted holds the writer still.
     let living = living(cx, &pods);
@@ -31,10 +41,10 @@ pub(super) async fn mint(cx: &Cx) -> Flow<Option<(Ledger, Minted)>> {
         Some(pod) => pod.clone(),
         None => match candidate(cx, &pods).await? {
             Some(pod) => pod,
-            None => return Ok(None),
+            None => return Ok(Made::Not),
         },
     };
-    let Some(workload) = workload(&pod) else { return Ok(None) };
+    let Some(workload) = workload(&pod) else { return Ok(Made::Not) };
     let claims = cx.list_claims().await?;
     let mut uids: BTreeSet<String> = claims.iter().filter_map(writer_uid).map(str::to_owned).collect();
     let grant = living.as_ref().and_then(|pod| Grant::parse(pod.annotation(names::ANNOTATION_GRANT)?));
@@ -58,8 +68,11 @@ pub(super) async fn mint(cx: &Cx) -> Flow<Option<(Ledger, Minted)>> {
     };
     let pooled = spec.identity == Identity::Pooled;
     let about = About::Workload(spec.workload.clone());
-    let mut ledger = Ledger::new(cx, cx.write_writer(Call::CreateWriter(Box::new(spec))).await?);
-    cx.note(NoteReason::Created, format!("for pod {}", pod.name));
+    let Some(writer) = cx.create_writer(spec).await? else {
+        // It was made by somebody else a moment ago, or long ago, and no cache knew.
+        return cx.get_writer().await?.map(|writer| Made::Before(Box::new(writer))).ok_or(Outcome::Again);
+    };
+    let mut ledger = Ledger::new(cx, writer);
     if pooled && claims.is_empty() && cx.view.others_hold_data > 0 {
         let message = format!(
             "pod {} starts with an empty log, while {} writers have entries and cannot be taken over now: \
@@ -74,7 +87,7 @@ pub(super) async fn mint(cx: &Cx) -> Flow<Option<(Ledger, Minted)>> {
         ledger.swap(cx, status).await?;
     }
     let candidate = if living.is_none() { Some(pod) } else { None };
-    Ok(Some((ledger, Minted { candidate })))
+    Ok(Made::Now(Box::new((ledger, Minted { candidate }))))
 }
 
 /// What a new ledger starts with: the pod that holds it already, and the claims of the last one, whose entries nobody

@@ -4,6 +4,7 @@ use walstorage_crds::walwriter::Phase;
 
 use super::context::{Cx, Flow};
 use super::ledger::Ledger;
+use super::mint::Made;
 use super::run::{Key, Outcome, Seam};
 use super::view::View;
 use super::{candidates, claims, holder, mint, reclaim, verbs};
@@ -20,12 +21,19 @@ async fn drive(cx: &Cx) -> Flow<Outcome> {
         return Ok(Outcome::Settled(None));
     }
     // G1
-    let (mut ledger, minted) = match cx.get_writer().await? {
-        Some(writer) => (Ledger::new(cx, writer), None),
-        None => match mint::mint(cx).await? {
-            Some((ledger, minted)) => (ledger, Some(minted)),
-            None => return Ok(Outcome::Settled(None)),
-        },
+    // One that nobody has seen is most likely not there; who creates it is told if it is.
+    let seen = if cx.view.has_ledger { cx.get_writer().await? } else { None };
+    let made = match seen {
+        Some(writer) => Made::Before(Box::new(writer)),
+        None => mint::mint(cx).await?,
+    };
+    let (mut ledger, minted) = match made {
+        Made::Before(writer) => (Ledger::new(cx, *writer), None),
+        Made::Now(made) => {
+            let (ledger, minted) = *made;
+            (ledger, Some(minted))
+        }
+        Made::Not => return Ok(Outcome::Settled(None)),
     };
     claims::grow(cx, &mut ledger).await?;
     let mut wake = Wake::default();

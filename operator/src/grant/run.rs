@@ -94,8 +94,6 @@ pub enum NoteReason {
     WriterBelongsToAnother,
     /// Pod: what stands in it was not written for it.
     SealMismatch,
-    /// Writer: it is new.
-    Created,
     /// Writer: its pod is gone.
     Released,
     /// Writer: nobody took it over.
@@ -130,7 +128,6 @@ impl NoteReason {
             Self::LostWriterRace => "LostWriterRace",
             Self::WriterBelongsToAnother => "WriterBelongsToAnother",
             Self::SealMismatch => "SealMismatch",
-            Self::Created => "Created",
             Self::Released => "Released",
             Self::Orphaned => "Orphaned",
             Self::Lost => "Lost",
@@ -149,7 +146,6 @@ impl NoteReason {
     pub const fn is_warning(self) -> bool {
         match self {
             Self::Granted
-            | Self::Created
             | Self::Released
             | Self::LossAccepted
             | Self::Abandoned

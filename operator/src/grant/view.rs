@@ -19,6 +19,8 @@ pub struct View {
     pub storage: Option<StorageView>,
     /// The namespace is being deleted: nothing new can be made in it, and all goes by itself.
     pub namespace_ends: bool,
+    /// A ledger of the writer was seen. Where none was, there may be one all the same.
+    pub has_ledger: bool,
     /// The pods that name the writer, gated or not.
     pub pods: Vec<PodFacts>,
     /// The writer's claims by name.

@@ -12,8 +12,9 @@ use walstorage_crds::walstorage::AccessMode;
 use walstorage_crds::walwriter::{WalWriter, WalWriterStatus, Workload};
 
 use super::dereference::{claim_facts, facts};
-use crate::grant::{Answer, Call, Failure, Key, NewClaim};
+use crate::grant::{Answer, Call, ClaimFacts, Failure, Key, NewClaim};
 use crate::identity::PodFacts;
+use crate::process::cache::Kind;
 
 /// Carries out the calls of one run.
 pub(super) struct Calls {
@@ -28,6 +29,10 @@ pub(super) struct Calls {
     gates: HashMap<String, Vec<String>>,
     /// The workloads of the pods that were read, by name of the pod.
     pub(super) workloads: HashMap<String, String>,
+    /// Ledgers and pods that were written over a version that was read, each with its new one, and not told yet.
+    pub(super) written: Vec<(Kind, String)>,
+    /// Claims that were created and not told yet.
+    pub(super) created: Vec<ClaimFacts>,
 }
 
 impl Calls {
@@ -41,6 +46,8 @@ impl Calls {
             writer: None,
             gates: HashMap::new(),
             workloads: HashMap::new(),
+            written: Vec::new(),
+            created: Vec::new(),
         }
     }
 
@@ -53,7 +60,7 @@ impl Calls {
         let by_us = PostParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PostParams::default() };
         let patches = PatchParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PatchParams::default() };
         Ok(match call {
-            Call::GetWriter => self.written(self.writers.get_opt(&name).await?),
+            Call::GetWriter => self.read(self.writers.get_opt(&name).await?),
             Call::GetPod { name } => {
                 let pod = self.pods.get_opt(&name).await?.map(|pod| facts(&pod, &self.key.namespace));
                 self.remember(pod.as_slice());
@@ -73,28 +80,29 @@ impl Calls {
             }
             Call::CreateWriter(spec) => {
                 let created = self.writers.create(&by_us, &WalWriter::new(&name, *spec)).await?;
-                self.written(Some(created))
+                self.wrote(created)
             }
             Call::SwapStatus { resource_version, status } => {
                 let Some(writer) = self.with_status(resource_version, *status) else {
                     return Ok(Answer::Failed(Failure::Unknown("a status of a ledger that was not read".to_owned())));
                 };
                 let written = self.writers.replace_status(&name, &by_us, &writer).await?;
-                self.written(Some(written))
+                self.wrote(written)
             }
             Call::DropAnnotation { resource_version, name: annotation } => {
                 let patch =
                     json!({"metadata": {"resourceVersion": resource_version, "annotations": {annotation: null}}});
                 let written = self.writers.patch(&name, &patches, &Patch::Merge(patch)).await?;
-                self.written(Some(written))
+                self.wrote(written)
             }
             Call::DeleteWriter { uid, resource_version } => {
                 self.writers.delete(&name, &only(uid, resource_version)).await?;
                 Answer::Done
             }
             Call::CreateClaim(claim) => {
-                let created = self.claims.create(&by_us, &persistent_volume_claim(*claim)).await?;
-                Answer::Claim(Some(Box::new(claim_facts(&created))))
+                let created = claim_facts(&self.claims.create(&by_us, &persistent_volume_claim(*claim)).await?);
+                self.created.push(created.clone());
+                Answer::Claim(Some(Box::new(created)))
             }
             Call::MarkClaim { name, uid, labels, annotations } => {
                 let patch = json!({"metadata": {"uid": uid, "labels": labels, "annotations": annotations}});
@@ -119,7 +127,8 @@ impl Calls {
                 let Ok(patch) = serde_json::from_value(patch) else {
                     return Ok(Answer::Failed(Failure::Unknown("the patch of the pod is none".to_owned())));
                 };
-                self.pods.patch(&name, &patches, &Patch::Json::<()>(patch)).await?;
+                let patched = self.pods.patch_metadata(&name, &patches, &Patch::Json::<()>(patch)).await?;
+                self.written.extend(patched.metadata.resource_version.map(|version| (Kind::Pod, version)));
                 Answer::Done
             }
             Call::DeletePod { name, uid, resource_version } => {
@@ -147,9 +156,14 @@ impl Calls {
         api.get_metadata_opt(name).await.ok()??.metadata.uid
     }
 
-    fn written(&mut self, writer: Option<WalWriter>) -> Answer {
+    fn read(&mut self, writer: Option<WalWriter>) -> Answer {
         self.writer.clone_from(&writer);
         Answer::Writer(writer.map(Box::new))
+    }
+
+    fn wrote(&mut self, writer: WalWriter) -> Answer {
+        self.written.extend(writer.metadata.resource_version.clone().map(|version| (Kind::Writer, version)));
+        self.read(Some(writer))
     }
 
     fn labelled(&self) -> ListParams {

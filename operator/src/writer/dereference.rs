@@ -41,6 +41,8 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         },
         storage: caches.storage(namespace, storage).map(|storage| storage_view(&storage, &caches.classes.state())),
         namespace_ends: caches.is_terminating(namespace),
+        has_ledger: memory.ledgers.contains(key)
+            || writers.iter().any(|writer| writer.metadata.name.as_deref() == Some(&name)),
         claims: claims.map(|claim| (claim.name.clone(), claim)).collect(),
         last_words: last_words.iter().map(|pod| facts(pod, namespace)).collect(),
         loser_delay: memory.delays.delay(&format!("{namespace}/{workload}")),

@@ -10,13 +10,15 @@
 
 mod apply;
 mod dereference;
+mod own;
 mod tell;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -50,9 +52,30 @@ pub(crate) struct Memory {
     pub(crate) delays: LoserDelays,
     /// Storages as the writers' runs saw them last.
     storages: HashMap<(String, String), StorageView>,
+    /// Claims as they saw them.
+    claims: own::Shown,
+    /// Ledgers and pods that they wrote, by version: no two of a kind have the same. Whatever a run would do about what it
+    /// wrote, it did, or it failed and is made again; what somebody wrote over it has another version.
+    written: own::Recent<(Kind, String)>,
+    /// Pods, by uid, that were told to wait.
+    waiting: own::Recent<String>,
+    /// Writers that have a ledger, as far as the last run of each knows.
+    ledgers: HashSet<Key>,
 }
 
 impl Memory {
+    /// Takes what a run has just done. Before the watch shows it, most of the time; where it is faster, another run is made.
+    fn remember(&mut self, key: &Key, calls: &mut apply::Calls) {
+        calls.written.drain(..).for_each(|written| self.written.add(written));
+        for claim in calls.created.drain(..) {
+            self.claims.is_news((key.namespace.clone(), claim.name.clone()), Some(&claim));
+        }
+        match &calls.writer {
+            Some(_) => self.ledgers.insert(key.clone()),
+            None => self.ledgers.remove(key),
+        };
+    }
+
     /// Whether a run would see another storage than the last time. Most changes of one are its status, which tells of pods and
     /// writers: to run for those would be a run of every writer for each step of one.
     fn is_news(&mut self, key: (String, String), now: Option<StorageView>) -> bool {
@@ -120,7 +143,10 @@ async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
         let step = run.step(answer.take());
         tell::notes(&shared, &key, &calls, run.notes()).await;
         match step {
-            Step::Call(call) => answer = Some(calls.make(call).await),
+            Step::Call(call) => {
+                answer = Some(calls.make(call).await);
+                shared.memory.lock().remember(&key, &mut calls);
+            }
             Step::Done(outcome) => break outcome,
         }
     };
@@ -173,14 +199,17 @@ fn concerned(shared: &Shared, change: &Change) -> Vec<(Key, Wait)> {
     };
     let Changed { kind, namespace, name, storage, writer } = changed;
     match kind {
-        Kind::Writer => Key::of(namespace, name).into_iter().map(|key| (key, LATER)).collect(),
+        Kind::Writer => {
+            let ledger = caches.writers.get(&ObjectRef::new(name).within(namespace));
+            let version = ledger.and_then(|ledger| ledger.resource_version());
+            let own = version.is_some_and(|version| memory.lock().written.has(&(*kind, version)));
+            Key::of(namespace, name).into_iter().filter(|_| !own).map(|key| (key, LATER)).collect()
+        }
         Kind::Pod | Kind::Claim => match (storage, writer) {
             (Some(storage), Some(writer)) => {
                 let key = Key { namespace: namespace.clone(), storage: storage.clone(), writer: writer.clone() };
-                let pod = || caches.pods.get(&ObjectRef::new(name).within(namespace));
-                let ledger = || caches.writers.get(&ObjectRef::new(&key.name()).within(namespace));
-                let hurries = *kind == Kind::Pod && hurries(pod().as_deref(), ledger().as_deref());
-                vec![(key, if hurries { SOON } else { LATER })]
+                let wait = if *kind == Kind::Pod { of_pod(shared, &key, name) } else { of_claim(shared, &key, name) };
+                wait.into_iter().map(|wait| (key.clone(), wait)).collect()
             }
             _ => Vec::new(),
         },
@@ -196,6 +225,26 @@ fn concerned(shared: &Shared, change: &Change) -> Vec<(Key, Wait)> {
         Kind::Class => soon(all(caches, |_, _| true)),
         Kind::ConfigMap => Vec::new(),
     }
+}
+
+/// How long the writer of a pod that changed may wait; nothing where a run made the change.
+fn of_pod(shared: &Shared, key: &Key, name: &str) -> Option<Wait> {
+    let Shared { context: _, caches, memory } = shared;
+    let pod = caches.pods.get(&ObjectRef::new(name).within(&key.namespace));
+    let version = pod.as_ref().and_then(|pod| pod.resource_version());
+    if version.is_some_and(|version| memory.lock().written.has(&(Kind::Pod, version))) {
+        return None;
+    }
+    let ledger = caches.writers.get(&ObjectRef::new(&key.name()).within(&key.namespace));
+    Some(if hurries(pod.as_deref(), ledger.as_deref()) { SOON } else { LATER })
+}
+
+/// The same of a claim; nothing where a run would see what the last one saw.
+fn of_claim(shared: &Shared, key: &Key, name: &str) -> Option<Wait> {
+    let claim = shared.caches.claims.get(&ObjectRef::new(name).within(&key.namespace));
+    let claim = claim.map(|claim| dereference::claim_facts(&claim));
+    let news = shared.memory.lock().claims.is_news((key.namespace.clone(), name.to_owned()), claim.as_ref());
+    news.then_some(LATER)
 }
 
 /// Whether somebody waits for what a run makes of this pod: itself behind its gate, the next one where it ends or is gone, a

@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use walstorage_crds::names;
 
-use super::Shared;
 use super::apply::Calls;
+use super::{Memory, Shared};
 use crate::grant::{About, Key, Note, NoteReason};
 use crate::process::events;
 use crate::process::metrics::OfResult;
@@ -12,6 +12,9 @@ use crate::process::metrics::OfResult;
 pub(super) async fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<Note>) {
     for note in notes {
         count(shared, key, calls, &note);
+        if !is_told(&mut shared.memory.lock(), &note) {
+            continue;
+        }
         let object = regarding(key, calls, &note.about).await;
         let (reason, action) = (note.reason.as_str(), action(note.reason));
         let event = if note.reason.is_warning() {
@@ -21,6 +24,17 @@ pub(super) async fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<
         };
         shared.context.events.publish(object, event);
     }
+}
+
+/// Whether an Event says it. That a pod was granted, its annotation says, and its writer's ledger: an Event does only to one that
+/// was told before that it waits.
+fn is_told(memory: &mut Memory, note: &Note) -> bool {
+    let About::Pod { uid, .. } = &note.about else { return true };
+    if note.reason == NoteReason::Granted {
+        return memory.waiting.has(uid);
+    }
+    memory.waiting.add(uid.clone());
+    true
 }
 
 fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
@@ -49,7 +63,6 @@ fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
         NoteReason::WaitingForWriter
         | NoteReason::WaitingForClaim
         | NoteReason::WaitingForStorage
-        | NoteReason::Created
         | NoteReason::Released
         | NoteReason::Orphaned
         | NoteReason::Lost
@@ -93,10 +106,27 @@ fn action(reason: NoteReason) -> &'static str {
         NoteReason::WaitingForWriter | NoteReason::WaitingForClaim | NoteReason::WaitingForStorage => "Wait",
         NoteReason::LostWriterRace => "Delete",
         NoteReason::WriterBelongsToAnother | NoteReason::SealMismatch => "Refuse",
-        NoteReason::Created | NoteReason::FreshWriterWhileOthersHoldData => "Create",
+        NoteReason::FreshWriterWhileOthersHoldData => "Create",
         NoteReason::Released | NoteReason::Orphaned | NoteReason::Stuck | NoteReason::Unplaceable => "Watch",
         NoteReason::Lost | NoteReason::LossAccepted => "JudgeClaims",
         NoteReason::Abandoned | NoteReason::Reclaimed => "Reclaim",
         NoteReason::ClaimGrown => "Grow",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pod_that_was_told_to_wait_is_told_that_it_is_granted() {
+        let note = |about: About, reason| Note { about, reason, message: String::new() };
+        let pod = |uid: &str| About::Pod { name: "orders-0".into(), uid: uid.into() };
+        let mut memory = Memory::default();
+        assert!(!is_told(&mut memory, &note(pod("u"), NoteReason::Granted)));
+        assert!(is_told(&mut memory, &note(pod("u"), NoteReason::WaitingForClaim)));
+        assert!(!is_told(&mut memory, &note(pod("another"), NoteReason::Granted)));
+        assert!(is_told(&mut memory, &note(pod("u"), NoteReason::Granted)));
+        assert!(is_told(&mut memory, &note(About::Writer, NoteReason::Released)));
     }
 }

@@ -89,6 +89,7 @@ impl Controller {
             timing: Timing::default(),
             storage: api.storage.clone(),
             namespace_ends: api.namespace_ends,
+            has_ledger: self.cache.writers.contains_key(&name),
             pods: self.cache.pods.values().filter(named).cloned().collect(),
             claims: self
                 .cache
