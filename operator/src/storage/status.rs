@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Error, ResourceExt as _};
-use serde_json::json;
-use walstorage_crds::names::{ANNOTATION_ABANDON, API_VERSION, CONTROLLER};
+use walstorage_crds::names::{ANNOTATION_ABANDON, CONTROLLER};
 use walstorage_crds::walstorage::{PodCounts, WalStorage, WalStorageStatus, WriterCounts};
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
@@ -229,16 +228,16 @@ pub async fn write(
     if found.storage.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    let metadata = &found.storage.metadata;
-    let api: Api<WalStorage> = Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default());
-    let name = found.storage.name_any();
-    let patch = json!({
-        "apiVersion": API_VERSION,
-        "kind": "WalStorage",
-        "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": version},
-        "status": status,
-    });
-    match api.patch_status(&name, &PatchParams::apply(CONTROLLER).force(), &Patch::Apply(patch)).await {
+    let ObjectMeta { name, namespace, uid, .. } = found.storage.metadata.clone();
+    let api: Api<WalStorage> = Api::namespaced(client.clone(), namespace.as_deref().unwrap_or_default());
+    // All of the status is ours: to have it merged would cost the API server several times as much.
+    let written = WalStorage {
+        metadata: ObjectMeta { name, namespace, uid, resource_version: version, ..ObjectMeta::default() },
+        spec: found.storage.spec.clone(),
+        status: Some(status),
+    };
+    let by_us = PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() };
+    match api.replace_status(&found.storage.name_any(), &by_us, &written).await {
         Ok(_) => Ok(()),
         Err(Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error),
