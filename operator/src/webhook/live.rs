@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectMeta};
 use kube::{Api, Client, Error};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::watcher::{self, watcher};
@@ -130,7 +130,10 @@ fn keep<K: kube::Resource>(object: K) -> Option<Kept<K>> {
 }
 
 fn facts(pod: DynamicObject) -> Option<Kept<PodFacts>> {
-    let pod = serde_json::to_value(pod).ok()?;
+    let DynamicObject { types: _, metadata, data: mut pod } = pod;
+    // Who wrote which field is half of a pod, and nothing to a writer.
+    let metadata = ObjectMeta { managed_fields: None, ..metadata };
+    pod.as_object_mut()?.insert("metadata".to_owned(), serde_json::to_value(metadata).ok()?);
     let value = PodFacts::of(&pod, "");
     Some(Kept { namespace: value.namespace.clone(), name: value.name.clone(), value })
 }
