@@ -40,7 +40,22 @@ impl Operator {
         user: Option<&str>,
         args: &[&str],
     ) -> Result<Self> {
-        Self::launch(command, connection, None, namespace, user, args)
+        let speaker = user.map_or(Speaker::Administrator, Speaker::For);
+        Self::launch(command, connection, None, namespace, speaker, args)
+    }
+
+    /// The same, by the token of a service account, as in a pod.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn by_token(
+        command: &str,
+        connection: &Connection,
+        namespace: &str,
+        token: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        Self::launch(command, connection, None, namespace, Speaker::Token(token), args)
     }
 
     /// The same, behind a gateway instead of at the API server's own door.
@@ -55,7 +70,8 @@ impl Operator {
         user: Option<&str>,
         args: &[&str],
     ) -> Result<Self> {
-        Self::launch(command, connection, Some(gateway), namespace, user, args)
+        let speaker = user.map_or(Speaker::Administrator, Speaker::For);
+        Self::launch(command, connection, Some(gateway), namespace, speaker, args)
     }
 
     fn launch(
@@ -63,12 +79,12 @@ impl Operator {
         connection: &Connection,
         gateway: Option<&Gateway>,
         namespace: &str,
-        user: Option<&str>,
+        speaker: Speaker<'_>,
         args: &[&str],
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let kubeconfig = folder.path().join("kubeconfig");
-        impersonate(connection.kubeconfig(), gateway, user, &kubeconfig)?;
+        speak_as(connection.kubeconfig(), gateway, speaker, &kubeconfig)?;
         let health = free_address()?;
         let log = File::create(folder.path().join("log"))?;
         let mut operator = process::tied(&program("walstorage-operator"));
@@ -190,8 +206,19 @@ impl Drop for Operator {
     }
 }
 
-/// An administrator's kubeconfig that speaks for somebody else, perhaps through a gateway.
-fn impersonate(from: &Path, gateway: Option<&Gateway>, user: Option<&str>, to: &PathBuf) -> Result<()> {
+/// Who a program is to the API server.
+#[derive(Clone, Copy)]
+enum Speaker<'a> {
+    /// An administrator, by a certificate.
+    Administrator,
+    /// An administrator who speaks for this user.
+    For(&'a str),
+    /// The service account of this token.
+    Token(&'a str),
+}
+
+/// An administrator's kubeconfig, or one made of it for somebody else, perhaps through a gateway.
+fn speak_as(from: &Path, gateway: Option<&Gateway>, speaker: Speaker<'_>, to: &PathBuf) -> Result<()> {
     let text = std::fs::read_to_string(from)?;
     let mut config: Value = serde_yaml::from_str(&text)?;
     if let Some(gateway) = gateway {
@@ -203,10 +230,14 @@ fn impersonate(from: &Path, gateway: Option<&Gateway>, user: Option<&str>, to: &
             entry["user"] = json!({});
         }
     }
-    if let Some(user) = user {
-        for entry in config["users"].as_array_mut().context("a kubeconfig has users")? {
-            entry["user"]["as"] = json!(user);
-            entry["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
+    for entry in config["users"].as_array_mut().context("a kubeconfig has users")? {
+        match speaker {
+            Speaker::Administrator => {}
+            Speaker::For(user) => {
+                entry["user"]["as"] = json!(user);
+                entry["user"]["as-groups"] = json!(["system:serviceaccounts", "system:authenticated"]);
+            }
+            Speaker::Token(token) => entry["user"] = json!({"token": token}),
         }
     }
     // JSON is YAML.

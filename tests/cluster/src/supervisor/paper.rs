@@ -12,8 +12,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-/// Far below the grace period of the controller manager.
-const RENEWAL: Duration = Duration::from_secs(2);
+/// As often as a kubelet does; far below the grace period of the controller manager.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// Registers a node as its kubelet would.
 pub(super) async fn register(client: &Client, name: &str) -> Result<()> {
