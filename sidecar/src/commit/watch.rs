@@ -2,14 +2,15 @@
 //!
 //! 1. Time is counted in ticks that really ran, a second each: a process that was stopped, or a machine that slept, blames
 //!    no device for it.
-//! 2. A write is abandoned only when another directory completed a sync since it began: not when everything stalls.
+//! 2. A write is abandoned only when another directory completed a sync since it began: not when everything stalls. While the
+//!    log opens, one that has done its part of the start is enough: it has nothing more to write.
 //! 3. The last directory that can be written is never given up for a stall; while stopping it is, so that the process
 //!    ends.
 
 use std::time::{Instant, SystemTime};
 
 use super::collection::DirIx;
-use super::journal::{Closing, Health};
+use super::journal::{Closing, Health, Journal, Opening};
 use super::log::{Log, Stage};
 
 /// A write that has no answer for this many ticks is stalled.
@@ -28,7 +29,10 @@ impl Log {
                 continue;
             }
             let others = self.journals.iter().enumerate().filter(|(other, journal)| *other != dir && journal.is_open());
-            let alive = others.clone().any(|(_, journal)| journal.synced > built);
+            let opened = |journal: &Journal| {
+                self.stage == Stage::Opening && matches!(journal.opening, Opening::FirstDone | Opening::Done)
+            };
+            let alive = others.clone().any(|(_, journal)| journal.synced > built || opened(journal));
             let others: Vec<DirIx> = others.map(|(other, _)| other).collect();
             if alive {
                 self.stalled(dir, now);

@@ -30,7 +30,7 @@ pub enum CreateError {
 }
 
 /// Refused until a person does something: no permission, no such bucket. Reads that fail otherwise are repeated behind the
-/// seam. What it holds [stays](super::trouble::Condition::stays).
+/// seam. What it holds [stays](super::trouble::Condition::stays), unless whoever waits for requests gave them up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused: {0}")]
 pub struct Denied(pub Trouble);
@@ -65,6 +65,12 @@ pub trait Bucket: Sync {
     /// What is wrong with the store now, as far as its last answer shows.
     fn trouble(&self) -> Option<Trouble> {
         None
+    }
+
+    /// How often anything came of requests so far: answers that are what was asked for, and parts of long ones. Who waits
+    /// for one that takes long looks whether this still counts.
+    fn heard(&self) -> u64 {
+        0
     }
 
     /// Waits before attempt number `attempt` (from 1): longer each time, with jitter.

@@ -76,7 +76,7 @@ pub fn publish(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
     let temporary = PathBuf::from(format!("_wal/identity.{}.tmp", ambient::uuid()));
     let bytes = identity.to_json();
     if let Some(objects) = disk.objects() {
-        return objects.create(Path::new(IDENTITY), bytes.into_bytes().into());
+        return objects.publish(Path::new(IDENTITY), bytes.into_bytes().into());
     }
     let bytes = bytes.as_bytes();
     let file = disk.create_excl(&temporary)?;

@@ -60,12 +60,12 @@ fn start(context: &Context) -> Result<Ready, String> {
     }
 }
 
-fn begin(context: &Context) -> Ready {
+pub(super) fn begin(context: &Context) -> Ready {
     start(context).unwrap()
 }
 
 /// Steps everything until nothing more is done.
-fn settle(life: &mut Life<'_>, count: usize) {
+pub(super) fn settle(life: &mut Life<'_>, count: usize) {
     for _ in 0..60 {
         for dir in 0..count {
             life.step(dir);
@@ -91,7 +91,8 @@ fn lives(seed: u64, urls: &[&str], more: &str) -> usize {
         let most = [20, 80, 400][random.random_range(0..3)];
         let dies = (life < 12).then(|| random.random_range(1..most));
         let last = [Last::Lost, Last::Done, Last::Late][random.random_range(0..3)];
-        let process = Process::new(Fate { answered: dies, last, loses_answers: random.random_bool(0.3) });
+        let process =
+            Process::new(Fate { answered: dies, last, loses_answers: random.random_bool(0.3), silent: false });
         let mut context = cloud.context(&config(urls, &more), &process);
         context.memory_limit = [1 << 17, 1 << 26][random.random_range(0..2)];
         let what = format!("seed {seed}, life {life}");
@@ -166,7 +167,7 @@ fn no_promise_is_broken_between_disks_and_buckets() {
 }
 
 /// Appends until so many were acknowledged, or the process is dead or fenced.
-fn append(life: &mut Life<'_>, oracle: &mut Oracle, random: &mut SmallRng, tokens: std::ops::Range<u64>) {
+pub(super) fn append(life: &mut Life<'_>, oracle: &mut Oracle, random: &mut SmallRng, tokens: std::ops::Range<u64>) {
     for token in tokens {
         life.client(oracle, random, token);
         for _ in 0..8 {
@@ -190,7 +191,7 @@ fn a_process_may_die_between_any_two_requests_of_a_start_and_of_a_life() {
             let mut random = SmallRng::seed_from_u64(dies);
             // The second start dies at the same place, before the strays of the first have arrived.
             for round in 0..2 {
-                let process = Process::new(Fate { answered: Some(dies), last, loses_answers: false });
+                let process = Process::new(Fate { answered: Some(dies), last, ..Fate::default() });
                 if let Ok(Ready { start, handles, .. }) = start(&cloud.context(&toml, &process)) {
                     let mut life = Life::begin(start, &handles);
                     append(&mut life, &mut oracle, &mut random, round * 100..round * 100 + 12);
@@ -223,7 +224,7 @@ pub(crate) fn a_zombie_is_never_answered_after_a_takeover() {
         append(&mut zombie, &mut oracle, &mut random, 0..20);
         if late {
             // Its next commit is under way when it falls asleep.
-            process.set(Fate { answered: Some(1), last: Last::Late, loses_answers: false });
+            process.set(Fate { answered: Some(1), last: Last::Late, ..Fate::default() });
             append(&mut zombie, &mut oracle, &mut random, 20..21);
             process.set(Fate::default());
         }
@@ -387,7 +388,7 @@ async fn an_engine_serves_a_bucket_and_finds_all_of_it_again() {
     assert!(keys.iter().any(|key| key.starts_with("c/wal_")), "{keys:#?}");
 }
 
-fn engine(cloud: &Cloud, toml: &str, process: &Process) -> Engine {
+pub(super) fn engine(cloud: &Cloud, toml: &str, process: &Process) -> Engine {
     struct Silent;
     impl Observer for Silent {
         fn committed(&self, _: &WalUrl, _: Duration, _: u64, _: u64) {}
@@ -416,7 +417,7 @@ fn a_bucket_that_refused_for_a_while_goes_on_in_a_session_of_its_own() {
                 for _ in 0..3 {
                     token += 100;
                     append(&mut life, &mut oracle, &mut random, token..token + 20);
-                    process.set(Fate { answered: Some(after), last, loses_answers: false });
+                    process.set(Fate { answered: Some(after), last, ..Fate::default() });
                     append(&mut life, &mut oracle, &mut random, token + 20..token + 40);
                     process.set(Fate::default());
                     // It is probed a minute after it failed.

@@ -479,6 +479,8 @@ mod flush_tests;
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]
+mod silence_tests;
+#[cfg(test)]
 mod slot_tests;
 #[cfg(test)]
 mod tests;

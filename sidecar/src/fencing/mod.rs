@@ -76,6 +76,12 @@ impl Lost {
         }
     }
 
+    /// Whether it is a store that gave no answer for too long: it may by itself, later.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.condition().is_some_and(|condition| !condition.stays())
+    }
+
     /// What is wrong, with its name where it has one.
     #[must_use]
     pub fn sentence(&self) -> String {

@@ -5,7 +5,9 @@
 //!    one of them has it already, the next one is claimed in all.
 //! 2. A bucket's journal is read only behind the fences of its streams.
 //! 3. What was taken over stays so for all attempts of the process, until a higher epoch is needed.
+//! 4. A store that gives no answer is, when that has been waited for, one that refuses: an attempt ends, whatever a store does.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use uuid::Uuid;
@@ -31,30 +33,39 @@ use crate::types::Epoch;
 /// What to do about a store that refuses: its own sentence says what is wrong.
 const REPAIR: &str = "it is tried again by itself; nothing has to be restarted";
 
+/// What to do about a store that gives no answer.
+pub(super) const SILENT: &str = "it is tried again by itself; if it is gone for good, its URL may be removed, and what it \
+                                 held given up with: walctl directory forget <uuid>";
+
 /// Opens one bucket. Writes nothing but the probe's object, which it removes.
 ///
 /// # Errors
 /// What it is instead of open.
 pub(super) fn open(wanted: Wanted, buckets: &Buckets) -> Result<Opened, Box<Unusable>> {
-    let failed = |reason: String, unseen: bool| {
-        wanted.unusable(DirectoryState::Failed, without(&wanted.url, &reason), REPAIR, unseen)
+    let failed = |reason: String, remedy: &str| wanted.unusable(DirectoryState::Failed, reason, remedy, true);
+    let refused = |lost: &Lost| {
+        let reason = without(&wanted.url, &lost.sentence());
+        if lost.passes() { Box::new(failed(reason, SILENT).unasked()) } else { failed(reason, REPAIR) }
     };
-    let disk = buckets.disk(&wanted.url).map_err(|trouble| failed(Lost::from(Denied(trouble)).sentence(), true))?;
-    let Some(objects) = disk.objects() else { return Err(failed("it is no bucket".to_owned(), true)) };
-    objects.probe().map_err(|lost| failed(lost.sentence(), true))?;
-    let identity = identity::read(disk.as_ref()).map_err(|error| {
-        let remedy = "restore the object, or forget the directory";
-        let denied = matches!(&error, identity::IdentityError::Io { .. });
-        let remedy = if denied { REPAIR } else { remedy };
-        wanted.unusable(DirectoryState::Failed, error.to_string(), remedy, true)
+    let disk = buckets.disk(&wanted.url).map_err(|trouble| refused(&Lost::from(Denied(trouble))))?;
+    let Some(objects) = disk.objects() else { return Err(failed("it is no bucket".to_owned(), REPAIR)) };
+    objects.begin();
+    objects.probe().map_err(|lost| refused(&lost))?;
+    let identity = identity::read(disk.as_ref()).map_err(|error| match &error {
+        identity::IdentityError::Io { source, .. } if source.kind() == ErrorKind::TimedOut => {
+            Box::new(failed(error.to_string(), SILENT).unasked())
+        }
+        identity::IdentityError::Io { .. } => failed(error.to_string(), REPAIR),
+        identity::IdentityError::Damaged { .. } | identity::IdentityError::Format { .. } => {
+            failed(error.to_string(), "restore the object, or forget the directory")
+        }
     })?;
     if identity.is_none() {
-        let highest = objects.highest().map_err(|lost| failed(lost.sentence(), true))?;
+        let highest = objects.highest().map_err(|lost| refused(&lost))?;
         if highest > Epoch(0) {
             let path = disk.display(Path::new(identity::IDENTITY));
             let reason = format!("{} is missing beside a journal", path.display());
-            let remedy = "restore it from a copy, or forget the directory";
-            return Err(wanted.unusable(DirectoryState::Failed, reason, remedy, true));
+            return Err(failed(reason, "restore it from a copy, or forget the directory"));
         }
         if !wanted.may_create {
             let reason = format!("{} holds no write-ahead log", disk.display(Path::new("")).display());
@@ -65,10 +76,10 @@ pub(super) fn open(wanted: Wanted, buckets: &Buckets) -> Result<Opened, Box<Unus
     }
     let lock = match disk.lock(Path::new(identity::LOCK)) {
         Ok(Lock::Held(lock)) => lock,
-        Ok(Lock::Busy(_)) => return Err(failed("it is locked".to_owned(), true)),
-        Err(error) => return Err(failed(error.to_string(), true)),
+        Ok(Lock::Busy(_)) => return Err(failed("it is locked".to_owned(), REPAIR)),
+        Err(error) => return Err(failed(error.to_string(), REPAIR)),
     };
-    let device_inode = disk.device_inode().map_err(|error| failed(error.to_string(), true))?;
+    let device_inode = disk.device_inode().map_err(|error| failed(error.to_string(), REPAIR))?;
     let device = wanted.url.scheme().as_str().to_owned();
     Ok(Opened { wanted, disk: DiskHandle(disk), lock, identity, device_inode, device, space: Space::default() })
 }
@@ -108,7 +119,9 @@ impl Attempt<'_> {
                 lost @ (Lost::Denied(Denied(_)) | Lost::Unconditional | Lost::Damage { .. }) => {
                     let dir = self.opened.remove(index);
                     let reason = without(&dir.opened.wanted.url, &lost.sentence());
-                    let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, REPAIR);
+                    let remedy = if lost.passes() { SILENT } else { REPAIR };
+                    let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy);
+                    let unusable = if lost.passes() { unusable.unasked() } else { unusable };
                     self.unusable.push(Unusable { unseen: true, ..unusable });
                 }
             }

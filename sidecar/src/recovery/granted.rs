@@ -41,7 +41,7 @@ impl Attempt<'_> {
                 may_create: false,
             })
             .collect();
-        wanted.into_iter().for_each(|wanted| self.open(wanted));
+        self.open_all(wanted);
     }
 
     /// What the configuration names and this pod does not have.

@@ -28,6 +28,7 @@ pub(crate) mod shelf;
 mod stamps;
 
 use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -232,9 +233,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn run(&mut self) -> Result<Ready, Stop> {
-        for wanted in self.wanted() {
-            self.open(wanted);
-        }
+        self.open_all(self.wanted());
         self.open_granted_only();
         self.name_what_is_not_granted();
         self.open_legacy();
@@ -283,13 +282,6 @@ impl Attempt<'_> {
                 may_create: false,
             })
             .collect()
-    }
-
-    fn open(&mut self, wanted: Wanted) {
-        match open::open(wanted, &self.context.disks, &self.context.buckets, &self.rules, &mut self.warnings) {
-            Ok(opened) => self.opened.push(Directory { opened, journal: None }),
-            Err(unusable) => self.unusable.push(*unusable),
-        }
     }
 
     /// `wal_dir` beside WAL URLs counts only where it holds a log of this writer; then it is opened draining.
@@ -407,7 +399,7 @@ impl Attempt<'_> {
                     if self.opened[index].opened.identity.is_none() && !journal.streams.is_empty() {
                         let path = self.opened[index].opened.disk.0.display(Path::new(identity::IDENTITY));
                         let reason = format!("{} is missing beside a journal", path.display());
-                        broken.push((index, reason, "restore it from a copy, or forget the directory"));
+                        broken.push((index, reason, "restore it from a copy, or forget the directory", false));
                     }
                     self.opened[index].journal = Some(journal);
                 }
@@ -420,15 +412,20 @@ impl Attempt<'_> {
                 Err(error @ (LoadError::Newer { .. } | LoadError::Content { .. })) => {
                     return Err(Stop::Ended(Ended::Refused(error.to_string())));
                 }
+                Err(LoadError::Io { what, path, source }) if source.kind() == ErrorKind::TimedOut => {
+                    let error = LoadError::Io { what, path, source };
+                    broken.push((index, error.to_string(), buckets::SILENT, true));
+                }
                 Err(error @ LoadError::Io { .. }) => {
-                    broken.push((index, error.to_string(), "repair the device, or forget the directory"));
+                    broken.push((index, error.to_string(), "repair the device, or forget the directory", false));
                 }
             }
         }
         broken.sort_by_key(|(index, ..)| std::cmp::Reverse(*index));
-        for (index, reason, remedy) in broken {
+        for (index, reason, remedy, silent) in broken {
             let dir = self.opened.remove(index);
             let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy);
+            let unusable = if silent && dir.opened.disk.0.objects().is_some() { unusable.unasked() } else { unusable };
             self.unusable.push(Unusable { unseen: true, ..unusable });
         }
         Ok(())

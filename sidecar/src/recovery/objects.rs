@@ -4,6 +4,8 @@
 //!    is missing there, or does not hold, is damage, unless a later start has deleted it, which has fenced ours then.
 //! 2. A stream ends where a newer one says, else at its fence.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 
 use super::load::{LoadError, LoadedJournal, Loader, Told, take_frame};
@@ -136,10 +138,13 @@ fn refused(loader: &Loader<'_>, key: StreamKey, lost: Lost) -> LoadError {
             "{}: the stream {by} has an object of another process: it has taken over this writer",
             loader.disk.display(std::path::Path::new("")).display()
         )),
-        lost @ (Lost::Denied(Denied(_)) | Lost::Unconditional | Lost::Damage { .. }) => LoadError::Io {
-            what: "read",
-            path: loader.disk.display(std::path::Path::new(crate::directory::identity::JOURNAL)),
-            source: std::io::Error::other(format!("stream {key}: {}", lost.sentence())),
-        },
+        lost @ (Lost::Denied(Denied(_)) | Lost::Unconditional | Lost::Damage { .. }) => {
+            let kind = if lost.passes() { ErrorKind::TimedOut } else { ErrorKind::Other };
+            LoadError::Io {
+                what: "read",
+                path: loader.disk.display(std::path::Path::new(crate::directory::identity::JOURNAL)),
+                source: std::io::Error::new(kind, format!("stream {key}: {}", lost.sentence())),
+            }
+        }
     }
 }

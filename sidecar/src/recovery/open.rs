@@ -9,7 +9,8 @@ use uuid::Uuid;
 use walstorage_crds::config::IoMode;
 use walstorage_crds::url::WalUrl;
 
-use super::buckets;
+use super::{Attempt, Directory, buckets};
+use crate::ambient;
 use crate::api::DirectoryState;
 use crate::directory::disk::{Lock, LockGuard, SharedDisk, Space};
 use crate::directory::identity::{self, Identity};
@@ -72,7 +73,7 @@ pub(crate) struct Unusable {
     pub(crate) state: DirectoryState,
     pub(crate) reason: String,
     pub(crate) remedy: String,
-    /// What opening said, to see whether it says the same later.
+    /// What opening said, to see whether it says the same later; empty: that is not looked at.
     pub(crate) found: String,
     /// It could be opened, and is unusable for another reason.
     pub(crate) opens: bool,
@@ -89,6 +90,11 @@ impl Unusable {
     pub(crate) fn sentence(&self) -> String {
         let uuid = self.uuid.map(|uuid| format!(" ({uuid})")).unwrap_or_default();
         format!("{}{uuid} is {}: {}; {}", self.wanted_url, self.state.as_str(), self.reason, self.remedy)
+    }
+
+    /// One that is not looked at between attempts: to learn that a store still gives no answer takes too long.
+    pub(super) fn unasked(self) -> Self {
+        Self { found: String::new(), opens: false, ..self }
     }
 
     /// One that could be opened.
@@ -221,6 +227,37 @@ pub(crate) fn open(
     let space = disk.space().map_err(|e| failed("measure", e))?;
     let device = mounts::mount_of(&rules.mounts, &resolved).map(|mount| mount.device.clone()).unwrap_or_default();
     Ok(Opened { wanted, disk: DiskHandle(disk), lock, identity, device_inode, device, space })
+}
+
+impl Attempt<'_> {
+    pub(super) fn open(&mut self, wanted: Wanted) {
+        let found = open(wanted, &self.context.disks, &self.context.buckets, &self.rules, &mut self.warnings);
+        self.keep(found);
+    }
+
+    /// Opens several; buckets at the same time, as each may take long to say nothing.
+    pub(super) fn open_all(&mut self, wanted: Vec<Wanted>) {
+        let (disks, buckets, rules) = (&self.context.disks, &self.context.buckets, &self.rules);
+        let of_buckets = wanted.iter().filter(|wanted| wanted.url.scheme().is_bucket()).cloned();
+        let jobs = of_buckets.map(|wanted| move || open(wanted, disks, buckets, rules, &mut Vec::new()));
+        let mut opened = ambient::in_parallel(jobs.collect()).into_iter();
+        for wanted in wanted {
+            if !wanted.url.scheme().is_bucket() {
+                self.open(wanted);
+                continue;
+            }
+            let given_up = || wanted.unusable(DirectoryState::Failed, "opening it was given up", "see the log", true);
+            let found = opened.next().flatten().unwrap_or_else(|| Err(given_up()));
+            self.keep(found);
+        }
+    }
+
+    fn keep(&mut self, found: Result<Opened, Box<Unusable>>) {
+        match found {
+            Ok(opened) => self.opened.push(Directory { opened, journal: None }),
+            Err(unusable) => self.unusable.push(*unusable),
+        }
+    }
 }
 
 /// `path` with links resolved as far as it exists.

@@ -11,6 +11,7 @@
 use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -156,6 +157,8 @@ pub(super) struct Transport {
     client: Client<Https, HttpRequestBody>,
     permits: Arc<Semaphore>,
     limits: Limits,
+    /// Counts answers that are a success, and the parts of their bodies.
+    heard: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -163,7 +166,7 @@ impl Transport {
     ///
     /// # Errors
     /// When those are none; the text says why.
-    pub(super) fn new(extra: Option<&[u8]>, limits: Limits) -> Result<Self, String> {
+    pub(super) fn new(extra: Option<&[u8]>, limits: Limits, heard: Arc<AtomicU64>) -> Result<Self, String> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(pem) = extra {
             let before = roots.len();
@@ -192,7 +195,7 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_connection)
             .build(https);
-        Ok(Self { client, permits: Arc::new(Semaphore::new(limits.at_once)), limits })
+        Ok(Self { client, permits: Arc::new(Semaphore::new(limits.at_once)), limits, heard })
     }
 
     /// A client; `plain`: it may speak HTTP without TLS.
@@ -216,7 +219,13 @@ impl Transport {
         let (parts, incoming) = response.into_parts();
         let mut body = Timed { incoming, idle: self.limits.answer, sleep: None, host, _permit: permit };
         if parts.status.is_success() {
-            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body.map_err(error))));
+            let heard = Arc::clone(&self.heard);
+            heard.fetch_add(1, Ordering::Relaxed);
+            let body = body.map_err(error).map_frame(move |frame| {
+                heard.fetch_add(1, Ordering::Relaxed);
+                frame
+            });
+            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)));
         }
         let mut read = BytesMut::new();
         // What it said before it stopped is all there is to be had.

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +129,7 @@ pub struct BucketStore {
     limits: Limits,
     opened: Mutex<Option<Arc<Opened>>>,
     trouble: Mutex<Option<Trouble>>,
+    heard: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for BucketStore {
@@ -150,7 +152,7 @@ impl BucketStore {
     ) -> Result<Self, Trouble> {
         let place = Place::new(url, writer_id, options, &environment)?;
         let (opened, trouble) = (Mutex::new(None), Mutex::new(None));
-        Ok(Self { place, options: options.clone(), environment, limits, opened, trouble })
+        Ok(Self { place, options: options.clone(), environment, limits, opened, trouble, heard: Arc::default() })
     }
 
     /// What was wrong with the last attempt; `None` when it succeeded.
@@ -177,7 +179,7 @@ impl BucketStore {
         if let Some(opened) = opened.as_ref().filter(|opened| opened.found == found && opened.ca == ca) {
             return Ok(Arc::clone(opened));
         }
-        let transport = Transport::new(ca.as_deref(), self.limits).map_err(|why| {
+        let transport = Transport::new(ca.as_deref(), self.limits, Arc::clone(&self.heard)).map_err(|why| {
             let path = self.place.ca_file.as_deref().unwrap_or_else(|| std::path::Path::new("")).display();
             self.misconfigured(format!("ca_file {path}: {why}: put certificates in PEM there"))
         })?;
@@ -394,6 +396,10 @@ impl Bucket for BucketStore {
 
     fn trouble(&self) -> Option<Trouble> {
         Self::trouble(self)
+    }
+
+    fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     async fn back_off(&self, attempt: u32) {

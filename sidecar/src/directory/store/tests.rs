@@ -191,9 +191,13 @@ async fn reads_lists_and_deletions_go_on_until_there_is_an_answer() {
         ],
         "bo",
     );
+    assert_eq!(store.heard(), 0);
     assert_eq!(store.read("k", 0..2).await.unwrap().unwrap(), "bo");
+    let heard = store.heard();
+    assert!(heard > 1, "the answer and its parts: {heard}");
     server.will_say(404, &[], "<Error><Code>NoSuchKey</Code></Error>");
     assert_eq!(store.read("k", 0..2).await, Ok(None));
+    assert_eq!(store.heard(), heard, "a store that says no only is none that answers");
     server.will_say(416, &[], "<Error><Code>InvalidRange</Code></Error>");
     assert_eq!(store.read("k", 9..20).await, Ok(Some(Bytes::new())));
     // Something on the way, not the store: it says nothing about the object.

@@ -44,10 +44,6 @@ pub(crate) const fn slot_of(key: ObjectKey) -> SlotName {
     SlotName { key: key.stream, file: key.number }
 }
 
-fn stopping() -> io::Error {
-    io::Error::other("given up: the sidecar is stopping")
-}
-
 fn unsupported() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "a bucket has no such call")
 }
@@ -72,15 +68,23 @@ async fn create(bucket: &impl Bucket, key: &str, body: &Bytes) -> Result<bool, D
 
 impl<B: Bucket + Send + 'static> Shared<B> {
     pub(super) fn read(&self, key: &str, range: Range<u64>) -> io::Result<Option<Bytes>> {
-        self.waiting.wait(self.bucket.read(key, range)).ok_or_else(stopping)?.map_err(refused)
+        self.ask(self.bucket.read(key, range)).map_err(refused)
     }
 
     pub(super) fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
-        self.waiting.wait(self.bucket.list(prefix)).ok_or_else(stopping)?.map_err(refused)
+        self.ask(self.bucket.list(prefix)).map_err(refused)
     }
 
-    pub(super) fn create(&self, key: &str, body: Bytes) -> io::Result<()> {
-        match self.waiting.wait(create(&self.bucket, key, &body)).ok_or_else(stopping)? {
+    pub(super) fn create(&self, key: &str, body: &Bytes) -> io::Result<()> {
+        self.created(key, self.wait(create(&self.bucket, key, body)))
+    }
+
+    pub(super) fn publish(&self, key: &str, body: &Bytes) -> io::Result<()> {
+        self.created(key, self.ask(create(&self.bucket, key, body)))
+    }
+
+    fn created(&self, key: &str, created: Result<bool, Denied>) -> io::Result<()> {
+        match created {
             Ok(true) => Ok(()),
             Ok(false) => Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{}/{key} is there", self.root))),
             Err(why) => Err(refused(why)),
@@ -142,7 +146,7 @@ impl<B: Bucket + Send + 'static> Disk for BucketDirectory<B> {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0.waiting.wait(self.0.bucket.delete(&key_of(path)?)).ok_or_else(stopping)?.map_err(refused)
+        self.0.ask(self.0.bucket.delete(&key_of(path)?)).map_err(refused)
     }
 
     fn remove_dir(&self, _: &Path) -> io::Result<()> {

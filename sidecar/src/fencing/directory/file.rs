@@ -53,7 +53,7 @@ impl<B: Bucket + Send + 'static> DiskFile for Unsent<B> {
 
     fn sync_data(&self) -> io::Result<()> {
         match self.bytes.lock().take() {
-            Some(bytes) => self.shared.create(&self.key, bytes.into()),
+            Some(bytes) => self.shared.publish(&self.key, &bytes.into()),
             None => Ok(()),
         }
     }

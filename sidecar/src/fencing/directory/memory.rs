@@ -33,6 +33,8 @@ pub(crate) struct Fate {
     pub(crate) last: Last,
     /// The answer of each create that is done is lost.
     pub(crate) loses_answers: bool,
+    /// It does not die: there is no answer from then on, and no error.
+    pub(crate) silent: bool,
 }
 
 /// What becomes of the request at which a process dies.
@@ -96,10 +98,6 @@ impl Store {
     }
 }
 
-fn dead() -> Denied {
-    Denied(Trouble::new(Condition::Refused, "the process is dead"))
-}
-
 fn lost() -> CreateError {
     CreateError::Unclear(Trouble::new(Condition::NoAnswer, "the answer was lost"))
 }
@@ -121,6 +119,15 @@ impl Process {
 }
 
 impl Client {
+    /// What a request of a dead process comes to.
+    async fn dead(&self) -> Denied {
+        let silent = self.process.0.lock().silent;
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        Denied(Trouble::new(Condition::Refused, "the process is dead"))
+    }
+
     /// Whether the process lives through this request; what becomes of it otherwise.
     fn lives(&self) -> Result<Fate, Option<Last>> {
         self.store.0.lock().requests += 1;
@@ -136,8 +143,9 @@ impl Client {
     }
 }
 
-impl Bucket for Client {
-    async fn create(&self, key: &str, body: Bytes) -> Result<(), CreateError> {
+impl Client {
+    /// `None`: it was the last request.
+    fn create_now(&self, key: &str, body: &Bytes) -> Option<Result<(), CreateError>> {
         let lives = self.lives();
         let mut world = self.store.0.lock();
         world.creates += 1;
@@ -149,22 +157,33 @@ impl Bucket for Client {
             Ok(())
         };
         match lives {
-            Ok(Fate { loses_answers: false, .. }) => apply(),
-            Ok(_) => apply().and(Err(lost())),
+            Ok(Fate { loses_answers: false, .. }) => Some(apply()),
+            Ok(_) => Some(apply().and(Err(lost()))),
             Err(Some(Last::Done)) => {
                 let _ = apply();
-                Err(dead().into())
+                None
             }
             Err(Some(Last::Late)) => {
-                world.stray.push((key.to_owned(), Some(body)));
-                Err(dead().into())
+                world.stray.push((key.to_owned(), Some(body.clone())));
+                None
             }
-            Err(Some(Last::Lost) | None) => Err(dead().into()),
+            Err(Some(Last::Lost) | None) => None,
+        }
+    }
+}
+
+impl Bucket for Client {
+    async fn create(&self, key: &str, body: Bytes) -> Result<(), CreateError> {
+        match self.create_now(key, &body) {
+            Some(created) => created,
+            None => Err(self.dead().await.into()),
         }
     }
 
     async fn read(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, Denied> {
-        self.lives().map_err(|_| dead())?;
+        if self.lives().is_err() {
+            return Err(self.dead().await);
+        }
         let found = self.store.get(key);
         Ok(found.map(|body| {
             let within = |at: u64| body.len().min(usize::try_from(at).unwrap_or(usize::MAX));
@@ -173,19 +192,23 @@ impl Bucket for Client {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Denied> {
-        self.lives().map_err(|_| dead())?;
+        if self.lives().is_err() {
+            return Err(self.dead().await);
+        }
         Ok(self.store.keys().into_iter().filter(|key| key.starts_with(prefix)).collect())
     }
 
     async fn delete(&self, key: &str) -> Result<(), Denied> {
-        let lives = self.lives();
-        match lives {
-            Ok(_) => self.store.remove(key),
+        match self.lives() {
+            Ok(_) => {
+                self.store.remove(key);
+                return Ok(());
+            }
             Err(Some(Last::Done)) => self.store.remove(key),
             Err(Some(Last::Late)) => self.store.0.lock().stray.push((key.to_owned(), None)),
             Err(Some(Last::Lost) | None) => {}
         }
-        lives.map(drop).map_err(|_| dead())
+        Err(self.dead().await)
     }
 
     async fn back_off(&self, _: u32) {}

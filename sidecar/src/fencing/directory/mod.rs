@@ -12,7 +12,9 @@
 //! Invariants:
 //! 1. Nothing is written but by create-only requests, and a name is never used twice, whatever was deleted: a deletion may
 //!    arrive late.
-//! 2. A call that has begun ends when it is known what happened, when the store refuses, or when the process ends.
+//! 2. A commit and a segment are waited for until it is known what happened, the store refuses, or the process ends. Every
+//!    other call ends also when nothing has come from the store for [`wait::PATIENCE`], and what waits for it goes on as if
+//!    the store had refused.
 //! 3. Claims and fences are never deleted: the names that the engine deletes by are those of commits.
 
 mod disk;
@@ -26,19 +28,20 @@ mod wait;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub(crate) use self::disk::slot_of;
 pub(crate) use self::registry::Buckets;
-use self::wait::Waiting;
+use self::wait::{GivenUp, PATIENCE, Waiting};
 use super::Lost;
 use super::commit::Committer;
 use super::fence::Fenced;
 use super::object::{Author, Object, ObjectKey};
 use crate::directory::bucket::{Bucket, Denied};
-use crate::directory::trouble::Trouble;
+use crate::directory::trouble::{Condition, Trouble};
 use crate::format::{StreamId, StreamKey};
 use crate::types::Epoch;
 
@@ -55,10 +58,14 @@ pub struct Taken {
     pub leftovers: Vec<ObjectKey>,
 }
 
-/// What a bucket has that a disk has not. Calls block, as those of [`Disk`](crate::directory::disk::Disk) do.
+/// What a bucket has that a disk has not. Calls block, as those of [`Disk`](crate::directory::disk::Disk) do. Where "the store
+/// refuses", it may also have given no answer for too long: a condition that [passes](Lost::passes).
 pub trait Objects: Send + Sync {
     /// What is wrong with the store now; `None` when its last answer was fine.
     fn trouble(&self) -> Option<Trouble>;
+
+    /// Another attempt begins: it has the whole patience for an answer, whatever became of the one before.
+    fn begin(&self);
 
     /// Finds out, once in the life of a process, whether the store keeps to create-only.
     ///
@@ -113,11 +120,17 @@ pub trait Objects: Send + Sync {
     /// [`Lost::Fenced`] when another start has taken over.
     fn commit(&self, object: &Object) -> Result<(), Lost>;
 
-    /// Creates an object that is no commit: durable on `Ok`.
+    /// Creates an object that is no commit: durable on `Ok`. Waits as long as it takes.
     ///
     /// # Errors
     /// `AlreadyExists` where another one is there.
     fn create(&self, path: &Path, bytes: Bytes) -> io::Result<()>;
+
+    /// [`Self::create`], a small one, which the store has to answer for.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where another one is there; `TimedOut` without an answer: it may appear at any later time.
+    fn publish(&self, path: &Path, bytes: Bytes) -> io::Result<()>;
 }
 
 /// Our part in the protocol.
@@ -136,6 +149,8 @@ struct Shared<B> {
     /// For messages: the URL of the root.
     root: String,
     waiting: Waiting,
+    /// There was no answer for too long, and none since.
+    silent: AtomicBool,
     probed: Mutex<bool>,
     /// Held while a request of the protocol is under way; one thread makes them.
     part: Mutex<Part>,
@@ -152,11 +167,47 @@ impl<B: Bucket + Send + 'static> BucketDirectory<B> {
     /// The bucket below `root`, whose requests are waited for as `waiting` does.
     pub(crate) fn new(bucket: B, root: String, waiting: Waiting) -> Self {
         let (probed, part, taken) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { bucket, root, waiting, probed, part, taken }))
+        Self(Arc::new(Shared { bucket, root, waiting, silent: AtomicBool::new(false), probed, part, taken }))
     }
 }
 
-/// A refusal as a device's error.
+impl<B: Bucket + Send + 'static> Shared<B> {
+    /// Waits until it is known what came of requests.
+    fn wait<T, E: From<Denied>>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.waiting.wait(future).unwrap_or_else(|given_up| Err(self.given_up(given_up).into()))
+    }
+
+    /// Waits for requests for as long as anything comes. Who has had no answer once does not wait so long again.
+    fn ask<T, E: From<Denied>>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let patience = if self.silent.load(Ordering::Relaxed) { PATIENCE / 3 } else { PATIENCE };
+        let asked = self.waiting.ask(patience, || self.bucket.heard(), future);
+        self.silent.store(asked.as_ref().is_err_and(|given_up| *given_up == GivenUp::NoAnswer), Ordering::Relaxed);
+        asked.unwrap_or_else(|given_up| Err(self.given_up(given_up).into()))
+    }
+
+    /// Why requests are waited for no longer, with what is wrong with the store where that is known.
+    fn given_up(&self, given_up: GivenUp) -> Denied {
+        let trouble = match given_up {
+            GivenUp::Stopping => {
+                Trouble::new(Condition::NoAnswer, format!("{}: given up: the sidecar is stopping", self.root))
+            }
+            GivenUp::NoAnswer => match self.bucket.trouble().filter(|trouble| !trouble.condition.stays()) {
+                Some(Trouble { condition, sentence, .. }) => {
+                    Trouble::new(condition, format!("{sentence}; it was asked again and again"))
+                }
+                None => {
+                    let what = "the store gives no answer: look at it, and at the network between";
+                    Trouble::new(Condition::NoAnswer, format!("{}: {what}", self.root))
+                }
+            },
+        };
+        Denied(trouble)
+    }
+}
+
+/// A refusal as a device's error; `TimedOut` where there was no answer.
 fn refused(denied: Denied) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, Lost::from(denied).sentence())
+    let lost = Lost::from(denied);
+    let kind = if lost.passes() { io::ErrorKind::TimedOut } else { io::ErrorKind::PermissionDenied };
+    io::Error::new(kind, lost.sentence())
 }

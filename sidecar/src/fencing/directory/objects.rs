@@ -3,14 +3,15 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::disk::key_of;
 use super::{BucketDirectory, Objects, Shared, Taken};
-use crate::directory::bucket::{Bucket, Denied};
-use crate::directory::trouble::{Condition, Trouble};
+use crate::directory::bucket::Bucket;
+use crate::directory::trouble::Trouble;
 use crate::fencing::commit::Committer;
 use crate::fencing::fence::fence_all;
 use crate::fencing::object::{Author, CLOSE, Object, ObjectKey};
@@ -23,11 +24,6 @@ use crate::{ambient, fencing};
 const READ_AHEAD: usize = 8;
 
 impl<B: Bucket + Send + 'static> Shared<B> {
-    fn wait<T>(&self, future: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
-        let over = || Trouble::new(Condition::NoAnswer, format!("{}: given up: the sidecar is stopping", self.root));
-        self.waiting.wait(future).unwrap_or_else(|| Err(Denied(over()).into()))
-    }
-
     /// What is asked out of turn.
     fn not_ours(&self, what: &str) -> Lost {
         Lost::Damage { key: self.root.clone(), why: format!("{what}: this is a defect") }
@@ -39,24 +35,28 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
         self.0.bucket.trouble()
     }
 
+    fn begin(&self) {
+        self.0.silent.store(false, Ordering::Relaxed);
+    }
+
     fn probe(&self) -> Result<(), Lost> {
         let mut probed = self.0.probed.lock();
         if !*probed {
-            self.0.wait(start::probe(&self.0.bucket, &format!("_wal/probe-{}", ambient::uuid())))?;
+            self.0.ask(start::probe(&self.0.bucket, &format!("_wal/probe-{}", ambient::uuid())))?;
             *probed = true;
         }
         Ok(())
     }
 
     fn highest(&self) -> Result<Epoch, Lost> {
-        self.0.wait(async { Ok(start::highest(&self.0.bucket).await?) })
+        self.0.ask(async { Ok::<_, Lost>(start::highest(&self.0.bucket).await?) })
     }
 
     fn claim(&self, author: Author, epoch: Epoch) -> Result<bool, Lost> {
         let mut part = self.0.part.lock();
         *self.0.taken.lock() = None;
         (part.author, part.claimed, part.committer) = (None, None, None);
-        let ours = self.0.wait(start::claim_one(&self.0.bucket, &author, epoch))?;
+        let ours = self.0.ask(start::claim_one(&self.0.bucket, &author, epoch))?;
         if ours {
             (part.author, part.claimed) = (Some(author), Some(StreamKey { epoch, session: 0 }));
         }
@@ -69,11 +69,11 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
             return Err(self.0.not_ours("nothing is claimed"));
         };
         let bucket = &self.0.bucket;
-        let taken = self.0.wait(async {
+        let taken = self.0.ask(async {
             let start::Claimed { stream, before } = start::what_is_before(bucket, stream).await?;
             let fenced = fence_all(bucket, author, stream, before.keys().rev().copied()).await?;
             let leftovers = collect::leftovers(bucket, &before, &fenced).await?;
-            Ok(Taken { stream, id: author.stream, fenced, leftovers })
+            Ok::<_, Lost>(Taken { stream, id: author.stream, fenced, leftovers })
         })?;
         *self.0.taken.lock() = Some(Arc::new(taken));
         Ok(())
@@ -85,7 +85,7 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
 
     fn read(&self, keys: &[ObjectKey], each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool) -> Result<(), Lost> {
         let bucket = &self.0.bucket;
-        self.0.wait(async {
+        self.0.ask(async {
             let read = |key: ObjectKey| async move {
                 let name = key.to_string();
                 (key, bucket.read(&name, 0..u64::MAX).await)
@@ -97,13 +97,13 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
                     break;
                 }
             }
-            Ok(())
+            Ok::<_, Lost>(())
         })
     }
 
     fn missing(&self, key: ObjectKey) -> Result<(), Lost> {
         let Some(taken) = self.taken() else { return Err(self.0.not_ours("nothing is claimed")) };
-        self.0.wait(start::missing(&self.0.bucket, taken.stream, key))
+        self.0.ask(start::missing(&self.0.bucket, taken.stream, key))
     }
 
     fn next_session(&self, stream: StreamKey, id: StreamId) -> Result<(), Lost> {
@@ -119,7 +119,7 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
             // Those of earlier starts have their fences.
             let sessions = before.keys().rev().copied().filter(|other| other.epoch == stream.epoch);
             fence_all(bucket, author, stream, sessions).await?;
-            Ok(())
+            Ok::<_, Lost>(())
         })?;
         part.claimed = Some(stream);
         Ok(())
@@ -144,6 +144,10 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
     }
 
     fn create(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
-        self.0.create(&key_of(path)?, bytes)
+        self.0.create(&key_of(path)?, &bytes)
+    }
+
+    fn publish(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
+        self.0.publish(&key_of(path)?, &bytes)
     }
 }
