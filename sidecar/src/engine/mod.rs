@@ -483,4 +483,6 @@ mod silence_tests;
 #[cfg(test)]
 mod slot_tests;
 #[cfg(test)]
+mod takeover_tests;
+#[cfg(test)]
 mod tests;

@@ -7,7 +7,12 @@ use super::object::{Author, CLAIM, CLOSE, JOURNAL, Object, ObjectKey};
 use super::put::{Found, Put, look, put};
 use crate::directory::bucket::{Bucket, CreateError, Denied};
 use crate::format::StreamKey;
+use crate::format::facts::{EpochFact, Fact as _};
+use crate::format::object::parse_object;
 use crate::types::Epoch;
+
+/// So many claims are looked at for one that has a grant.
+const CLAIMS: usize = 16;
 
 /// Finds out whether the store keeps to create-only: creates a key of its own twice.
 ///
@@ -67,6 +72,32 @@ pub async fn claim(bucket: &impl Bucket, author: &Author, granted: Epoch) -> Res
 /// When the store refuses.
 pub async fn highest(bucket: &impl Bucket) -> Result<Epoch, Denied> {
     Ok(streams(bucket).await?.keys().last().map_or(Epoch(0), |stream| stream.epoch))
+}
+
+/// Who was granted what last: the EPOCH of the newest claim that has a grant. Those of starts without one copy it to where it
+/// takes more than one look to find.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn granted(bucket: &impl Bucket) -> Result<Option<EpochFact>, Denied> {
+    let streams = streams(bucket).await?;
+    for &stream in streams.keys().rev().filter(|stream| stream.session == 0).take(CLAIMS) {
+        let claim = ObjectKey { stream, number: CLAIM };
+        let found = bucket.read(&claim.to_string(), 0..u64::MAX).await?;
+        if let Some(epoch) = found.and_then(|bytes| epoch_of(&bytes, claim)).filter(|epoch| epoch.grant > 0) {
+            return Ok(Some(epoch));
+        }
+    }
+    Ok(None)
+}
+
+/// What a claim or a fence says of its author; `None` where it does not hold.
+fn epoch_of(bytes: &[u8], key: ObjectKey) -> Option<EpochFact> {
+    let (header, frame) = parse_object(bytes, None).ok()?;
+    if (header.key, header.file) != (key.stream, key.number) {
+        return None;
+    }
+    frame.records().filter_map(Result::ok).find_map(|record| EpochFact::decode(&record).ok())
 }
 
 /// Claims exactly this epoch; whether it is ours. A writer of several directories has one epoch in all of them, so it looks

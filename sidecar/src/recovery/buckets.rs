@@ -3,6 +3,7 @@
 //!
 //! 1. One epoch is claimed in every bucket that is open: above all that any directory has, and at least the grant's. Where
 //!    one of them has it already, the next one is claimed in all.
+//!    Before that, no claim that is there may have a newer grant: a start that is not the holder's writes nothing.
 //! 2. A bucket's journal is read only behind the fences of its streams.
 //! 3. What was taken over stays so for all attempts of the process, until a higher epoch is needed.
 //! 4. A store that gives no answer is, when that has been waited for, one that refuses: an attempt ends, whatever a store does.
@@ -160,6 +161,10 @@ impl Attempt<'_> {
         let mut epoch = known.filter(|known| *known >= least).unwrap_or(least).max(Epoch(1));
         let wanted = epoch;
         for (index, .., objects) in buckets.iter().filter(|(.., objects)| epoch_of(*objects) != Some(wanted)) {
+            if self.context.grant.is_some() {
+                let granted = objects.granted().map_err(|lost| Failed::One(*index, lost))?;
+                self.check_grant(granted.as_ref()).map_err(Failed::All)?;
+            }
             let highest = objects.highest().map_err(|lost| Failed::One(*index, lost))?;
             epoch = epoch.max(Epoch(highest.0.saturating_add(1)));
         }

@@ -42,6 +42,7 @@ use super::fence::Fenced;
 use super::object::{Author, Object, ObjectKey};
 use crate::directory::bucket::{Bucket, Denied};
 use crate::directory::trouble::{Condition, Trouble};
+use crate::format::facts::EpochFact;
 use crate::format::{StreamId, StreamKey};
 use crate::types::Epoch;
 
@@ -78,6 +79,12 @@ pub trait Objects: Send + Sync {
     /// # Errors
     /// When the store refuses.
     fn highest(&self) -> Result<Epoch, Lost>;
+
+    /// Who was granted what last, as far as claims say.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn granted(&self) -> Result<Option<EpochFact>, Lost>;
 
     /// Claims an epoch; whether it is ours now.
     ///

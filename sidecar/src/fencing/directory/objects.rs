@@ -16,6 +16,7 @@ use crate::fencing::commit::Committer;
 use crate::fencing::fence::fence_all;
 use crate::fencing::object::{Author, CLOSE, Object, ObjectKey};
 use crate::fencing::{Lost, collect, start};
+use crate::format::facts::EpochFact;
 use crate::format::{StreamId, StreamKey};
 use crate::types::Epoch;
 use crate::{ambient, fencing};
@@ -50,6 +51,10 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
 
     fn highest(&self) -> Result<Epoch, Lost> {
         self.0.ask(async { Ok::<_, Lost>(start::highest(&self.0.bucket).await?) })
+    }
+
+    fn granted(&self) -> Result<Option<EpochFact>, Lost> {
+        self.0.ask(async { Ok::<_, Lost>(start::granted(&self.0.bucket).await?) })
     }
 
     fn claim(&self, author: Author, epoch: Epoch) -> Result<bool, Lost> {
