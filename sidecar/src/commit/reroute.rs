@@ -21,6 +21,11 @@ use crate::format::StreamKey;
 impl Log {
     /// A write or sync of the stream `key` failed: it is over, where it is not already.
     pub(crate) fn failed(&mut self, dir: DirIx, key: StreamKey, failure: Failure, now: Instant) {
+        let failure = match failure {
+            // Whatever has become of the stream: somebody else has the log.
+            Failure::Fenced(why) => return self.fence(why),
+            failure => failure,
+        };
         if self.is_over(dir, key) {
             return self.came_back(dir);
         }

@@ -127,9 +127,10 @@ fn lives(seed: u64, urls: &[&str], more: &str) -> usize {
             if unchecked && lived.log.stage == Stage::Serving && !process.is_dead() {
                 unchecked = false;
                 // Whoever reads back makes requests too.
+                let fate = process.fate();
                 process.set(Fate::default());
                 oracle.check(&lived.log, &handles, &what);
-                process.set(Fate { answered: dies, last, ..Fate::default() });
+                process.set(Fate { answered: dies, ..fate });
             }
             assert!(!matches!(lived.log.stage, Stage::Fenced(_)), "{what}: {:?}", lived.log.stage);
         }

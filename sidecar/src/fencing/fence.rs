@@ -56,7 +56,7 @@ async fn end(bucket: &impl Bucket, key: StreamKey) -> Result<End, Denied> {
                 break;
             }
             Found::Valid(Seen { kind: Kind::Claim, stream, .. }) => end.stream = Some(stream),
-            // It may be a commit: nothing before it ends the stream.
+            // It may be a commit: nothing before it ends the stream. It may be a fence as well, so nobody ever deletes it.
             Found::Invalid => end.last = end.last.max(number),
             // Deleted meanwhile: its writer, or one that has fenced it, is alive. Another list will tell.
             Found::Absent => {}

@@ -293,7 +293,7 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
     losses: Vec<Loss>,
     /// Which of the files are needed.
-    needed: Vec<bool>,
+    pub(super) needed: Vec<bool>,
 }
 
 impl Loader<'_> {

@@ -3,6 +3,7 @@
 //! 1. Only a stream that has a fence is read, so what is read stays as it is. Every number up to the fence was used: one that
 //!    is missing there, or does not hold, is damage, unless a later start has deleted it, which has fenced ours then.
 //! 2. A stream ends where a newer one says, else at its fence.
+//! 3. What does not hold is never deleted: it may be a fence, at the very number that a writer which wakes up would use next.
 
 use std::io::ErrorKind;
 
@@ -97,8 +98,15 @@ fn stream(loader: &Loader<'_>, objects: &dyn Objects, fenced: &Fenced, told: &To
             ClosedAt { frame_seq: last, crc: at_end.unwrap_or(0) }
         }
     };
-    let judged = loader.judge(fenced.key, &slots, id, Some(close), &told.accepted, content, &scans)?;
-    Ok((judged, slots))
+    let mut judged = loader.judge(fenced.key, &slots, id, Some(close), &told.accepted, content, &scans)?;
+    let holds = |index: usize| !scans[index].places.is_empty();
+    judged.needed = keep(judged.needed, holds);
+    Ok((judged, keep(slots, holds)))
+}
+
+/// The items whose index passes.
+fn keep<T>(items: Vec<T>, passes: impl Fn(usize) -> bool) -> Vec<T> {
+    items.into_iter().enumerate().filter(|(index, _)| passes(*index)).map(|(_, item)| item).collect()
 }
 
 fn scan_one(

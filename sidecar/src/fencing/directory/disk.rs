@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::file::{Sent, Unsent};
 use super::{BucketDirectory, Objects, Shared, refused};
@@ -113,7 +112,7 @@ impl<B: Bucket + Send + 'static> Disk for BucketDirectory<B> {
 
     fn create_excl(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let key = key_of(path)?;
-        Ok(Box::new(Unsent { shared: Arc::clone(&self.0), key, bytes: Mutex::new(Some(Vec::new())) }))
+        Ok(Box::new(Unsent::new(Arc::clone(&self.0), key)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

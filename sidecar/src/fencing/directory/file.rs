@@ -12,10 +12,33 @@ use crate::directory::disk::DiskFile;
 
 /// An object that is sent by [`DiskFile::sync_data`], once.
 pub(super) struct Unsent<B> {
-    pub(super) shared: Arc<Shared<B>>,
-    pub(super) key: String,
-    /// `None`: it is sent.
-    pub(super) bytes: Mutex<Option<Vec<u8>>>,
+    shared: Arc<Shared<B>>,
+    key: String,
+    stage: Mutex<Stage>,
+}
+
+/// How far an object is.
+enum Stage {
+    Gathered(Vec<u8>),
+    /// It is there.
+    Sent,
+    /// Whether it is there is not known, or another one is.
+    Failed,
+}
+
+impl<B> Unsent<B> {
+    /// Nothing yet.
+    pub(super) fn new(shared: Arc<Shared<B>>, key: String) -> Self {
+        Self { shared, key, stage: Mutex::new(Stage::Gathered(Vec::new())) }
+    }
+
+    /// What is gathered, as long as it is.
+    fn gathered<T>(&self, change: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
+        match &mut *self.stage.lock() {
+            Stage::Gathered(bytes) => Ok(change(bytes)),
+            Stage::Sent | Stage::Failed => Err(immutable()),
+        }
+    }
 }
 
 /// An object that is there.
@@ -42,20 +65,24 @@ fn read<B: Bucket + Send + 'static>(shared: &Shared<B>, key: &str, offset: u64, 
 
 impl<B: Bucket + Send + 'static> DiskFile for Unsent<B> {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let mut unsent = self.bytes.lock();
-        let unsent = unsent.as_mut().ok_or_else(immutable)?;
         let from = usize::try_from(offset).map_err(|_| immutable())?;
         let end = from.saturating_add(bytes.len());
-        unsent.resize(unsent.len().max(end), 0);
-        unsent[from..end].copy_from_slice(bytes);
-        Ok(bytes.len())
+        self.gathered(|unsent| {
+            unsent.resize(unsent.len().max(end), 0);
+            unsent[from..end].copy_from_slice(bytes);
+            bytes.len()
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        match self.bytes.lock().take() {
-            Some(bytes) => self.shared.publish(&self.key, &bytes.into()),
-            None => Ok(()),
+        let mut stage = self.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Failed) {
+            Stage::Gathered(bytes) => self.shared.publish(&self.key, &bytes.into())?,
+            Stage::Sent => {}
+            Stage::Failed => return Err(io::Error::other("an earlier attempt to create it failed")),
         }
+        *stage = Stage::Sent;
+        Ok(())
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
@@ -64,8 +91,7 @@ impl<B: Bucket + Send + 'static> DiskFile for Unsent<B> {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(|_| immutable())?;
-        self.bytes.lock().as_mut().ok_or_else(immutable)?.resize(len, 0);
-        Ok(())
+        self.gathered(|unsent| unsent.resize(len, 0))
     }
 
     fn drop_cache(&self) -> io::Result<()> {
@@ -73,7 +99,7 @@ impl<B: Bucket + Send + 'static> DiskFile for Unsent<B> {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().as_ref().ok_or_else(immutable)?.len() as u64)
+        self.gathered(|unsent| unsent.len() as u64)
     }
 }
 

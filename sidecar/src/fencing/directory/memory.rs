@@ -112,6 +112,11 @@ impl Process {
         *self.0.lock() = fate;
     }
 
+    /// What becomes of its requests now.
+    pub(crate) fn fate(&self) -> Fate {
+        *self.0.lock()
+    }
+
     /// Whether it has died.
     pub(crate) fn is_dead(&self) -> bool {
         self.0.lock().answered == Some(0)
