@@ -80,7 +80,7 @@ impl Log {
         journal.look_for_free = false;
         // Old streams go as soon as they can: they are what a restart reads again. The rest waits for need or leisure.
         let frees_old = oldest > journal.stream.oldest;
-        let frees_slots = floor > journal.stream.floor;
+        let frees_slots = journal.is_worth_freeing(floor);
         let in_need = journal.pressed || journal.used_bytes() > journal.cleaning_mark();
         if !(by_size || frees_old || (frees_slots && (in_need || journal.proven))) {
             self.journals[dir].pressed = false;

@@ -45,6 +45,8 @@ pub(crate) struct SlotUse {
     pub(crate) last_frame: u64,
     /// When its first frame was built, in the log's ticks.
     pub(crate) made: u64,
+    /// It has nothing but what keeps the journal itself in order.
+    pub(crate) upkeep: bool,
     /// The highest LSN of each collection in it.
     pub(crate) heads: HashMap<Incarnation, Lsn>,
     /// The lowest.
@@ -143,6 +145,16 @@ pub(crate) enum FrameKind {
     Empty,
     /// The very last.
     Clean,
+}
+
+impl FrameKind {
+    /// Whether it is written for the sake of the journal only.
+    pub(super) const fn is_upkeep(self) -> bool {
+        match self {
+            Self::Opening | Self::CheckpointPart | Self::CheckpointEnd | Self::Empty | Self::Clean => true,
+            Self::Normal | Self::Copies => false,
+        }
+    }
 }
 
 /// The frame being written.
@@ -385,13 +397,14 @@ impl Journal {
         self.used_bytes() + ahead + self.pool_bytes()
     }
 
-    /// Bytes of journal files that no frame can take.
+    /// Bytes of journal files that no frame can take. Objects that nothing needs are none: they take no room from others, and
+    /// no start reads them.
     pub(crate) fn used_bytes(&self) -> u64 {
         let ahead = self.slots.back().map_or(0, |slot| slot.len - slot.bytes);
+        let to_go = self.garbage.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.unlinking;
         self.slots.iter().map(|slot| slot.len).sum::<u64>() - ahead
             + self.old.iter().map(OldStream::bytes).sum::<u64>()
-            + self.garbage.iter().map(|(_, bytes)| bytes).sum::<u64>()
-            + self.unlinking
+            + if self.of_objects { 0 } else { to_go }
             + self.pool.reserve.bytes()
     }
 

@@ -82,9 +82,11 @@ impl Log {
         let journal = &mut self.journals[dir];
         journal.stream.advance(place, done.len, done.crc);
         if place.new_file {
-            journal.slots.push_back(SlotUse::begun(place.file, key.session, built, spare));
+            let begun = SlotUse::begun(place.file, key.session, built, spare);
+            journal.slots.push_back(SlotUse { upkeep: true, ..begun });
         }
         if let Some(slot) = journal.slots.back_mut() {
+            slot.upkeep &= kind.is_upkeep();
             let before = if place.new_file && spare.is_none() { 0 } else { slot.len };
             slot.bytes += done.len;
             slot.len = slot.len.max(slot.bytes);

@@ -4,14 +4,16 @@
 //!    costs a request that is paid for. The first frame after a while is begun at once; so is one for which [`AT_ONCE`] waits.
 //! 2. An object is there as a whole or not at all: no frame proves another.
 //! 3. A frame is a file of its own.
-//! 4. A start reads every object above the floor, however small: each counts as [`WEIGHT`] bytes of the journal, so that the
+//! 4. A log that nothing is written to writes nothing. A checkpoint is an object itself, often more than one: at leisure it is
+//!    written only where it frees something that is no such object.
+//! 5. A start reads every object above the floor, however small: each counts as [`WEIGHT`] bytes of the journal, so that the
 //!    bound of its bytes bounds their number too.
 
 use std::time::{Duration, Instant};
 
 use super::collection::DirIx;
 use super::frames::IDLE;
-use super::journal::Journal;
+use super::journal::{Journal, SlotUse};
 use super::log::{Log, Stage};
 use crate::format::limits::GROUP_CUT;
 
@@ -32,6 +34,13 @@ impl Journal {
     /// Where a file is full: an object is by its first frame.
     pub(super) fn file_limit(&self) -> u64 {
         if self.of_objects { 0 } else { self.slot_limit() }
+    }
+
+    /// Whether it is worth a checkpoint to let go of what is up to this frame of the stream.
+    pub(super) fn is_worth_freeing(&self, floor: u64) -> bool {
+        let freed = |slot: &&SlotUse| slot.last_frame > self.stream.floor && slot.last_frame <= floor;
+        let mut freed = self.slots.iter().filter(freed);
+        floor > self.stream.floor && (!self.of_objects || freed.any(|slot| !slot.upkeep))
     }
 
     /// Between looks at the directory.

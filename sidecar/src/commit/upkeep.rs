@@ -55,6 +55,9 @@ pub(crate) enum Gone {
     Another,
 }
 
+/// Most objects to delete in one piece of work: between two of them it is looked whether somebody else writes.
+const UNLINK_MOST: usize = 256;
+
 impl Gone {
     const fn why(self) -> &'static str {
         match self {
@@ -97,7 +100,8 @@ impl Log {
         }
         journal.release_free(now);
         if !journal.garbage.is_empty() {
-            let files = std::mem::take(&mut journal.garbage);
+            let most = if journal.of_objects { UNLINK_MOST } else { usize::MAX };
+            let files: Vec<_> = journal.garbage.drain(..most.min(journal.garbage.len())).collect();
             journal.unlinking = files.iter().map(|(_, bytes)| bytes).sum();
             return Upkeep::Unlink(files.into_iter().map(|(name, _)| name).collect());
         }

@@ -15,6 +15,7 @@ use super::flush_sink::{Place, Sink, device};
 use super::inner::Inner;
 use super::segment_file::{self, At, OpenSegment};
 use super::segment_read::{self, SegmentIndex};
+use super::shelved::Shelved;
 use crate::ambient;
 use crate::commit::collection::DirIx;
 use crate::commit::flush_jobs::{FlushJob, FlushPart, FlushWork, Piece, SealJob, Target};
@@ -27,7 +28,7 @@ use crate::directory::disk::{Disk, DiskFile, SharedDisk};
 use crate::format::header::{SegmentHeader, SegmentOf};
 use crate::format::names::{self, CURRENT_SEGMENT};
 use crate::format::segment::FlushBuilder;
-use crate::recovery::{Handle, shelf};
+use crate::recovery::Handle;
 use crate::types::Lsn;
 
 /// Runs until the log has nothing more to flush. A panic is a failure of the directory.
@@ -186,20 +187,16 @@ impl<'a> SegmentWriter<'a> {
             let mut done: Option<PartDone> = None;
             let mut from = part.first;
             let mut known = None;
+            let mut shelved = Shelved::default();
             loop {
-                let (records, first, last) = match piece(part, from) {
+                let (records, first, last) = match shelved.next(&self.disks, from, |from| piece(part, from))? {
                     Piece::Records(records, first, last) => (records, first, last),
                     Piece::Read(wanted) => {
                         let (records, last) = self.read(&wanted, &mut known)?;
                         (records, wanted.from, last)
                     }
-                    Piece::Journal(wanted) => {
-                        let disk = self.disks.get(wanted.stretch.dir);
-                        let gone = || FlushFailure::Device("a journal's directory is not here".into());
-                        let (records, last) = shelf::read(disk.ok_or_else(gone)?.as_ref(), &wanted)
-                            .map_err(|why| FlushFailure::Device(format!("what is to be flushed: {why}")))?;
-                        (records, wanted.from, last)
-                    }
+                    // Those are read.
+                    Piece::Journal(_) => return Err(FlushFailure::Void),
                     Piece::End => break,
                     Piece::Stop => return Err(FlushFailure::Void),
                 };
@@ -372,6 +369,14 @@ impl<'a> SegmentWriter<'a> {
     /// Removes files, durably; answers those that could not be.
     fn remove(&self, files: &[(Uuid, SegmentPath)]) -> Vec<Uuid> {
         let disk = self.disk();
+        if let Some(objects) = disk.objects() {
+            // Their names are their own: nothing else was ever there, or will be.
+            let names = files.iter().flat_map(|(id, path)| path.names().into_iter().map(move |name| (*id, name)));
+            let (ids, paths): (Vec<Uuid>, Vec<PathBuf>) = names.unzip();
+            let Err((left, error)) = objects.remove(&paths) else { return Vec::new() };
+            tracing::warn!(left = left.len(), of = files.len(), %error, "cannot delete segments");
+            return left.into_iter().map(|index| ids[index]).collect();
+        }
         let mut kept = Vec::new();
         let mut folders = BTreeSet::new();
         for (id, path) in files {
@@ -436,10 +441,6 @@ impl<'a> SegmentWriter<'a> {
 
     fn remove_one(&self, id: Uuid, path: &SegmentPath) -> io::Result<()> {
         let disk = self.disk();
-        if disk.objects().is_some() {
-            // Its names are its own: nothing else was ever there, or will be.
-            return path.names().iter().try_for_each(|name| disk.unlink(name));
-        }
         for name in path.names() {
             let it_is = match segment_file::open(disk, &name, false)? {
                 At::Segment(found) => found.header.segment == id,

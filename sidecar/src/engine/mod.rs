@@ -12,6 +12,7 @@ mod probe;
 mod reader;
 mod segment_file;
 pub(crate) mod segment_read;
+mod shelved;
 mod stamp;
 mod status;
 mod supervisor;
@@ -476,6 +477,8 @@ mod failure_tests;
 mod fault_tests;
 #[cfg(test)]
 mod flush_tests;
+#[cfg(test)]
+mod idle_tests;
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]

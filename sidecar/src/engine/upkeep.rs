@@ -3,7 +3,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -143,6 +143,14 @@ impl<'a> Keeper<'a> {
 
     fn unlink(&self, files: &[String]) {
         let disk = &self.handle.disk.0;
+        if let Some(objects) = disk.objects() {
+            let paths: Vec<PathBuf> = files.iter().map(|name| Path::new(JOURNAL).join(name)).collect();
+            if let Err((left, error)) = objects.remove(&paths) {
+                // They hold nothing that is needed: a later start removes them.
+                tracing::warn!(left = left.len(), of = files.len(), %error, "cannot delete objects of the journal");
+            }
+            return;
+        }
         for name in files {
             match disk.unlink(&Path::new(JOURNAL).join(name)) {
                 Ok(()) => {}

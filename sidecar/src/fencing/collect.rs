@@ -1,11 +1,19 @@
 //! What may be deleted. Claims and fences never: they are why a writer that wakes up late finds its next number taken.
 
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+
 use super::fence::Fenced;
 use super::object::{CLAIM, Kind, ObjectKey, Seen};
 use super::put::{Found, look};
 use super::start::Streams;
 use crate::directory::bucket::{Bucket, Denied};
 use crate::format::StreamKey;
+
+/// Objects that are looked at at a time.
+const LOOKED_AT_ONCE: usize = 8;
 
 /// The objects of our own stream up to `floor`, of which `done` were named before: by exact key, oldest first, from the close on. To be called
 /// when a frame that says this floor is acknowledged.
@@ -29,17 +37,24 @@ pub fn older(fenced: &[Fenced]) -> impl Iterator<Item = ObjectKey> {
 /// # Errors
 /// When the store refuses.
 pub async fn leftovers(bucket: &impl Bucket, before: &Streams, fenced: &[Fenced]) -> Result<Vec<ObjectKey>, Denied> {
-    let mut keys = Vec::new();
-    for (&stream, numbers) in before.iter().filter(|(key, _)| fenced.iter().all(|read| **key < read.key)) {
-        if numbers.iter().filter(|number| **number != CLAIM).count() < 2 {
-            continue;
-        }
-        for &number in numbers {
-            let key = ObjectKey { stream, number };
-            if let Found::Valid(Seen { kind: Kind::Ordinary, .. }) = look(bucket, key).await? {
-                keys.push(key);
-            }
+    let older = before.iter().filter(|(key, _)| fenced.iter().all(|read| **key < read.key));
+    let more = older.filter(|(_, numbers)| numbers.iter().filter(|number| **number != CLAIM).count() >= 2);
+    let of = |(&stream, numbers): (&StreamKey, &BTreeSet<u64>)| {
+        numbers.iter().map(|&number| ObjectKey { stream, number }).collect::<Vec<_>>()
+    };
+    let mut left = more.flat_map(of).collect::<Vec<_>>().into_iter();
+    let (mut looking, mut keys) = (FuturesOrdered::new(), Vec::new());
+    loop {
+        looking.extend(left.by_ref().take(LOOKED_AT_ONCE - looking.len()).map(|key| ordinary(bucket, key)));
+        match looking.next().await {
+            Some(found) => keys.extend(found?),
+            None => return Ok(keys),
         }
     }
-    Ok(keys)
+}
+
+/// The key, where an ordinary object is there.
+async fn ordinary(bucket: &impl Bucket, key: ObjectKey) -> Result<Option<ObjectKey>, Denied> {
+    let found = look(bucket, key).await?;
+    Ok(matches!(found, Found::Valid(Seen { kind: Kind::Ordinary, .. })).then_some(key))
 }

@@ -4,9 +4,11 @@
 //!    journals are read again: then only the places of entries are noted ([`super::noted`]). Where files are much larger
 //!    than the memory that is not even tried.
 //! 2. What a large batch took above the bound while it was appended it may take here.
+//! 3. What is read of a bucket before it is needed counts too: where entries leave no room, nothing is read ahead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::fencing::directory::Room;
 use crate::format::limits::{GROUP_CUT, MAX_FRAME};
 
 /// Beyond what is cut as a group, a frame has at most so many bytes of head, padding and facts that were queued.
@@ -19,7 +21,11 @@ const TOO_MANY: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: u64,
+    /// Of all that is in memory, whether entries are kept or not.
+    bound: u64,
     used: AtomicU64,
+    /// Read, or being read, before it is needed.
+    ahead: AtomicU64,
     /// Bytes of all files.
     files: AtomicU64,
     /// The longest frame.
@@ -31,13 +37,13 @@ pub(crate) struct Budget {
 impl Budget {
     /// Entries are kept up to `limit` bytes of memory.
     pub(crate) const fn keeping(limit: u64) -> Self {
-        let [used, files, longest] = [const { AtomicU64::new(0) }; 3];
-        Self { limit, used, files, longest, over: AtomicBool::new(false), noting: false }
+        let [used, ahead, files, longest] = [const { AtomicU64::new(0) }; 4];
+        Self { limit, bound: limit, used, ahead, files, longest, over: AtomicBool::new(false), noting: false }
     }
 
-    /// Only the places of entries are noted.
-    pub(crate) const fn noting() -> Self {
-        Self { noting: true, ..Self::keeping(u64::MAX) }
+    /// Only the places of entries are noted; what is read ahead is within `bound`.
+    pub(crate) const fn noting(bound: u64) -> Self {
+        Self { noting: true, bound, ..Self::keeping(u64::MAX) }
     }
 
     /// Whether only places are noted.
@@ -83,6 +89,19 @@ impl Budget {
     }
 }
 
+impl Room for Budget {
+    fn take(&self, bytes: u64) -> bool {
+        let kept = if self.noting { 0 } else { self.used.load(Ordering::Relaxed) };
+        let most = self.bound.saturating_sub(kept);
+        let more = |ahead: u64| ahead.checked_add(bytes).filter(|ahead| *ahead <= most);
+        self.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.ahead.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +114,7 @@ mod tests {
         assert!(budget.changed(0, 900, 4096));
         assert!(!budget.changed(900, 901, 4096));
         assert!(!budget.changed(901, 0, 4096), "what was given up stays given up");
-        assert!(Budget::noting().changed(0, u64::MAX, 4096));
+        assert!(Budget::noting(1000).changed(0, u64::MAX, 4096));
     }
 
     #[test]
@@ -103,7 +122,20 @@ mod tests {
         let budget = Budget::keeping(1000);
         assert!(budget.expects(2000));
         assert!(!budget.expects(1));
-        assert!(Budget::noting().expects(u64::MAX) && Budget::keeping(u64::MAX).expects(u64::MAX));
+        assert!(Budget::noting(1000).expects(u64::MAX) && Budget::keeping(u64::MAX).expects(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_read_ahead_fits_beside_what_is_kept() {
+        let budget = Budget::keeping(1000);
+        assert!(budget.changed(0, 300, 4096));
+        assert!(budget.take(400) && !budget.take(400) && budget.take(300));
+        budget.give_back(700);
+        assert!(budget.changed(300, 900, 4096));
+        assert!(!budget.take(400) && budget.take(100));
+        let noting = Budget::noting(1000);
+        assert!(noting.changed(0, 9000, 4096));
+        assert!(noting.take(1000) && !noting.take(1));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::home::new_home;
 use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
-use super::{Context, Handle, Waiting, shared, shelf, stamps};
+use super::shared::Shared;
+use super::{Context, Handle, Waiting, shelf, stamps};
 use crate::ambient;
 use crate::api::{DamageReport, JournalIo, LostRange};
 use crate::commit::collection::Collection;
@@ -45,8 +46,7 @@ pub(super) struct Place {
     accepted: Vec<AcceptedDamage>,
     /// What lies there counts.
     counts: bool,
-    /// The highest number of a shared segment.
-    last_shared: u64,
+    shared: Shared,
 }
 
 impl Place {
@@ -66,7 +66,7 @@ impl Place {
             garbage: journal.garbage.clone(),
             accepted: journal.accepted.clone(),
             counts,
-            last_shared: 0,
+            shared: Shared::new(journal.shared.take()),
         }
     }
 }
@@ -173,11 +173,8 @@ pub(super) fn decide(
     for (dir, place) in places.iter_mut().enumerate() {
         let segments = merged.collections.iter().flat_map(|collection| &collection.segments).map(|(fact, _)| fact);
         let here = segments.filter(|fact| fact.shared && fact.directory == place.identity.directory);
-        match shared::list(place.opened.disk.0.as_ref(), dir, &here.map(|fact| fact.segment).collect()) {
-            Ok(listed) => {
-                shared.extend(listed.files);
-                place.last_shared = listed.highest;
-            }
+        match place.shared.list(place.opened.disk.0.as_ref(), dir, &here.map(|fact| fact.segment).collect()) {
+            Ok(files) => shared.extend(files),
             Err(why) => warnings.push(format!("{}: {why}", place.opened.wanted.url)),
         }
     }
@@ -450,7 +447,7 @@ impl Place {
         newly_accepted: Vec<AcceptedDamage>,
         in_use: bool,
     ) -> (Journal, Handle) {
-        let Self { opened, identity, old, closes, garbage, mut accepted, counts: _, last_shared } = self;
+        let Self { opened, identity, old, closes, garbage, mut accepted, counts: _, shared } = self;
         accepted.retain(|damage| closes.iter().any(|close| close.stream == damage.stream));
         accepted.extend(newly_accepted);
         // Streams older than all that were read were given up before.
@@ -462,7 +459,7 @@ impl Place {
         let stream = Stream::new(taken.as_ref().map_or(id, |taken| taken.id), key, oldest);
         let io = opened.disk.0.io();
         // Numbers of shared segments are never used again, not even by others.
-        let last_shared = if taken.is_some() { last_shared.max(epoch.0 << 20) } else { last_shared };
+        let last_shared = if taken.is_some() { shared.highest.max(epoch.0 << 20) } else { shared.highest };
         let mut journal = Journal {
             position: opened.wanted.position,
             takes_all_commits: opened.wanted.takes_all_commits,

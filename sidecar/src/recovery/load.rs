@@ -16,6 +16,7 @@ use super::objects;
 use super::read::{self, io_error, path_of};
 use super::released::Known;
 use super::salvage::{Loss, Salvage, keep_whole_batches};
+use super::shared::There;
 use crate::commit::reserve::is_reserve;
 use crate::directory::disk::Disk;
 use crate::directory::identity::JOURNAL;
@@ -100,6 +101,8 @@ pub(crate) struct LoadedJournal {
     pub(crate) accepted: Vec<AcceptedDamage>,
     /// The highest epoch of a file name, an EPOCH or an incarnation.
     pub(crate) highest_epoch: u64,
+    /// Of a bucket: its shared segments. Those of a disk are looked at when it is known which are needed.
+    pub(crate) shared: Option<Vec<There>>,
 }
 
 impl LoadedJournal {

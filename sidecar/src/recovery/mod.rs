@@ -348,7 +348,7 @@ impl Attempt<'_> {
                 bound = self.context.memory_limit,
                 "the journals hold more than memory may hold: read again, to note where entries are"
             );
-            self.read_anew(Budget::noting());
+            self.read_anew(Budget::noting(self.context.memory_limit));
             self.load_within_budget()?;
         }
         // A thread that panicked left its directory unread.

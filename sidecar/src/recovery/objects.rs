@@ -10,7 +10,9 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 
 use super::load::{LoadError, LoadedJournal, Loader, Told, take_frame};
+use super::shared;
 use crate::commit::pace::WEIGHT;
+use crate::commit::segments::shared_folder;
 use crate::directory::bucket::Denied;
 use crate::fencing::Lost;
 use crate::fencing::directory::{Objects, slot_of};
@@ -28,6 +30,9 @@ use crate::types::Epoch;
 pub(super) fn load(loader: &mut Loader<'_>, objects: &dyn Objects) -> Result<LoadedJournal, LoadError> {
     let mut loaded = LoadedJournal::default();
     let Some(taken) = objects.taken() else { return Ok(loaded) };
+    let looked = shared::look(loader.disk);
+    let unlisted = |source| LoadError::Io { what: "list", path: loader.disk.display(&shared_folder()), source };
+    loaded.shared = Some(looked.map_err(unlisted)?);
     loaded.garbage.extend(taken.leftovers.iter().map(|key| (slot_of(*key).to_string(), 0)));
     let mut told = Told::default();
     let mut oldest = (Epoch(0), 0);
@@ -57,7 +62,7 @@ fn stream(loader: &Loader<'_>, objects: &dyn Objects, fenced: &Fenced, told: &To
     let (mut slots, mut scans) = (Vec::new(), Vec::new());
     let mut failed = None;
     let mut gone = None;
-    let read = objects.read(&keys, &mut |at, bytes| {
+    let read = objects.read(&keys, loader.budget.as_ref(), &mut |at, bytes| {
         let Some(bytes) = bytes else {
             gone.get_or_insert(at);
             return true;

@@ -1,15 +1,24 @@
 //! Entries that stayed in the journals while those were read, because there was not enough memory for them: they are read
 //! into memory when what counts of them fits after all, else shelved, and go to segments before anything is served.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::budget::Budget;
 use super::merge::MergedCollection;
+use super::noted::Whereabouts;
 use super::read::path_of;
 use crate::commit::buffer::EntryBuffer;
 use crate::commit::collection::DirIx;
+use crate::commit::pace::AT_ONCE;
 use crate::commit::shelf::{JournalRead, Stretch};
 use crate::directory::disk::{Disk, SharedDisk};
+use crate::directory::identity::JOURNAL;
+use crate::fencing::directory::READ_AHEAD;
 use crate::format::record::{self, Kind};
 use crate::types::Lsn;
 
@@ -24,6 +33,44 @@ pub(crate) fn read(disk: &dyn Disk, wanted: &JournalRead) -> Result<(Vec<u8>, Ls
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", shown.display());
     let mut bytes = vec![0; length as usize];
     let found = disk.open(&path).map_err(failed)?.read_at(offset, &mut bytes).map_err(failed)?;
+    bytes.truncate(found);
+    entries_in(bytes, wanted, &shown)
+}
+
+/// [`read`] for several, one after the other in memory: those of a bucket are asked for together.
+///
+/// # Errors
+/// See [`read`].
+pub(crate) fn read_some(disk: &dyn Disk, wanted: &[JournalRead]) -> Result<Vec<(Vec<u8>, Lsn)>, String> {
+    let Some(objects) = disk.objects() else { return wanted.iter().map(|wanted| read(disk, wanted)).collect() };
+    let part = |wanted: &JournalRead| {
+        let Stretch { file, offset, length, .. } = wanted.stretch;
+        (path_of(file), offset..offset + u64::from(length))
+    };
+    let parts: Vec<(PathBuf, Range<u64>)> = wanted.iter().map(part).collect();
+    let mut found = Vec::new();
+    let asked = objects.parts(&parts, &mut |part| found.push(part.unwrap_or_default()));
+    asked.map_err(|error| format!("cannot read {}: {error}", disk.display(Path::new(JOURNAL)).display()))?;
+    let checked = |((bytes, wanted), (path, _)): ((Bytes, &JournalRead), &(PathBuf, Range<u64>))| {
+        entries_in(bytes.into(), wanted, &disk.display(path))
+    };
+    found.into_iter().zip(wanted).zip(&parts).map(checked).collect()
+}
+
+/// How many of `wanted`, from the first on, are read together: few enough, and not more than a commit holds.
+pub(crate) fn together(wanted: &[JournalRead]) -> usize {
+    let dir = wanted.first().map(|wanted| wanted.stretch.dir);
+    let mut bytes = 0;
+    let fits = |wanted: &&JournalRead| {
+        bytes += wanted.stretch.length as usize;
+        Some(wanted.stretch.dir) == dir && bytes <= AT_ONCE
+    };
+    wanted.iter().take(READ_AHEAD).take_while(fits).count().max(1)
+}
+
+/// The entries that are wanted, of what was read of the file `shown`.
+fn entries_in(mut bytes: Vec<u8>, wanted: &JournalRead, shown: &Path) -> Result<(Vec<u8>, Lsn), String> {
+    let (offset, found) = (wanted.stretch.offset, bytes.len());
     let changed = |lsn: Lsn| {
         let name = wanted.name.as_str();
         format!("{} does not hold LSN {lsn} of {name:?} at offset {offset} any more", shown.display())
@@ -56,11 +103,13 @@ pub(super) fn stretches(
     collection: &MergedCollection,
     home_of: impl Fn(Uuid) -> Option<DirIx>,
 ) -> impl Iterator<Item = Stretch> {
-    collection.noted.iter().filter_map(move |found| {
-        let dir = home_of(found.directory)?;
-        let super::noted::Whereabouts { first, last, directory: _, file, offset, length, .. } = *found;
-        Some(Stretch { first, last, dir, file, offset, length })
-    })
+    collection.noted.iter().filter_map(move |found| stretch(found, &home_of))
+}
+
+fn stretch(found: &Whereabouts, home_of: impl Fn(Uuid) -> Option<DirIx>) -> Option<Stretch> {
+    let dir = home_of(found.directory)?;
+    let Whereabouts { first, last, directory: _, file, offset, length, .. } = *found;
+    Some(Stretch { first, last, dir, file, offset, length })
 }
 
 /// Reads what was noted into memory when all of it fits within `limit`. Else all of it stays where it is.
@@ -78,36 +127,49 @@ pub(super) fn fill(
         return Ok(());
     }
     let noted = collections.iter().flat_map(|collection| &collection.noted);
-    let total: u64 = noted.map(super::noted::Whereabouts::bytes).sum();
+    let total: u64 = noted.map(Whereabouts::bytes).sum();
     if !budget.has_room(limit, total) {
         return Ok(());
     }
+    let noted: Vec<Vec<Whereabouts>> =
+        collections.iter_mut().map(|collection| std::mem::take(&mut collection.noted)).collect();
+    let found = noted.iter().enumerate().flat_map(|(index, noted)| noted.iter().map(move |found| (index, found)));
+    let mut places = found
+        .filter_map(|(index, found)| Some((index, stretch(found, &home_of)?)))
+        .filter(|(_, stretch)| stretch.dir < disks.len());
+    let (mut owners, mut next) = (VecDeque::new(), Vec::new());
     let mut memory = 0;
-    for index in 0..collections.len() {
-        let collection = &collections[index];
-        let (name, incarnation) = (&collection.name, collection.incarnation);
-        let mut entries = EntryBuffer::default();
-        for stretch in stretches(collection, &home_of) {
-            let Some(disk) = disks.get(stretch.dir) else { continue };
+    loop {
+        while next.len() < READ_AHEAD
+            && let Some((index, stretch)) = places.next()
+        {
+            let (name, incarnation) = (collections[index].name.clone(), collections[index].incarnation);
             let (from, to) = (stretch.first, stretch.last);
-            let wanted = JournalRead { name: name.clone(), incarnation, stretch, from, to };
-            let (bytes, _) = read(disk.as_ref(), &wanted)?;
-            let mut rest = bytes.as_slice();
-            let mut lsn = from;
+            owners.push_back(index);
+            next.push(JournalRead { name, incarnation, stretch, from, to });
+        }
+        let Some(JournalRead { stretch: Stretch { dir, .. }, .. }) = next.first() else { return Ok(()) };
+        let count = together(&next);
+        let read = read_some(disks[*dir].as_ref(), &next[..count])?;
+        for (JournalRead { from, .. }, (bytes, _)) in next.drain(..count).zip(read) {
+            let Some(index) = owners.pop_front() else { break };
+            let entries = &mut collections[index].entries;
+            let before = entries.capacity() as u64;
+            let (mut rest, mut lsn) = (bytes.as_slice(), from);
             while let Ok((record, length)) = record::decode(rest) {
                 let raw = record.raw();
                 entries.push(lsn, raw.len(), |out| out.extend_from_slice(raw));
                 lsn = lsn.next();
                 rest = &rest[length..];
             }
+            memory += entries.capacity() as u64 - before;
         }
-        memory += entries.capacity() as u64;
-        collections[index].entries = entries;
         if !budget.has_room(limit, memory) {
-            collections.iter_mut().for_each(|collection| collection.entries = EntryBuffer::default());
+            drop(places);
+            for (collection, noted) in collections.iter_mut().zip(noted) {
+                (collection.entries, collection.noted) = (EntryBuffer::default(), noted);
+            }
             return Ok(());
         }
     }
-    collections.iter_mut().for_each(|collection| collection.noted = Vec::new());
-    Ok(())
 }

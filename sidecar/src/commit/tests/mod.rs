@@ -8,6 +8,7 @@ pub(crate) mod evacuating;
 mod facts;
 mod flush;
 mod freeing;
+mod objects;
 mod pressure;
 mod rerouting;
 mod rig;

@@ -23,10 +23,14 @@ mod file;
 pub(crate) mod memory;
 mod objects;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod wait;
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +38,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub(crate) use self::disk::slot_of;
+pub(crate) use self::objects::READ_AHEAD;
 pub(crate) use self::registry::Buckets;
 use self::wait::{GivenUp, PATIENCE, Waiting};
 use super::Lost;
@@ -57,6 +62,15 @@ pub struct Taken {
     pub fenced: Vec<Fenced>,
     /// Objects of streams before these, which nothing needs.
     pub leftovers: Vec<ObjectKey>,
+}
+
+/// Memory for what is read before it is needed.
+pub trait Room: Sync {
+    /// Takes so many bytes, where there are as many.
+    fn take(&self, bytes: u64) -> bool;
+
+    /// Gives back what was taken.
+    fn give_back(&self, bytes: u64);
 }
 
 /// What a bucket has that a disk has not. Calls block, as those of [`Disk`](crate::directory::disk::Disk) do. Where "the store
@@ -101,12 +115,24 @@ pub trait Objects: Send + Sync {
     /// What was taken over.
     fn taken(&self) -> Option<Arc<Taken>>;
 
-    /// Shows whole objects in the order of `keys`, some read ahead; `None` for one that is not there. Ends early where
-    /// `each` answers `false`.
+    /// Shows whole objects in the order of `keys`, some read ahead as far as there is `room`; `None` for one that is not there.
+    /// Ends early where `each` answers `false`.
     ///
     /// # Errors
     /// When the store refuses.
-    fn read(&self, keys: &[ObjectKey], each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool) -> Result<(), Lost>;
+    fn read(
+        &self,
+        keys: &[ObjectKey],
+        room: &dyn Room,
+        each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool,
+    ) -> Result<(), Lost>;
+
+    /// Shows parts of objects in their order, some read at a time, all of which are to fit into memory; `None` for an object
+    /// that is not there.
+    ///
+    /// # Errors
+    /// When the store refuses; `TimedOut` without an answer.
+    fn parts(&self, wanted: &[(PathBuf, Range<u64>)], each: &mut dyn FnMut(Option<Bytes>)) -> io::Result<()>;
 
     /// Why an object that must be there is not: a later start may have deleted it.
     ///
@@ -132,6 +158,12 @@ pub trait Objects: Send + Sync {
     /// # Errors
     /// `AlreadyExists` where another one is there.
     fn create(&self, path: &Path, bytes: Bytes) -> io::Result<()>;
+
+    /// Deletes objects, some at a time.
+    ///
+    /// # Errors
+    /// Which of them are not known to be gone, and why one is not.
+    fn remove(&self, paths: &[PathBuf]) -> Result<(), (BTreeSet<usize>, io::Error)>;
 
     /// [`Self::create`], a small one, which the store has to answer for.
     ///

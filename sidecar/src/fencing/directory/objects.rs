@@ -1,16 +1,21 @@
 //! The protocol as blocking calls: one start's part in it, kept from its claim to its last commit.
 
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 
 use super::disk::key_of;
-use super::{BucketDirectory, Objects, Shared, Taken};
-use crate::directory::bucket::Bucket;
+use super::{BucketDirectory, Objects, Room, Shared, Taken, refused};
+use crate::commit::pace::AT_ONCE;
+use crate::directory::bucket::{Bucket, Denied};
 use crate::directory::trouble::Trouble;
 use crate::fencing::commit::Committer;
 use crate::fencing::fence::fence_all;
@@ -21,8 +26,25 @@ use crate::format::{StreamId, StreamKey};
 use crate::types::Epoch;
 use crate::{ambient, fencing};
 
-/// Objects that are read at a time: each may be as large as a frame.
-const READ_AHEAD: usize = 8;
+/// Objects that are read at a time. Each counts as large as a commit is cut; one large batch may be more.
+pub(crate) const READ_AHEAD: usize = 8;
+/// Objects that are deleted at a time: commits have to pass between them.
+const REMOVED_AT_ONCE: usize = 8;
+
+/// Room for one object that is read ahead, until it is dropped.
+struct Taking<'a>(&'a dyn Room);
+
+impl<'a> Taking<'a> {
+    fn of(room: &'a dyn Room) -> Option<Self> {
+        room.take(AT_ONCE as u64).then(|| Self(room))
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.give_back(AT_ONCE as u64);
+    }
+}
 
 impl<B: Bucket + Send + 'static> Shared<B> {
     /// What is asked out of turn.
@@ -88,22 +110,56 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
         self.0.taken.lock().clone()
     }
 
-    fn read(&self, keys: &[ObjectKey], each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool) -> Result<(), Lost> {
+    fn read(
+        &self,
+        keys: &[ObjectKey],
+        room: &dyn Room,
+        each: &mut dyn FnMut(ObjectKey, Option<Bytes>) -> bool,
+    ) -> Result<(), Lost> {
         let bucket = &self.0.bucket;
+        let read = |key: ObjectKey| async move { (key, bucket.read(&key.to_string(), 0..u64::MAX).await) };
         self.0.ask(async {
-            let read = |key: ObjectKey| async move {
-                let name = key.to_string();
-                (key, bucket.read(&name, 0..u64::MAX).await)
-            };
-            let mut objects =
-                std::pin::pin!(futures_util::stream::iter(keys.iter().copied()).map(read).buffered(READ_AHEAD));
-            while let Some((key, found)) = objects.next().await {
+            let mut keys = keys.iter().copied();
+            let mut reads = FuturesOrdered::new();
+            // For all of them but the next.
+            let mut taken = VecDeque::new();
+            loop {
+                if reads.is_empty() {
+                    let Some(key) = keys.next() else { return Ok(()) };
+                    reads.push_back(read(key));
+                } else {
+                    // It is needed next, whatever room there is.
+                    drop(taken.pop_front());
+                }
+                while reads.len() < READ_AHEAD
+                    && keys.len() > 0
+                    && let Some(more) = Taking::of(room)
+                    && let Some(key) = keys.next()
+                {
+                    taken.push_back(more);
+                    reads.push_back(read(key));
+                }
+                let Some((key, found)) = reads.next().await else { return Ok(()) };
                 if !each(key, found?) {
-                    break;
+                    return Ok(());
                 }
             }
-            Ok::<_, Lost>(())
         })
+    }
+
+    fn parts(&self, wanted: &[(PathBuf, Range<u64>)], each: &mut dyn FnMut(Option<Bytes>)) -> io::Result<()> {
+        let bucket = &self.0.bucket;
+        let keys: Vec<(String, Range<u64>)> =
+            wanted.iter().map(|(path, range)| Ok((key_of(path)?, range.clone()))).collect::<io::Result<_>>()?;
+        let read = |(key, range): (String, Range<u64>)| async move { bucket.read(&key, range).await };
+        let all = self.0.ask(async {
+            let mut parts = std::pin::pin!(futures_util::stream::iter(keys).map(read).buffered(READ_AHEAD));
+            while let Some(part) = parts.next().await {
+                each(part?);
+            }
+            Ok::<_, Denied>(())
+        });
+        all.map_err(refused)
     }
 
     fn missing(&self, key: ObjectKey) -> Result<(), Lost> {
@@ -150,6 +206,35 @@ impl<B: Bucket + Send + 'static> Objects for BucketDirectory<B> {
 
     fn create(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
         self.0.create(&key_of(path)?, &bytes)
+    }
+
+    fn remove(&self, paths: &[PathBuf]) -> Result<(), (BTreeSet<usize>, io::Error)> {
+        let bucket = &self.0.bucket;
+        let left = RefCell::new((0..paths.len()).collect::<BTreeSet<_>>());
+        let first = RefCell::new(None);
+        let remove = |(index, path): (usize, &PathBuf)| {
+            let key = key_of(path);
+            let (left, first) = (&left, &first);
+            async move {
+                let removed = match key {
+                    Ok(key) => bucket.delete(&key).await.map_err(refused),
+                    Err(error) => Err(error),
+                };
+                match removed {
+                    Ok(()) => drop(left.borrow_mut().remove(&index)),
+                    Err(error) => drop(first.borrow_mut().get_or_insert(error)),
+                }
+            }
+        };
+        let all = futures_util::stream::iter(paths.iter().enumerate()).for_each_concurrent(REMOVED_AT_ONCE, remove);
+        let asked = self.0.ask(async {
+            all.await;
+            Ok::<_, Denied>(())
+        });
+        match first.into_inner().or(asked.err().map(refused)) {
+            None => Ok(()),
+            Some(error) => Err((left.into_inner(), error)),
+        }
     }
 
     fn publish(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
