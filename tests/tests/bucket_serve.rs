@@ -16,11 +16,12 @@ use walstorage_sidecar::directory::store::Limits;
 use walstorage_sidecar::proto::{FlushRequest, Status};
 use walstorage_tests::emulators::{Cloud, Emulated};
 use walstorage_tests::harness::calls::{append, describe, payloads, request, truncate};
-use walstorage_tests::harness::{Setup, Sidecar, run};
+use walstorage_tests::harness::{Setup, Sidecar, binaries, run};
 
 walstorage_tests::on_every_cloud! {
     what_was_acknowledged_survives_kills
     a_zombie_that_wakes_after_a_takeover_is_never_answered
+    walctl_reads_a_bucket_without_a_sidecar
 }
 
 const WRITER: &str = "shop/orders.orders-0";
@@ -69,6 +70,46 @@ async fn what_was_acknowledged_survives_kills(emulated: &Emulated) {
     let claims = journal.iter().filter(|key| key.ends_with("/000000000000.avro")).count();
     assert_eq!(claims, 6, "a claim for each start, for ever: {keys:#?}");
     assert!(!keys.iter().any(|key| key.contains("probe") || key.contains("wal_current")), "{keys:#?}");
+}
+
+async fn walctl_reads_a_bucket_without_a_sidecar(emulated: &Emulated) {
+    let setup = setup(emulated, &emulated.address).set("memory_flush_size_bytes = 4096");
+    let environment = setup.environment.clone();
+    let mut sidecar = Sidecar::ready(setup).await;
+    let mut sent = Vec::new();
+    for n in 0..30 {
+        sent.push(text(n));
+        append(&mut sidecar.grpc(), "orders/ü", &[&sent[n]]).await;
+    }
+    assert_eq!(truncate(&mut sidecar.grpc(), "orders/ü", 4).await, 4);
+    sidecar.restart().await;
+    sidecar.stop().await;
+
+    let store = emulated.store(&emulated.url("wal"), &emulated.address, Limits::default());
+    let (mut keys, config) = (store.list("").await.unwrap(), sidecar.setup.write());
+    keys.sort();
+    let directory = format!("{}/{WRITER}", emulated.url("wal"));
+    let walctl = |arguments: &[&str]| {
+        let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let program = binaries::walctl().display().to_string();
+        let options = ["--config".to_owned(), config.display().to_string()];
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        run("/usr/bin/env", variables.chain([program]).chain(arguments).chain(options), b"").ok()
+    };
+    let report: serde_json::Value = serde_json::from_str(&walctl(&["verify", &directory, "-o", "json"])).unwrap();
+    assert_eq!(report["problems"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["collections"][0]["head"], 30, "{report:#}");
+    let to = tempfile::tempdir().unwrap();
+    let folder = to.path().join("out");
+    walctl(&["export", &directory, "--to", folder.to_str().unwrap()]);
+    let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(read_by_fastavro(&files), sent[4..], "{files:?}");
+    let commit = keys.iter().rev().find(|key| key.contains("_wal/journal/")).unwrap();
+    let lines = walctl(&["dump", &format!("{directory}/{commit}"), "--kind", "EPOCH"]);
+    assert!(lines.lines().all(|line| line.contains("\"kind\":\"EPOCH\"")), "{lines}");
+    let mut after = store.list("").await.unwrap();
+    after.sort();
+    assert_eq!(after, keys, "something was written");
 }
 
 async fn a_zombie_that_wakes_after_a_takeover_is_never_answered(emulated: &Emulated) {

@@ -448,3 +448,21 @@ fn a_bucket_that_refused_for_a_while_goes_on_in_a_session_of_its_own() {
         }
     }
 }
+
+/// What two lives leave in a bucket, the second one still under way: the store, and of each collection its name, how far it is
+/// truncated, and its head.
+pub(crate) fn a_log_in_a_bucket(more: &str) -> (Store, Vec<(CollectionName, Lsn, Lsn)>) {
+    let cloud = Cloud::default();
+    let (mut oracle, mut random) = (Oracle::default(), SmallRng::seed_from_u64(21));
+    let mut collections = Vec::new();
+    for round in 0..2 {
+        let Ready { start, handles, .. } = begin(&cloud.context(&config(ONE, more), &Process::default()));
+        let mut life = Life::begin(start, &handles);
+        settle(&mut life, 1);
+        append(&mut life, &mut oracle, &mut random, round * 100..round * 100 + 25);
+        settle(&mut life, 1);
+        let shown = |c: &crate::commit::collection::Collection| (c.name.clone(), c.truncated_to, c.durable_head);
+        collections = life.log.iter().map(shown).collect();
+    }
+    (cloud.store(ONE[0]), collections)
+}

@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use walstorage_crds::url::WalUrl;
 
+use super::place::{FileAt, Stored};
 use super::{OfflineError, ReadOptions};
+use crate::fencing::directory::slot_of;
+use crate::fencing::object::{JOURNAL, ObjectKey};
 use crate::format::identity::{Identity, IdentityError};
 use crate::format::names::{
     IDENTITY, JOURNAL_DIR, LOCK, SHARED_DIR, SlotName, WAL_DIR, collection_dir, is_collection_dir, is_segment,
@@ -16,42 +20,96 @@ use crate::format::names::{
 pub(super) struct OpenDirectory {
     /// As given.
     pub(super) url: WalUrl,
-    /// The folder of the URL.
+    /// The folder of the URL; a bucket's URL.
     pub(super) path: PathBuf,
     /// Who it is, or why that cannot be read.
     pub(super) identity: Result<Identity, String>,
+    bucket: Option<Arc<dyn Stored>>,
     _lock: Option<File>,
+}
+
+/// A file of a journal.
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) name: SlotName,
+    pub(super) file: FileAt,
+    /// Its size; 0 where it has gone.
+    pub(super) bytes: u64,
 }
 
 impl OpenDirectory {
     /// Locks a directory and reads its identity.
-    pub(super) fn open(url: &WalUrl, options: ReadOptions) -> Result<Self, OfflineError> {
-        let path = url.file_path().ok_or_else(|| OfflineError::Bucket(url.clone()))?;
+    pub(super) fn open(url: &WalUrl, options: ReadOptions<'_>) -> Result<Self, OfflineError> {
+        let Some(path) = url.file_path() else { return Self::open_bucket(url, options) };
         let wal = path.join(WAL_DIR);
         if !wal.is_dir() {
             return Err(OfflineError::NotADirectory { why: what_else(&path), path });
         }
         let lock = if options.live { None } else { lock(url, &wal.join(LOCK))? };
-        let identity = identity(&wal.join(IDENTITY))?;
-        Ok(Self { url: url.clone(), path, identity, _lock: lock })
+        let identity = identity(&wal.join(IDENTITY), |path| std::fs::read(path))?;
+        Ok(Self { url: url.clone(), path, identity, bucket: None, _lock: lock })
+    }
+
+    fn open_bucket(url: &WalUrl, options: ReadOptions<'_>) -> Result<Self, OfflineError> {
+        let stores = options.stores.ok_or_else(|| OfflineError::no_buckets(url))?;
+        let bucket = stores.open(url).map_err(OfflineError::Bucket)?;
+        let path = PathBuf::from(url.as_str());
+        let key = format!("{WAL_DIR}/{IDENTITY}");
+        let read = |_: &Path| bucket.read(&key, 0..u64::MAX)?.ok_or_else(|| std::io::ErrorKind::NotFound.into());
+        let identity = identity(&path.join(&key), |path| read(path).map(Vec::from))?;
+        if identity.is_err()
+            && bucket.list(&format!("{WAL_DIR}/")).map_err(OfflineError::io("listing", &path))?.is_empty()
+        {
+            let why = format!(
+                "nothing is below {WAL_DIR}/, so it is no directory of a WalStorage writer: give its URL with the writer's id"
+            );
+            return Err(OfflineError::NotADirectory { path, why });
+        }
+        Ok(Self { url: url.clone(), path, identity, bucket: Some(bucket), _lock: None })
+    }
+
+    /// Whether its journal's files are objects.
+    pub(super) const fn is_bucket(&self) -> bool {
+        self.bucket.is_some()
     }
 
     /// Its journal's folder.
-    pub(super) fn journal(&self) -> PathBuf {
+    fn journal(&self) -> PathBuf {
         self.path.join(WAL_DIR).join(JOURNAL_DIR)
     }
 
+    /// Where a slot is, or would be.
+    pub(super) fn slot_path(&self, name: SlotName) -> PathBuf {
+        match self.bucket {
+            Some(_) => self.path.join(ObjectKey { stream: name.key, number: name.file }.to_string()),
+            None => self.journal().join(name.to_string()),
+        }
+    }
+
     /// Its slots, ordered. Other files are left alone.
-    pub(super) fn slots(&self) -> Result<Vec<SlotName>, OfflineError> {
-        let names = list(&self.journal())?;
-        let mut slots: Vec<_> = names.iter().filter_map(|(name, _)| SlotName::parse(name)).collect();
-        slots.sort_unstable();
+    pub(super) fn slots(&self) -> Result<Vec<Slot>, OfflineError> {
+        let mut slots = match &self.bucket {
+            None => self.slot_files()?,
+            Some(bucket) => {
+                let listed = bucket.list(JOURNAL).map_err(OfflineError::io("listing", &self.journal()))?;
+                let slot = |(key, bytes): (String, u64)| {
+                    let name = slot_of(ObjectKey::parse(&key)?);
+                    Some(Slot { name, file: FileAt::object(bucket, &self.path, key, bytes), bytes })
+                };
+                listed.into_iter().filter_map(slot).collect()
+            }
+        };
+        slots.sort_unstable_by_key(|slot| slot.name);
         Ok(slots)
     }
 
-    /// Bytes of a slot; 0 where it has gone.
-    pub(super) fn slot_size(&self, slot: SlotName) -> u64 {
-        std::fs::metadata(self.journal().join(slot.to_string())).map_or(0, |metadata| metadata.len())
+    fn slot_files(&self) -> Result<Vec<Slot>, OfflineError> {
+        let slot = |(name, path): (String, PathBuf)| {
+            let name = SlotName::parse(&name)?;
+            let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            Some(Slot { name, file: FileAt::file(path), bytes })
+        };
+        Ok(list(&self.journal())?.into_iter().filter_map(slot).collect())
     }
 
     /// Where a collection's segments, or the shared ones, are.
@@ -60,7 +118,27 @@ impl OpenDirectory {
     }
 
     /// All files that are segments by their names and places, and their sizes.
-    pub(super) fn segments(&self) -> Result<Vec<(PathBuf, u64)>, OfflineError> {
+    pub(super) fn segments(&self) -> Result<Vec<(FileAt, u64)>, OfflineError> {
+        let mut sized = match &self.bucket {
+            None => self.segment_files()?,
+            Some(bucket) => {
+                let listed = bucket.list("").map_err(OfflineError::io("listing", &self.path))?;
+                let shared = format!("{WAL_DIR}/{SHARED_DIR}/");
+                let is = |key: &str| match key.strip_prefix(&shared) {
+                    Some(name) => name.ends_with(".avro"),
+                    None => {
+                        key.split_once('/').is_some_and(|(folder, name)| is_collection_dir(folder) && is_segment(name))
+                    }
+                };
+                let segments = listed.into_iter().filter(|(key, _)| is(key));
+                segments.map(|(key, bytes)| (FileAt::object(bucket, &self.path, key, bytes), bytes)).collect()
+            }
+        };
+        sized.sort_unstable_by(|(one, _), (other, _)| one.as_os_str().cmp(other.as_os_str()));
+        Ok(sized)
+    }
+
+    fn segment_files(&self) -> Result<Vec<(FileAt, u64)>, OfflineError> {
         let mut segments = Vec::new();
         for (name, folder) in list(&self.path)? {
             if is_collection_dir(&name) && folder.is_dir() {
@@ -72,13 +150,12 @@ impl OpenDirectory {
         let mut sized = Vec::new();
         for (_, path) in segments {
             match std::fs::metadata(&path) {
-                Ok(metadata) => sized.push((path, metadata.len())),
+                Ok(metadata) => sized.push((FileAt::file(path), metadata.len())),
                 // Removed by the sidecar since it was listed.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(OfflineError::io("reading the metadata of", &path)(error)),
             }
         }
-        sized.sort_unstable();
         Ok(sized)
     }
 }
@@ -116,8 +193,11 @@ fn lock(url: &WalUrl, path: &Path) -> Result<Option<File>, OfflineError> {
     }
 }
 
-fn identity(path: &Path) -> Result<Result<Identity, String>, OfflineError> {
-    match std::fs::read(path) {
+fn identity(
+    path: &Path,
+    read: impl FnOnce(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<Result<Identity, String>, OfflineError> {
+    match read(path) {
         Ok(bytes) => match Identity::parse(&bytes) {
             Ok(identity) => Ok(Ok(identity)),
             Err(error @ IdentityError::Format(_)) => Err((path, error).into()),

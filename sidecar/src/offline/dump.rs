@@ -7,16 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Value, json};
+use walstorage_crds::url::WalUrl;
 
-use super::OfflineError;
 use super::dump_segment::dump_segment;
+use super::place::FileAt;
 use super::segment::OpenSegment;
 use super::source::FileSource;
+use super::{OfflineError, Stores};
 use crate::format::facts::{CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapCause, GapFact, TruncateFact};
 use crate::format::frame::FrameHeader;
-use crate::format::header::{HeaderError, SlotHeader};
+use crate::format::header::{HeaderError, MAX_HEADER, SlotHeader};
 use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
+use crate::format::object::{ObjectError, parse_object};
 use crate::format::record::{Kind, RecordRef};
 use crate::format::scan::{Frame, Head, SlotScan, Source, scan_slot};
 use crate::format::segment::{Index, IndexedBlock};
@@ -82,14 +85,73 @@ struct Header<'a> {
 /// # Errors
 /// When the file cannot be read, is neither, or was written by a later version; when `out` fails.
 pub fn dump(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<DumpReport, OfflineError> {
-    match OpenSegment::open(path)? {
-        Ok(segment) => dump_segment(path, segment, options, out),
-        Err(_) => dump_slot(path, options, out),
-    }
+    dump_file(&FileAt::file(path.to_owned()), options, out)
 }
 
-fn dump_slot(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<DumpReport, OfflineError> {
-    let mut source = FileSource::open(path)?;
+/// [`dump`] of an object: of a commit, a claim, a fence or a segment of a bucket.
+///
+/// # Errors
+/// See [`dump`].
+pub fn dump_object(
+    url: &str,
+    stores: &Stores,
+    options: DumpOptions,
+    out: &mut dyn Write,
+) -> Result<DumpReport, OfflineError> {
+    let path = Path::new(url);
+    let no_object = |why: String| OfflineError::NotAJournal { path: path.to_owned(), why };
+    let (folder, name) = url.rsplit_once('/').ok_or_else(|| no_object("it is no URL of an object".into()))?;
+    let folder = WalUrl::parse(folder).map_err(|error| no_object(error.to_string()))?;
+    let bucket = stores.open(&folder).map_err(OfflineError::Bucket)?;
+    let listed = bucket.list("").map_err(OfflineError::io("listing", Path::new(folder.as_str())))?;
+    let found = listed.into_iter().find(|(key, _)| key == name);
+    let (key, len) = found.ok_or_else(|| no_object("there is no such object".into()))?;
+    dump_file(&FileAt::object(&bucket, Path::new(folder.as_str()), key, len), options, out)
+}
+
+fn dump_file(file: &FileAt, options: DumpOptions, out: &mut dyn Write) -> Result<DumpReport, OfflineError> {
+    if let Ok(segment) = OpenSegment::open(file)? {
+        return dump_segment(file, segment, options, out);
+    }
+    let mut source = FileSource::open(file)?;
+    let head = source.exactly(0, MAX_HEADER).unwrap_or_default();
+    if SlotHeader::parse_slot(head).is_err() && SlotHeader::parse_object(head).is_ok() {
+        return dump_commit(file, source, options, out);
+    }
+    dump_slot(file, source, options, out)
+}
+
+/// An object of a bucket's journal, or a copy of one: a header and one frame.
+fn dump_commit(
+    path: &Path,
+    mut source: FileSource,
+    options: DumpOptions,
+    out: &mut dyn Write,
+) -> Result<DumpReport, OfflineError> {
+    let length = usize::try_from(source.len()).unwrap_or(usize::MAX);
+    let bytes = source.exactly(0, length);
+    let bytes = bytes.map_err(|failed| OfflineError::io("reading", path)(std::io::Error::other(failed.0)))?;
+    let mut report = DumpReport::default();
+    match parse_object(bytes, None) {
+        Ok((_, frame)) => {
+            report.frames = 1;
+            lines(&frame, options, out, &mut report.records).map_err(OfflineError::Output)?;
+            report.whole = true;
+            report.notes.push(format!("ends at offset {length}, the end of the file"));
+        }
+        Err(error @ ObjectError::Flags(_)) => return Err(OfflineError::later(path, error)),
+        Err(error) => report.notes.push(format!("the object does not hold: {error}")),
+    }
+    out.flush().map_err(OfflineError::Output)?;
+    Ok(report)
+}
+
+fn dump_slot(
+    path: &Path,
+    mut source: FileSource,
+    options: DumpOptions,
+    out: &mut dyn Write,
+) -> Result<DumpReport, OfflineError> {
     let not_ours = |why: String| OfflineError::NotAJournal { path: path.to_owned(), why };
     let page = source.read(0, PAGE).map_err(|error| not_ours(error.to_string()))?;
     let header = SlotHeader::parse_slot(page).map_err(|error| match error {

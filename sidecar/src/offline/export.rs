@@ -11,6 +11,7 @@ use walstorage_crds::url::WalUrl;
 use super::directory::OpenDirectory;
 use super::merge::Merged;
 use super::pieces::{Failed, Pieces};
+use super::place::FileAt;
 use super::report::{CollectionReport, Problem, TailReport};
 use super::survey::{Journals, problem};
 use super::writer::{self, Surveyed};
@@ -28,11 +29,11 @@ const LOOKS: usize = 5;
 
 /// What to export, and where to.
 #[derive(Clone, Debug)]
-pub struct ExportOptions {
+pub struct ExportOptions<'a> {
     /// The folder for the files; created where it is missing.
     pub to: PathBuf,
     /// How the directories are read.
-    pub read: ReadOptions,
+    pub read: ReadOptions<'a>,
 }
 
 /// A file written.
@@ -66,7 +67,7 @@ pub struct ExportReport {
 /// When a directory cannot be read, a file exists already, or writing fails.
 pub fn export(
     urls: &[WalUrl],
-    options: &ExportOptions,
+    options: &ExportOptions<'_>,
     progress: OnProgress<'_>,
 ) -> Result<ExportReport, OfflineError> {
     let Surveyed { mut journals, collections, open } = writer::read(urls, options.read, &mut *progress)?;
@@ -114,7 +115,7 @@ struct Written {
 }
 
 impl Written {
-    fn new(path: &Path, collection: &Merged, files: &[PathBuf]) -> Result<Self, OfflineError> {
+    fn new(path: &Path, collection: &Merged, files: &[FileAt]) -> Result<Self, OfflineError> {
         // No collection's path form starts with a dot.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".{name}.partial"));
@@ -141,9 +142,9 @@ impl Written {
         &mut self,
         path: &Path,
         mut collection: Merged,
-        files: &[PathBuf],
+        files: &[FileAt],
         open: &[OpenDirectory],
-        options: ReadOptions,
+        options: ReadOptions<'_>,
     ) -> Result<Option<Merged>, OfflineError> {
         let mut files = files.to_vec();
         for _ in 0..LOOKS {

@@ -25,7 +25,7 @@ fn a_held_lock_names_the_process_and_live_reads_beside_it() {
     std::fs::write(made.path().join("_wal/lock"), "").unwrap();
     let error = verify(&[made.url()], ReadOptions::default(), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("another process"), "{error}");
-    assert!(check(&[&made], ReadOptions { live: true }).ok());
+    assert!(check(&[&made], ReadOptions { live: true, ..ReadOptions::default() }).ok());
     flock(&lock, FlockOperation::Unlock).unwrap();
     assert!(plain(&made).ok());
     assert!(plain(&made).ok(), "the tools do not exclude each other or themselves");
@@ -55,7 +55,8 @@ fn a_segment_that_is_sealed_while_it_is_verified_or_exported_is_found_under_its_
 
     let made = parts.made();
     let to = tempfile::tempdir().unwrap();
-    let options = ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true } };
+    let options =
+        ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true, ..ReadOptions::default() } };
     let report = export(&[made.url()], &options, &mut |progress| {
         if progress.at == "orders" {
             seal(&made);
@@ -69,7 +70,8 @@ fn a_segment_that_is_sealed_while_it_is_verified_or_exported_is_found_under_its_
 /// Exports beside a sidecar that does `change` once the directories are read, before the first collection is written.
 fn beside(made: &Made, change: impl Fn()) -> (ExportReport, tempfile::TempDir) {
     let to = tempfile::tempdir().unwrap();
-    let options = ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true } };
+    let options =
+        ExportOptions { to: to.path().to_owned(), read: ReadOptions { live: true, ..ReadOptions::default() } };
     let mut changed = false;
     let report = export(&[made.url()], &options, &mut |progress| {
         if progress.at == "events" && !std::mem::replace(&mut changed, true) {

@@ -1,7 +1,7 @@
 //! Directories without a sidecar: what `walctl verify`, `dump` and `export` do.
 //!
 //! 1. Nothing below a directory is written, created or removed; its lock is taken shared, so that a sidecar and these
-//!    tools exclude each other, or not at all with `live`.
+//!    tools exclude each other, or not at all with `live`. A bucket has no lock: who reads it beside a sidecar says `live`.
 //! 2. A directory is judged by the rules of recovery ([`crate::format::stream`]); nothing is repaired.
 //! 3. Memory is bounded by the number of records in journals and of blocks in segments (some tens of bytes each) and one
 //!    frame or block, never by payloads.
@@ -15,6 +15,7 @@ pub mod export;
 mod merge;
 mod meter;
 mod pieces;
+mod place;
 mod ranges;
 pub mod report;
 mod segment;
@@ -34,6 +35,8 @@ use std::path::{Path, PathBuf};
 
 use walstorage_crds::url::WalUrl;
 
+pub use self::place::Stores;
+use crate::directory::trouble::{Condition, Trouble};
 use crate::format::identity::IdentityError;
 use crate::format::scan::MustStop;
 
@@ -48,9 +51,9 @@ pub enum OfflineError {
         /// Who has it, where the lock says so.
         pid: Option<u32>,
     },
-    /// This build reads `file://` only.
-    #[error("{0}: this build has no bucket support yet; give file:// URLs")]
-    Bucket(WalUrl),
+    /// A bucket's options cannot work.
+    #[error("{0}")]
+    Bucket(Trouble),
     /// The folder is not a directory of ours.
     #[error("{}: {why}", .path.display())]
     NotADirectory {
@@ -100,6 +103,10 @@ pub enum OfflineError {
 }
 
 impl OfflineError {
+    fn no_buckets(url: &WalUrl) -> Self {
+        Self::Bucket(Trouble::new(Condition::Misconfigured, format!("{url}: only file:// URLs can be read here")))
+    }
+
     fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Io { what, path, error }
@@ -138,11 +145,15 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress<'_>);
 
 /// How directories are read.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ReadOptions {
+pub struct ReadOptions<'a> {
     /// Read beside a running sidecar: no lock is taken, and an unproven tail is in progress instead of torn.
     pub live: bool,
+    /// The buckets that may be read; none: files only.
+    pub stores: Option<&'a Stores>,
 }
 
+#[cfg(test)]
+mod bucket_tests;
 #[cfg(test)]
 mod dump_tests;
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! A collection's entries in order and once, whether journals or segments hold them: what an export writes.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-
 use super::merge::Merged;
+use super::place::{FileAt, Raw};
 use super::segment::renamed;
 use super::segments::{BlockAt, Winner};
 use super::survey::EntryAt;
@@ -21,13 +18,13 @@ pub(super) struct Failed {
 
 /// Reads records again, one file open at a time.
 pub(super) struct Pieces<'a> {
-    files: &'a [PathBuf],
-    open: Option<(u32, File)>,
+    files: &'a [FileAt],
+    open: Option<(u32, Raw)>,
     pub(super) failed: Vec<Failed>,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) const fn new(files: &'a [PathBuf]) -> Self {
+    pub(super) const fn new(files: &'a [FileAt]) -> Self {
         Self { files, open: None, failed: Vec::new() }
     }
 
@@ -139,17 +136,17 @@ impl<'a> Pieces<'a> {
     }
 
     /// A segment that was sealed since it was found.
-    fn renamed(&mut self, block: &BlockAt) -> std::io::Result<&File> {
+    fn renamed(&mut self, block: &BlockAt) -> std::io::Result<&mut Raw> {
         let path = renamed(&self.files[block.file as usize], |header| header.marker == block.marker);
-        let file = File::open(path.ok_or(std::io::ErrorKind::NotFound)?)?;
-        Ok(&self.open.insert((block.file, file)).1)
+        let file = path.ok_or(std::io::ErrorKind::NotFound)?.open()?;
+        Ok(&mut self.open.insert((block.file, file)).1)
     }
 
-    fn file(&mut self, index: u32) -> std::io::Result<&File> {
+    fn file(&mut self, index: u32) -> std::io::Result<&mut Raw> {
         let open = match self.open.take() {
             Some((at, file)) if at == index => (at, file),
-            _ => (index, File::open(&self.files[index as usize])?),
+            _ => (index, self.files[index as usize].open()?),
         };
-        Ok(&self.open.insert(open).1)
+        Ok(&mut self.open.insert(open).1)
     }
 }

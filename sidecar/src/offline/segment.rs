@@ -3,9 +3,8 @@
 //! Only the newest INDEX has its crc in a fact. Those before it are held by their own checksum and by their place: each
 //! flush begins where the one before ended, so every byte from the header to the valid length belongs to one block.
 
-use std::path::{Path, PathBuf};
-
 use super::OfflineError;
+use super::place::FileAt;
 use super::source::FileSource;
 use crate::format::codec::MAX_PLAIN;
 use crate::format::cursor::Cursor;
@@ -34,9 +33,12 @@ impl Wrong {
 
 /// Where a segment is now that was at `path` and is there no more: beside a running sidecar it is sealed under a new name
 /// at any moment.
-pub(super) fn renamed(path: &Path, is: impl Fn(&SegmentHeader) -> bool) -> Option<PathBuf> {
-    let here = std::fs::read_dir(path.parent()?).ok()?;
-    let mut others = here.flatten().map(|entry| entry.path());
+pub(super) fn renamed(at: &FileAt, is: impl Fn(&SegmentHeader) -> bool) -> Option<FileAt> {
+    if at.is_object() {
+        return None;
+    }
+    let here = std::fs::read_dir(at.parent()?).ok()?;
+    let mut others = here.flatten().map(|entry| FileAt::file(entry.path()));
     others.find(|other| matches!(OpenSegment::open(other), Ok(Ok(segment)) if is(&segment.header)))
 }
 
@@ -70,7 +72,7 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     /// Opens a file; the inner error is what is wrong with its header.
-    pub(super) fn open(path: &Path) -> Result<Result<Self, HeaderError>, OfflineError> {
+    pub(super) fn open(path: &FileAt) -> Result<Result<Self, HeaderError>, OfflineError> {
         let mut source = FileSource::open(path)?;
         let parsed = match source.exactly(0, MAX_HEADER) {
             Ok(bytes) => SegmentHeader::parse(bytes),

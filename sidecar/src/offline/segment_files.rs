@@ -1,13 +1,14 @@
 //! The files that are segments by their place, found by the uuids in their headers.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use uuid::Uuid;
 
 use super::OfflineError;
 use super::directory::OpenDirectory;
 use super::meter::Meter;
+use super::place::FileAt;
 use super::report::UnusedReport;
 use super::segment::OpenSegment;
 use super::survey::Journals;
@@ -17,7 +18,7 @@ use crate::format::header::SegmentHeader;
 /// A file that is a segment by its place.
 pub(super) struct File {
     directory: usize,
-    pub(super) path: PathBuf,
+    pub(super) path: FileAt,
     bytes: u64,
     header: Result<SegmentHeader, String>,
     pub(super) used: bool,

@@ -6,7 +6,6 @@
 //! 3. Entries that another segment holds are not in danger: a rewritten segment may be gone or rotten.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -14,6 +13,7 @@ use super::OfflineError;
 use super::directory::OpenDirectory;
 use super::merge::Merged;
 use super::meter::Meter;
+use super::place::FileAt;
 use super::ranges::{self, Range};
 use super::report::{Lost, Problem, SegmentContent, SegmentReport};
 use super::segment::{OpenSegment, Wrong, renamed};
@@ -58,7 +58,7 @@ struct Wanted {
     fact: FlushedFact,
     /// Index into the collections, and what the fact claims of it.
     claims: Vec<(usize, Range)>,
-    file: Option<PathBuf>,
+    file: Option<FileAt>,
     wrong: Option<Wrong>,
 }
 
@@ -343,8 +343,8 @@ impl Gathered {
 
 /// Opens a segment's file, under a new name if it has got one since it was found; none: it is gone.
 #[allow(clippy::type_complexity, reason = "a path, and the file or what is wrong with it")]
-fn open(path: &Path, fact: &FlushedFact) -> Result<Option<(PathBuf, Result<OpenSegment, Wrong>)>, OfflineError> {
-    let mut path = path.to_owned();
+fn open(path: &FileAt, fact: &FlushedFact) -> Result<Option<(FileAt, Result<OpenSegment, Wrong>)>, OfflineError> {
+    let mut path = path.clone();
     let opened = match OpenSegment::open(&path) {
         Err(OfflineError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {
             match renamed(&path, |header| header.segment == fact.segment) {

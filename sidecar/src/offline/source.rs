@@ -1,19 +1,16 @@
-//! A file as a scanner's source: positioned reads behind one window that grows to the largest frame and no further.
-
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+//! A file, or an object, as a scanner's source: positioned reads behind one window that grows to the largest frame and no further.
 
 use rustix::fs::{Advice, fadvise};
 
 use super::OfflineError;
+use super::place::{FileAt, Raw};
 use crate::format::scan::{ReadFailed, Source};
 
 const WINDOW: usize = 1 << 20;
 
 /// An open file, its length when it was opened, and a window of its bytes.
 pub(super) struct FileSource {
-    file: File,
+    file: Raw,
     len: u64,
     window: Vec<u8>,
     window_at: u64,
@@ -22,17 +19,25 @@ pub(super) struct FileSource {
 impl FileSource {
     /// Opens a file for reading what is on storage: what the page cache holds is dropped first, since pages of a failed
     /// sync stay readable there and are nowhere else.
-    pub(super) fn open(path: &Path) -> Result<Self, OfflineError> {
-        let file = File::open(path).map_err(OfflineError::io("opening", path))?;
-        let metadata = file.metadata().map_err(OfflineError::io("reading the metadata of", path))?;
-        let source = Self { file, len: metadata.len(), window: Vec::new(), window_at: 0 };
+    pub(super) fn open(at: &FileAt) -> Result<Self, OfflineError> {
+        let file = at.open().map_err(OfflineError::io("opening", at))?;
+        let len = file.len().map_err(OfflineError::io("reading the metadata of", at))?;
+        let source = Self { file, len, window: Vec::new(), window_at: 0 };
         source.drop_cache();
         Ok(source)
     }
 
     fn drop_cache(&self) {
-        // Advice only: where the file system takes none, reading still works.
-        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        if let Raw::File(file) = &self.file {
+            // Advice only: where the file system takes none, reading still works.
+            let _ = fadvise(file, 0, None, Advice::DontNeed);
+        }
+    }
+
+    /// Lets go of what was read.
+    pub(super) fn release(&mut self) {
+        self.window = Vec::new();
+        self.file.release();
     }
 
     fn fill(&mut self, offset: u64, length: usize) -> std::io::Result<()> {
@@ -110,7 +115,7 @@ mod tests {
         let path = dir.path().join("file");
         let bytes: Vec<u8> = (0..3 * WINDOW as u32 + 77).map(|n| (n % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let mut source = FileSource::open(&path).unwrap();
+        let mut source = FileSource::open(&FileAt::file(path.clone())).unwrap();
         let mut slice = bytes.as_slice();
         assert_eq!(source.len(), bytes.len() as u64);
         for offset in [0, 1, 4096, 4096, WINDOW as u64 - 1, 0, bytes.len() as u64 - 5, bytes.len() as u64 + 5] {
@@ -123,8 +128,8 @@ mod tests {
     #[test]
     fn a_folder_cannot_be_opened_as_a_file_or_reads_as_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = FileSource::open(dir.path()).unwrap();
+        let mut source = FileSource::open(&FileAt::file(dir.path().to_owned())).unwrap();
         assert!(source.len == 0 || source.read(0, 10).is_err());
-        assert!(matches!(FileSource::open(&dir.path().join("none")), Err(OfflineError::Io { .. })));
+        assert!(matches!(FileSource::open(&FileAt::file(dir.path().join("none"))), Err(OfflineError::Io { .. })));
     }
 }

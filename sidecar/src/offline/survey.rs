@@ -1,18 +1,21 @@
 //! Reading one directory's journal by the rules of recovery: which frames count, what is damaged, where it ends.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 
-use super::directory::OpenDirectory;
+use super::directory::{OpenDirectory, Slot};
 use super::meter::Meter;
+use super::place::FileAt;
 use super::report::{DirectoryReport, Lost, Problem, SegmentReport, StreamReport, TailReport, UnusedReport};
 use super::source::FileSource;
 use super::{OfflineError, ReadOptions};
+use crate::fencing::object::{HEAD, Kind as ObjectKind, ObjectKey, Seen};
 use crate::format::facts::{
     AcceptedDamage, Close, CollectionFact, DeleteFact, EpochFact, Fact, FlushedFact, GapFact, TruncateFact,
 };
 use crate::format::frame::FLAG_CLEAN_SHUTDOWN;
+use crate::format::header::SlotHeader;
 use crate::format::names::SlotName;
+use crate::format::object::scan_object;
 use crate::format::record::{Kind, RecordRef};
 use crate::format::scan::{Frame, SlotScan, Source, read_header, salvage, scan_slot};
 use crate::format::stream::{ClosedAt, Damage, End, Verdict, classify};
@@ -101,7 +104,7 @@ impl Content {
 #[derive(Default)]
 pub(super) struct Journals {
     pub(super) names: Names,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<FileAt>,
     pub(super) content: Content,
     pub(super) directories: Vec<DirectoryReport>,
     pub(super) problems: Vec<Problem>,
@@ -116,7 +119,7 @@ pub(super) struct Journals {
 /// Reads one directory's journal; what it says is added to `journals`.
 pub(super) fn read(
     directory: &OpenDirectory,
-    options: ReadOptions,
+    options: ReadOptions<'_>,
     journals: &mut Journals,
     meter: &mut Meter<'_>,
 ) -> Result<(), OfflineError> {
@@ -125,7 +128,7 @@ pub(super) fn read(
 
 struct Survey<'a, 'p> {
     directory: &'a OpenDirectory,
-    options: ReadOptions,
+    options: ReadOptions<'a>,
     journals: &'a mut Journals,
     meter: &'a mut Meter<'p>,
 }
@@ -138,11 +141,10 @@ impl Survey<'_, '_> {
             let what = format!("the directory's identity cannot be read: {why}");
             self.problem(Problem { file, ..problem(what) });
         }
-        let mut streams: BTreeMap<StreamKey, Vec<SlotName>> = BTreeMap::new();
-        let mut total = 0;
+        let mut streams: BTreeMap<StreamKey, Vec<Slot>> = BTreeMap::new();
+        let total = slots.iter().map(|slot| slot.bytes).sum();
         for slot in slots {
-            streams.entry(slot.key).or_default().push(slot);
-            total += self.directory.slot_size(slot);
+            streams.entry(slot.name.key).or_default().push(slot);
         }
         let mut closes: Vec<Close> = Vec::new();
         let mut oldest = StreamKey::default();
@@ -153,7 +155,7 @@ impl Survey<'_, '_> {
             before = Some(key);
             let files = streams.remove(&key).unwrap_or_default();
             let close = closes.iter().find(|close| close.key == key).copied();
-            let (verdict, content, report) = self.stream(key, &files, close)?;
+            let Some((verdict, content, report)) = self.stream(key, &files, close)? else { continue };
             oldest = oldest.max(StreamKey { epoch: verdict.oldest.0, session: verdict.oldest.1 });
             for (_, epoch) in &content.epochs {
                 self.journals.recorded.extend(&epoch.accepted);
@@ -175,42 +177,72 @@ impl Survey<'_, '_> {
         Ok(())
     }
 
+    /// Reads a stream; none where it is one of a bucket to which nothing was committed.
     fn stream(
         &mut self,
         key: StreamKey,
-        files: &[SlotName],
+        files: &[Slot],
         close: Option<Close>,
-    ) -> Result<(Verdict, Content, StreamReport), OfflineError> {
+    ) -> Result<Option<(Verdict, Content, StreamReport)>, OfflineError> {
+        let objects = self.directory.is_bucket();
         let mut sources = Vec::new();
-        for name in files {
-            let path = self.directory.journal().join(name.to_string());
-            match FileSource::open(&path) {
-                Ok(source) => sources.push((*name, path, source)),
+        for Slot { name, file, .. } in files {
+            match FileSource::open(file) {
+                Ok(source) if !objects => sources.push((*name, file.clone(), source)),
+                Ok(mut source) => {
+                    let counts = !is_control(&mut source, *name);
+                    // It is read whole when it is its turn; there may be thousands.
+                    source.release();
+                    if counts {
+                        sources.push((*name, file.clone(), source));
+                    }
+                }
                 // Collected by the sidecar since it was listed.
                 Err(OfflineError::Io { error, .. })
-                    if self.options.live && error.kind() == std::io::ErrorKind::NotFound => {}
+                    if (self.options.live || objects) && error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let headers = sources.iter_mut().filter_map(|(name, _, source)| read_header(source, *name).ok()?.ok());
+        if objects && sources.is_empty() {
+            return Ok(None);
+        }
+        let headers = sources.iter_mut().filter_map(|(name, _, source)| header_of(source, *name, objects));
         let id: Option<StreamId> = close.map(|close| close.stream).or(headers.map(|header| header.stream).next());
         let mut scans: Vec<SlotScan> = Vec::new();
         let mut held: HashMap<(usize, u64), Content> = HashMap::new();
-        for (index, (name, path, source)) in sources.iter_mut().enumerate() {
-            self.meter.at(&path.display().to_string());
+        for (index, (name, at, source)) in sources.iter_mut().enumerate() {
+            self.meter.at(&at.display().to_string());
             let file = u32::try_from(self.journals.files.len()).unwrap_or(u32::MAX);
-            self.journals.files.push(path.clone());
+            self.journals.files.push(at.clone());
             let names = &mut self.journals.names;
-            let scan = scan_slot(source, *name, id, |frame| {
+            let visit = |frame: &Frame<'_>| {
                 held.insert((index, frame.head.header.offset), content_of(frame, file, names));
-            });
-            let scan = scan.map_err(|stop| OfflineError::from((path.as_path(), stop)))?;
-            self.meter.add(scan.len, &path.display().to_string());
-            self.check_header(&scan, path);
+            };
+            let scan = if objects {
+                let length = usize::try_from(source.len()).unwrap_or(usize::MAX);
+                let bytes = source.exactly(0, length);
+                let bytes = bytes.map_err(|failed| OfflineError::io("reading", at)(std::io::Error::other(failed.0)))?;
+                scan_object(bytes, *name, id, visit)
+            } else {
+                scan_slot(source, *name, id, visit)
+            };
+            let scan = scan.map_err(|stop| OfflineError::from((&**at, stop)))?;
+            if objects {
+                source.release();
+            }
+            self.meter.add(scan.len, &at.display().to_string());
+            self.check_header(&scan, at);
             scans.push(scan);
         }
-        let closed_at = close.map(|close| ClosedAt { frame_seq: close.frame_seq, crc: close.crc });
-        let verdict = classify(&scans, closed_at);
+        let mut closed_at = close.map(|close| ClosedAt { frame_seq: close.frame_seq, crc: close.crc });
+        if objects {
+            // An object is there as a whole or not at all: the last one ends the stream.
+            closed_at = closed_at.or_else(|| last_object(&scans));
+        }
+        let mut verdict = classify(&scans, closed_at);
+        if objects {
+            crate::recovery::objects::place(&mut verdict, &scans);
+        }
         let mut content = Content::default();
         for at in &verdict.accepted {
             let offset = scans[at.scan].places[at.place].offset;
@@ -226,7 +258,7 @@ impl Survey<'_, '_> {
         if let End::Tail(tail) = &verdict.end
             && (tail.head.is_some() || !(tail.blank || used_before(tail.file)))
         {
-            let path = self.directory.journal().join(SlotName { key, file: tail.file }.to_string());
+            let path = self.directory.slot_path(SlotName { key, file: tail.file });
             self.journals.tails.push(TailReport {
                 file: path.display().to_string(),
                 offset: tail.offset,
@@ -244,7 +276,7 @@ impl Survey<'_, '_> {
             closed: close.is_some(),
             clean_shutdown: last.is_some_and(|flags| flags & FLAG_CLEAN_SHUTDOWN != 0),
         };
-        Ok((verdict, content, report))
+        Ok(Some((verdict, content, report)))
     }
 
     fn check_header(&mut self, scan: &SlotScan, path: &std::path::Path) {
@@ -262,7 +294,7 @@ impl Survey<'_, '_> {
         stream: Option<StreamId>,
         damage: &Damage,
         scans: &[SlotScan],
-        sources: &mut [(SlotName, PathBuf, FileSource)],
+        sources: &mut [(SlotName, FileAt, FileSource)],
     ) {
         let mut kept: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut count = 0_u64;
@@ -288,7 +320,7 @@ impl Survey<'_, '_> {
             Some(last) => format!("frames {} to {last}", damage.first_seq),
             None => format!("frame {} and later", damage.first_seq),
         };
-        let path = self.directory.journal().join(SlotName { key, file: damage.file }.to_string());
+        let path = self.directory.slot_path(SlotName { key, file: damage.file });
         let problem = Problem {
             file: path.display().to_string(),
             offset: Some(damage.offset),
@@ -312,6 +344,28 @@ impl Survey<'_, '_> {
     }
 }
 
+/// Whether an object is a claim or a fence, which are no part of what was committed.
+fn is_control(source: &mut FileSource, name: SlotName) -> bool {
+    let at = ObjectKey { stream: name.key, number: name.file };
+    let seen = source.exactly(0, HEAD).ok().and_then(|bytes| Seen::parse(bytes, at));
+    seen.is_some_and(|seen| seen.kind != ObjectKind::Ordinary)
+}
+
+fn header_of(source: &mut FileSource, name: SlotName, object: bool) -> Option<SlotHeader> {
+    if !object {
+        return read_header(source, name).ok()?.ok();
+    }
+    let (header, _) = SlotHeader::parse_object(source.exactly(0, HEAD).ok()?).ok()?;
+    Some(header)
+}
+
+/// Where a stream of objects ends by what is there.
+fn last_object(scans: &[SlotScan]) -> Option<ClosedAt> {
+    let last = scans.iter().max_by_key(|scan| scan.file)?;
+    let crc = last.places.first().map_or(0, |place| place.head.crc);
+    Some(ClosedAt { frame_seq: last.file, crc })
+}
+
 /// A problem that is about no file.
 pub(super) const fn problem(what: String) -> Problem {
     Problem { directory: String::new(), file: String::new(), offset: None, what, lost: Vec::new(), most_entries: None }
@@ -320,7 +374,7 @@ pub(super) const fn problem(what: String) -> Problem {
 /// The newest stream older than `before` that has files or that a close names.
 fn newest_before(
     before: Option<StreamKey>,
-    streams: &BTreeMap<StreamKey, Vec<SlotName>>,
+    streams: &BTreeMap<StreamKey, Vec<Slot>>,
     closes: &[Close],
 ) -> Option<StreamKey> {
     let named = closes.iter().map(|close| close.key);

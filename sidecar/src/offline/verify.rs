@@ -39,7 +39,11 @@ impl VerifyReport {
 ///
 /// # Errors
 /// When a directory cannot be read at all, is locked, or was written by a later version. Damage is in the report.
-pub fn verify(urls: &[WalUrl], options: ReadOptions, progress: OnProgress<'_>) -> Result<VerifyReport, OfflineError> {
+pub fn verify(
+    urls: &[WalUrl],
+    options: ReadOptions<'_>,
+    progress: OnProgress<'_>,
+) -> Result<VerifyReport, OfflineError> {
     let Surveyed { journals, collections, .. } = writer::read(urls, options, progress)?;
     let Journals { directories, problems, tails, notes, segments, unused, .. } = journals;
     let collections = collections.into_iter().map(|collection| collection.report).collect();

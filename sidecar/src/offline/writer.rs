@@ -18,7 +18,11 @@ pub(super) struct Surveyed {
 }
 
 /// Opens and reads all directories: journals, then the segments they speak of.
-pub(super) fn read(urls: &[WalUrl], options: ReadOptions, progress: OnProgress<'_>) -> Result<Surveyed, OfflineError> {
+pub(super) fn read(
+    urls: &[WalUrl],
+    options: ReadOptions<'_>,
+    progress: OnProgress<'_>,
+) -> Result<Surveyed, OfflineError> {
     let open: Vec<_> = urls.iter().map(|url| OpenDirectory::open(url, options)).collect::<Result<_, _>>()?;
     for (index, one) in open.iter().enumerate() {
         for other in &open[..index] {
@@ -56,7 +60,7 @@ fn same(one: &Problem, other: &Problem) -> bool {
 }
 
 /// The collections as the journals say now, their segments not looked at.
-pub(super) fn facts(open: &[OpenDirectory], options: ReadOptions) -> Result<Vec<Merged>, OfflineError> {
+pub(super) fn facts(open: &[OpenDirectory], options: ReadOptions<'_>) -> Result<Vec<Merged>, OfflineError> {
     let mut journals = Journals::default();
     let mut unseen = |_: super::Progress<'_>| {};
     let mut meter = Meter::new(&mut unseen);
@@ -67,19 +71,19 @@ pub(super) fn facts(open: &[OpenDirectory], options: ReadOptions) -> Result<Vec<
 }
 
 /// Everything once more, without telling how far it is.
-pub(super) fn again(open: &[OpenDirectory], options: ReadOptions) -> Result<(Journals, Vec<Merged>), OfflineError> {
+pub(super) fn again(open: &[OpenDirectory], options: ReadOptions<'_>) -> Result<(Journals, Vec<Merged>), OfflineError> {
     all(open, options, &mut Meter::new(&mut |_| {}))
 }
 
 fn all(
     open: &[OpenDirectory],
-    options: ReadOptions,
+    options: ReadOptions<'_>,
     meter: &mut Meter<'_>,
 ) -> Result<(Journals, Vec<Merged>), OfflineError> {
     let mut journals = Journals::default();
     let mut total = 0;
     for directory in open {
-        total += directory.slots()?.iter().map(|slot| directory.slot_size(*slot)).sum::<u64>();
+        total += directory.slots()?.iter().map(|slot| slot.bytes).sum::<u64>();
         total += directory.segments()?.iter().map(|(_, size)| size).sum::<u64>();
     }
     meter.expect(total);

@@ -18,7 +18,7 @@ pub(crate) mod load;
 mod members;
 pub(crate) mod merge;
 pub(crate) mod noted;
-mod objects;
+pub(crate) mod objects;
 pub(crate) mod open;
 mod read;
 pub(crate) mod released;

@@ -131,7 +131,7 @@ fn scan_one(
 }
 
 /// Says of what is lost which object it was: each frame is one, and has its number.
-pub(super) fn place(verdict: &mut Verdict, scans: &[SlotScan]) {
+pub(crate) fn place(verdict: &mut Verdict, scans: &[SlotScan]) {
     for damage in verdict.damage.iter_mut().filter(|damage| damage.at.is_none()) {
         (damage.file, damage.offset) = (damage.first_seq, 0);
         damage.what = match scans.iter().find(|scan| scan.file == damage.file).map(|scan| &scan.header) {

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use walstorage_crds::config::Config;
 use walstorage_crds::url::WalUrl;
 use walstorage_sidecar::format::record::Kind;
-use walstorage_sidecar::offline::dump::{DumpOptions, dump as dump_file};
+use walstorage_sidecar::offline::dump::{DumpOptions, dump as dump_file, dump_object};
 use walstorage_sidecar::offline::export::{ExportOptions, ExportReport, export as export_directories};
 use walstorage_sidecar::offline::report::{
     CollectionReport, DirectoryReport, Problem, SegmentReport, TailReport, UnusedReport,
 };
 use walstorage_sidecar::offline::verify::{VerifyReport, verify as verify_directories};
-use walstorage_sidecar::offline::{OfflineError, OnProgress, ReadOptions};
+use walstorage_sidecar::offline::{OfflineError, OnProgress, ReadOptions, Stores};
 
 use crate::Global;
 use crate::failure::Failure;
@@ -24,12 +25,40 @@ use crate::progress::Progress;
 /// Which directories, and how.
 #[derive(Args, Debug)]
 pub(crate) struct Directories {
-    /// Directories of one writer: file:// URLs or paths, with the writer's id where there is one
+    /// Directories of one writer: URLs or paths, with the writer's id where there is one
     #[arg(required = true, value_name = "URL", value_parser = parse_url)]
     urls: Vec<WalUrl>,
-    /// Read beside a running sidecar: take no lock; what is not proven yet is in progress
+    /// Read beside a running sidecar: take no lock; what is not proven yet is in progress. A bucket has no lock
     #[arg(long)]
     live: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// How buckets are reached.
+#[derive(Args, Debug)]
+pub(crate) struct Reach {
+    /// The sidecar's configuration, for the url_options of buckets; without them the environment is all there is
+    #[arg(long, value_name = "FILE", env = "WALSTORAGE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Reach {
+    /// The buckets that can be reached; none where none is asked for.
+    fn stores(&self, bucket: bool) -> Result<Option<Stores>, Failure> {
+        if !bucket {
+            return Ok(None);
+        }
+        let config = match &self.config {
+            None => None,
+            Some(path) => {
+                let wrong = |why: String| Failure::usage(format!("{}: {why}", path.display()));
+                let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+                Some(Config::parse(&text, false).map_err(|error| wrong(error.to_string()))?.config)
+            }
+        };
+        Ok(Some(Stores::new(config, tokio::runtime::Handle::current())))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -40,11 +69,13 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct DumpArgs {
-    /// A file of a journal, or a segment
+    /// A file of a journal, or a segment; of a bucket the URL of an object
     file: PathBuf,
     /// Only records of this kind, for example DATA
     #[arg(long, value_parser = parse_kind)]
     kind: Option<Kind>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 #[derive(Args, Debug)]
@@ -62,6 +93,10 @@ fn parse_url(text: &str) -> Result<WalUrl, String> {
     }
     let path = std::path::absolute(Path::new(text)).map_err(|e| e.to_string())?;
     WalUrl::parse_file_path(&path).map_err(|e| e.to_string())
+}
+
+fn any_bucket(urls: &[WalUrl]) -> bool {
+    urls.iter().any(|url| url.scheme().is_bucket())
 }
 
 fn parse_kind(text: &str) -> Result<Kind, String> {
@@ -93,9 +128,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 pub(crate) async fn verify(global: &Global, args: VerifyArgs) -> Result<(), Failure> {
-    let Directories { urls, live } = args.directories;
+    let Directories { urls, live, reach } = args.directories;
+    let stores = reach.stores(any_bucket(&urls))?;
     let started = Instant::now();
-    let report = blocking("bytes", move |progress| verify_directories(&urls, ReadOptions { live }, progress)).await?;
+    let verify = move |progress: OnProgress<'_>| {
+        verify_directories(&urls, ReadOptions { live, stores: stores.as_ref() }, progress)
+    };
+    let report = blocking("bytes", verify).await?;
     let wrong = report.problems.len();
     match global.output {
         Output::Json => output::json(&report)?,
@@ -208,10 +247,15 @@ fn remarks(problems: &[Problem], tails: &[TailReport], notes: &[String]) -> Resu
 }
 
 pub(crate) async fn dump(args: DumpArgs) -> Result<(), Failure> {
-    let DumpArgs { file, kind } = args;
+    let DumpArgs { file, kind, reach } = args;
+    let object = file.to_str().filter(|text| text.contains("://") && !text.starts_with("file://")).map(str::to_owned);
+    let stores = reach.stores(object.is_some())?;
     let report = blocking("records", move |_| {
         let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
-        dump_file(&file, DumpOptions { kind }, &mut out)
+        match (object, &stores) {
+            (Some(url), Some(stores)) => dump_object(&url, stores, DumpOptions { kind }, &mut out),
+            _ => dump_file(&file, DumpOptions { kind }, &mut out),
+        }
     })
     .await?;
     let mut errors = std::io::stderr();
@@ -222,9 +266,13 @@ pub(crate) async fn dump(args: DumpArgs) -> Result<(), Failure> {
 }
 
 pub(crate) async fn export(global: &Global, args: ExportArgs) -> Result<(), Failure> {
-    let ExportArgs { directories: Directories { urls, live }, to } = args;
-    let options = ExportOptions { to, read: ReadOptions { live } };
-    let report = blocking("done", move |progress| export_directories(&urls, &options, progress)).await?;
+    let ExportArgs { directories: Directories { urls, live, reach }, to } = args;
+    let stores = reach.stores(any_bucket(&urls))?;
+    let export = move |progress: OnProgress<'_>| {
+        let options = ExportOptions { to, read: ReadOptions { live, stores: stores.as_ref() } };
+        export_directories(&urls, &options, progress)
+    };
+    let report = blocking("done", export).await?;
     let wrong = report.problems.len();
     match global.output {
         Output::Json => output::json(&report)?,

@@ -229,15 +229,39 @@ impl BucketStore {
         *self.trouble.lock() = None;
     }
 
+    /// The keys below a prefix that ends in `/`, in any order, and the sizes of their objects.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn sizes(&self, prefix: &str) -> Result<Vec<(String, u64)>, Denied> {
+        let prefix = format!("{}{prefix}", self.place.root);
+        let (mut keys, mut token, mut attempt) = (Vec::new(), None, 0);
+        loop {
+            match self.page(&prefix, token.clone(), &mut keys).await {
+                Ok(None) => return Ok(keys),
+                Ok(next) => (token, attempt) = (next, 0),
+                Err(failed) => {
+                    attempt += 1;
+                    self.again(failed, attempt).await?;
+                }
+            }
+        }
+    }
+
     /// One attempt to read a page of a list.
-    async fn page(&self, prefix: &str, token: Option<String>, keys: &mut Vec<String>) -> Attempt<Option<String>> {
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<String>,
+        keys: &mut Vec<(String, u64)>,
+    ) -> Attempt<Option<String>> {
         let opened = self.open().await?;
         let options = PaginatedListOptions { max_keys: self.limits.page, page_token: token, ..Default::default() };
         let listed = opened.client.objects.list_paginated(Some(prefix), options).await;
         let page = listed.map_err(|error| self.judge(&opened, Operation::List, &error))?;
         self.fine();
         let below = |key: &Path| Some(key.as_ref().strip_prefix(&self.place.root)?.to_owned());
-        keys.extend(page.result.objects.iter().filter_map(|object| below(&object.location)));
+        keys.extend(page.result.objects.iter().filter_map(|object| Some((below(&object.location)?, object.size))));
         Ok(page.page_token)
     }
 
@@ -367,18 +391,7 @@ impl Bucket for BucketStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Denied> {
-        let prefix = format!("{}{prefix}", self.place.root);
-        let (mut keys, mut token, mut attempt) = (Vec::new(), None, 0);
-        loop {
-            match self.page(&prefix, token.clone(), &mut keys).await {
-                Ok(None) => return Ok(keys),
-                Ok(next) => (token, attempt) = (next, 0),
-                Err(failed) => {
-                    attempt += 1;
-                    self.again(failed, attempt).await?;
-                }
-            }
-        }
+        Ok(self.sizes(prefix).await?.into_iter().map(|(key, _)| key).collect())
     }
 
     async fn delete(&self, key: &str) -> Result<(), Denied> {

@@ -40,6 +40,7 @@ use parking_lot::Mutex;
 pub(crate) use self::disk::slot_of;
 pub(crate) use self::objects::READ_AHEAD;
 pub(crate) use self::registry::Buckets;
+pub(crate) use self::wait::Reading;
 use self::wait::{GivenUp, PATIENCE, Waiting};
 use super::Lost;
 use super::commit::Committer;
@@ -230,17 +231,22 @@ impl<B: Bucket + Send + 'static> Shared<B> {
             GivenUp::Stopping => {
                 Trouble::new(Condition::NoAnswer, format!("{}: given up: the sidecar is stopping", self.root))
             }
-            GivenUp::NoAnswer => match self.bucket.trouble().filter(|trouble| !trouble.condition.stays()) {
-                Some(Trouble { condition, sentence, .. }) => {
-                    Trouble::new(condition, format!("{sentence}; it was asked again and again"))
-                }
-                None => {
-                    let what = "the store gives no answer: look at it, and at the network between";
-                    Trouble::new(Condition::NoAnswer, format!("{}: {what}", self.root))
-                }
-            },
+            GivenUp::NoAnswer => no_answer(&self.root, &self.bucket),
         };
         Denied(trouble)
+    }
+}
+
+/// What is wrong with a store that gives no answer.
+fn no_answer(root: &str, bucket: &impl Bucket) -> Trouble {
+    match bucket.trouble().filter(|trouble| !trouble.condition.stays()) {
+        Some(Trouble { condition, sentence, .. }) => {
+            Trouble::new(condition, format!("{sentence}; it was asked again and again"))
+        }
+        None => {
+            let what = "the store gives no answer: look at it, and at the network between";
+            Trouble::new(Condition::NoAnswer, format!("{root}: {what}"))
+        }
     }
 }
 

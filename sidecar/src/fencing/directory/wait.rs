@@ -10,6 +10,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::{no_answer, refused};
+use crate::directory::bucket::{Bucket, Denied};
+
 /// A store that has said nothing for so long gives no answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// So often within that it is looked whether anything came.
@@ -78,6 +81,34 @@ impl Waiting {
             Some(runtime) => runtime.block_on(until),
             None => block_on(until),
         }
+    }
+}
+
+/// Waits for requests that only read, of a tool.
+pub(crate) struct Reading {
+    waiting: Waiting,
+    _over: watch::Sender<bool>,
+}
+
+impl Reading {
+    /// On `runtime`.
+    pub(crate) fn new(runtime: Handle) -> Self {
+        let over = watch::Sender::new(false);
+        Self { waiting: Waiting::new(Some(runtime), over.subscribe()), _over: over }
+    }
+
+    /// What a request of the bucket at `root` comes to.
+    ///
+    /// # Errors
+    /// When the store refuses, or gives no answer.
+    pub(crate) fn ask<T>(
+        &self,
+        root: &str,
+        bucket: &impl Bucket,
+        request: impl Future<Output = Result<T, Denied>>,
+    ) -> std::io::Result<T> {
+        let asked = self.waiting.ask(PATIENCE, || bucket.heard(), request);
+        asked.unwrap_or_else(|_| Err(Denied(no_answer(root, bucket)))).map_err(refused)
     }
 }
 
