@@ -123,6 +123,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::SavedLeftBehind => fails(
             rot::schedule_04_what_was_saved_of_a_damaged_frame_is_committed_elsewhere_when_its_directory_fails,
         ),
+        Mutant::CopiesWithoutHeads => {
+            fails(rot::schedule_04_copies_behind_a_lost_frame_do_not_hide_what_it_held)
+        }
         Mutant::TombstonesOverwritten => fails(
             durability::a_deletion_that_is_durable_after_that_of_a_later_life_does_not_bring_that_back,
         ),

@@ -92,6 +92,8 @@ mutants! {
     StoppedUntold,
     /// What was saved of damaged frames is left behind when a directory is emptied.
     SavedLeftBehind,
+    /// Copied entries come without the head of their collection.
+    CopiesWithoutHeads,
     /// Of the deletions of a name the one that is durable last counts, not that of the latest life.
     TombstonesOverwritten,
     /// What is flushed is said in the journal of its collection only, not in the directory of the segment.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::{Ack, Item};
+use crate::commit::log::Worker;
 use crate::format::limits::PAGE;
 use crate::format::names::CURRENT_SEGMENT;
 use crate::sim::disk::{Astray, Faults};
 use crate::sim::life::Life;
-use crate::sim::shape::Shape;
+use crate::sim::shape::{JOURNAL_ROOT, Shape};
 use crate::sim::world::{World, collection};
 use crate::types::Lsn;
 
@@ -269,5 +270,36 @@ pub(in crate::sim) fn schedule_04_what_was_saved_of_a_damaged_frame_is_committed
             Item::Gap { .. } => None,
         });
         assert_eq!(entries.collect::<Vec<_>>(), [2, 3, 5, 7]);
+    });
+}
+
+#[test]
+pub(in crate::sim) fn schedule_04_copies_behind_a_lost_frame_do_not_hide_what_it_held() {
+    let mut world = World::new(16, Shape { directories: 1, journal: true, gaps: true, ..Shape::default() });
+    world.serve(|life| {
+        life.append_and_settle(0, 2, 3000);
+        let dead = Faults { dead: true, ..Faults::default() };
+        life.world.machine.break_with(Path::new(JOURNAL_ROOT), dead);
+        life.append(&collection(0), 1, 3000, Ack::Durable);
+        // The disk that takes it then writes it elsewhere, and says that it is written.
+        let astray = Faults { misdirect: Some((0, Astray::Further(2141))), ..Faults::default() };
+        life.world.machine.break_with(Path::new(ROOT), astray);
+        while life.head(0) < Lsn(3) {
+            life.world.pass(Duration::from_millis(5));
+            for dir in 0..2 {
+                life.step(dir, Worker::Commit);
+            }
+        }
+        // What the journal for all held is written behind it, and nothing else yet.
+        let incarnation = life.log.find(&collection(0)).unwrap().incarnation;
+        while life.log.journals[0].slots.iter().all(|slot| slot.firsts.get(&incarnation) != Some(&Lsn(1))) {
+            life.world.pass(Duration::from_millis(5));
+            life.step(0, Worker::Commit);
+        }
+    });
+    world.machine.heal();
+    world.serve(|life| {
+        let lost = lost(life);
+        assert!(lost.iter().any(|gap| (gap.0..=gap.1).contains(&3)), "LSN 3 is not in {lost:?}");
     });
 }
