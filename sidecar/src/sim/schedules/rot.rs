@@ -259,7 +259,7 @@ pub(in crate::sim) fn schedule_04_what_was_saved_of_a_damaged_frame_is_committed
         life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
         life.append(&collection(0), 1, 3000, Ack::Durable);
         life.pass(Duration::from_secs(5));
-        assert_eq!(life.evacuated(), [root.clone()]);
+        assert_eq!(life.evacuated(), std::slice::from_ref(&root));
     });
     world.machine.heal();
     world.machine.wipe(&root);
