@@ -8,6 +8,7 @@ mod change;
 mod checkpoint;
 pub(crate) mod collection;
 pub(crate) mod copies;
+mod doomed;
 pub(crate) mod evacuate;
 pub(crate) mod flush;
 pub(crate) mod flush_jobs;

@@ -3,13 +3,12 @@
 //!
 //! A worker sleeps until it is signalled or its time comes, as its thread does: who forgets to wake it is found out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use walstorage_crds::url::WalUrl;
 
 use super::clients::{Asked, Request, Waiter};
 use super::count::Event;
@@ -18,7 +17,7 @@ use super::world::{World, collection};
 use crate::api::CompletionQueue;
 use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::{FrameJob, Work};
-use crate::commit::journal::{Journal, OldStream, Opening};
+use crate::commit::journal::OldStream;
 use crate::commit::log::{Log, Stage, Worker};
 use crate::commit::upkeep::Upkeep;
 use crate::directory::disk::SharedDisk;
@@ -30,7 +29,7 @@ use crate::format::frame::FrameBuilder;
 use crate::format::limits::PAGE;
 use crate::format::names::SlotName;
 use crate::recovery::Handle;
-use crate::types::{Incarnation, Lsn};
+use crate::types::Lsn;
 
 /// A worker: what it was given and has not begun, and whether it sleeps.
 struct Hand<J> {
@@ -166,29 +165,6 @@ impl Life<'_> {
     pub(super) fn evacuated(&self) -> Vec<PathBuf> {
         let all = self.log.journals.iter().zip(&self.dirs);
         all.filter(|(journal, _)| journal.is_evacuated()).map(|(_, dir)| dir.root.clone()).collect()
-    }
-
-    /// The directory in use that can be written, where there is one only.
-    pub(super) fn alone(&self) -> BTreeSet<PathBuf> {
-        let has_heard = |journal: &Journal| journal.is_open() && journal.in_use && journal.opening == Opening::Done;
-        let open = self.log.journals.iter().zip(&self.dirs).filter(|(journal, _)| has_heard(journal));
-        let open: BTreeSet<PathBuf> = open.map(|(_, dir)| dir.root.clone()).collect();
-        if open.len() == 1 { open } else { BTreeSet::new() }
-    }
-
-    /// First and last LSN of what is in segments, where the directory of the segment has heard of it.
-    pub(super) fn flushed(&self) -> Vec<(Incarnation, WalUrl, u64, u64)> {
-        let mut flushed = Vec::new();
-        for collection in self.log.iter().filter(|collection| !collection.deleted) {
-            for segment in &collection.segments {
-                let journal = &self.log.journals[segment.dir];
-                let has_heard = journal.opening == Opening::Done && journal.since_checkpoint < u64::MAX;
-                if journal.is_open() && journal.in_use && has_heard {
-                    flushed.push((collection.incarnation, journal.url.clone(), segment.first.0, segment.last.0));
-                }
-            }
-        }
-        flushed
     }
 
     /// Whether the power is gone: nothing more happens in this life.

@@ -11,6 +11,7 @@ mod count;
 mod disk;
 pub(crate) mod explore;
 mod file;
+mod knowledge;
 mod life;
 pub(crate) mod mutant;
 mod oracle;
