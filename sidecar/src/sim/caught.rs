@@ -117,6 +117,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),
+        Mutant::EmptiedAgainInUse => fails(
+            commits::schedule_24_an_emptied_directory_that_closes_with_the_process_is_not_said_to_be_in_use_again,
+        ),
         Mutant::StoppedUntold => {
             fails(forgetting::schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_missed)
         }

@@ -10,12 +10,17 @@ use crate::commit::journal::{Journal, Opening};
 use crate::types::Incarnation;
 
 impl Life<'_> {
-    /// The directory in use that can be written, where there is one only.
+    /// The directory in use that can be written, where there is one only; all that are in use, where none can.
     pub(super) fn alone(&self) -> BTreeSet<PathBuf> {
-        let has_heard = |journal: &Journal| journal.is_open() && journal.in_use && journal.opening == Opening::Done;
-        let open = (0..self.directories()).filter(|dir| has_heard(&self.log.journals[*dir]));
-        let open: BTreeSet<PathBuf> = open.map(|dir| self.root(dir).to_owned()).collect();
-        if open.len() == 1 { open } else { BTreeSet::new() }
+        let has_heard = |journal: &Journal| journal.is_open() && journal.opening == Opening::Done;
+        let in_use: Vec<usize> = (0..self.directories()).filter(|dir| self.log.journals[*dir].in_use).collect();
+        let open: Vec<usize> = in_use.iter().copied().filter(|dir| has_heard(&self.log.journals[*dir])).collect();
+        let alone = match open.len() {
+            0 => in_use,
+            1 => open,
+            _ => Vec::new(),
+        };
+        alone.into_iter().map(|dir| self.root(dir).to_owned()).collect()
     }
 
     /// First and last LSN of what is in segments, where the directory of the segment has heard of it.

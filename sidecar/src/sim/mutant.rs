@@ -88,6 +88,8 @@ mutants! {
     ProducersNotStated,
     /// After damage nobody looks into segments for what producers sent last.
     StampsLost,
+    /// A directory that is empty and closes is said to be in use by those that close later.
+    EmptiedAgainInUse,
     /// A directory that came back is not told what it missed when the process stops.
     StoppedUntold,
     /// What was saved of damaged frames is left behind when a directory is emptied.

@@ -2,6 +2,7 @@
 
 use super::rig::{Rig, Setup, batch, name};
 use crate::commit::frames::IDLE;
+use crate::commit::journal::Closing;
 use crate::commit::outcome::Failure;
 use crate::commit::revival::REST;
 use crate::error::Reason;
@@ -187,6 +188,19 @@ fn an_emptied_directory_that_comes_back_when_the_process_stops_may_still_be_take
     rig.log.stop(rig.now);
     rig.settle();
     assert!(!rig.log.journals[dir].in_use && rig.log.journals[dir].joins.is_none());
+}
+
+#[test]
+pub(crate) fn schedule_24_an_emptied_directory_that_closes_with_the_process_is_not_said_to_be_in_use_again() {
+    let (mut rig, dir) = one_entry();
+    rig.log.journals[dir].draining = true;
+    rest(&mut rig);
+    assert!(rig.log.journals[dir].is_evacuated());
+    rig.log.stop(rig.now);
+    // Its last frame is durable, and the other one's is not.
+    rig.log.journals[dir].closing = Closing::CleanWritten;
+    rig.log.tend_evacuations(rig.now);
+    assert!(rig.log.journals[dir].has_left(), "who closes later, and states the members, leaves it out");
 }
 
 #[test]
