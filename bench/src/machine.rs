@@ -2,13 +2,7 @@
 
 use std::path::Path;
 
-use walstorage_tests::harness::{binaries, run};
-
-fn first_line(path: &str, prefix: &str) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with(prefix)).unwrap_or_default();
-    line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned()
-}
+use walstorage_tests::harness::{binaries, machine, run};
 
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = std::process::Command::new(program).args(arguments).output();
@@ -17,15 +11,15 @@ fn output(program: &str, arguments: &[&str]) -> String {
 
 /// Lines of `what: value`.
 pub(crate) fn describe(folder: &Path) -> Vec<(&'static str, String)> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let folder = folder.to_string_lossy();
     let mount = output("findmnt", &["--noheadings", "--output", "FSTYPE,SOURCE,OPTIONS", "--target", &folder]);
     let version = run(binaries::sidecar(), ["--version"], b"").stdout;
+    let [processor, memory, kernel] = machine::describe();
     vec![
         ("program", format!("{}, {}", version.trim(), output("git", &["describe", "--always", "--dirty"]))),
-        ("processor", format!("{cores} x {}", first_line("/proc/cpuinfo", "model name"))),
-        ("memory", first_line("/proc/meminfo", "MemTotal")),
-        ("kernel", output("uname", &["-sr"])),
+        processor,
+        memory,
+        kernel,
         ("file system", mount.split_whitespace().collect::<Vec<_>>().join(" ")),
         ("date", output("date", &["--utc", "+%Y-%m-%d"])),
     ]

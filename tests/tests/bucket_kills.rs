@@ -6,15 +6,11 @@
 use walstorage_tests::emulators::Emulated;
 use walstorage_tests::emulators::proxy::Proxy;
 use walstorage_tests::load::Shape;
-use walstorage_tests::load::kill_loop::kill_loop;
+use walstorage_tests::load::kill_loop::{kill_loop, number};
 
 walstorage_tests::on_every_cloud! {
     kills_behind_a_rough_way_lose_and_double_nothing
     while_segments_are_written_kills_behind_a_rough_way_lose_and_double_nothing
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
 async fn run(emulated: &Emulated, shape: impl FnOnce(Shape) -> Shape) {

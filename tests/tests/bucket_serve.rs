@@ -28,14 +28,7 @@ const WRITER: &str = "shop/orders.orders-0";
 
 /// A sidecar whose only URL is a path of the bucket, reached at `address`.
 fn setup(emulated: &Emulated, address: &str) -> Setup {
-    let mut setup = Setup::new(0);
-    let url = emulated.url("wal");
-    setup.urls(&[url.to_string()]);
-    setup.add(&format!("writer_id = {WRITER:?}"));
-    setup.add("bucket_commit_interval_ms = 20");
-    setup.table(&emulated.options(&url, address));
-    setup.environment = emulated.environment();
-    setup
+    emulated.only_url("wal", address).set("bucket_commit_interval_ms = 20")
 }
 
 fn text(n: usize) -> Vec<u8> {

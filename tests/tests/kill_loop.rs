@@ -4,12 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use walstorage_tests::harness::skip::skipped;
-use walstorage_tests::load::kill_loop::kill_loop;
+use walstorage_tests::load::kill_loop::{kill_loop, number};
 use walstorage_tests::load::{Shape, Trouble};
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
 
 /// Runs the loop; `test` is named where this machine cannot.
 async fn run(test: &str, shape: Shape) {

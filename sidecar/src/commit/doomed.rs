@@ -38,10 +38,11 @@ impl Log {
         let (name, incarnation, home) = (collection.name.clone(), collection.incarnation, collection.home);
         for segment in gone {
             // The file may be gone first: then whoever has only that directory is told that it is not there.
-            let (dir, facts) = (segment.dir, &self.journals[segment.dir].facts);
-            let said = facts.iter().any(|fact| matches!(fact, Fact::Announce(of, _) if *of == ix));
-            if dir != self.commit_journal(home) && self.is_to_hear(dir) && !said {
-                self.journals[dir].facts.push_back(Fact::Announce(ix, incarnation));
+            let elsewhere = segment.dir != self.commit_journal(home);
+            let journal = &mut self.journals[segment.dir];
+            let said = journal.facts.iter().any(|fact| matches!(fact, Fact::Announce(of, _) if *of == ix));
+            if elsewhere && journal.hears() && !said {
+                journal.facts.push_back(Fact::Announce(ix, incarnation));
             }
             self.doom(&name, incarnation, segment);
         }

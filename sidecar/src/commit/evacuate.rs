@@ -108,12 +108,11 @@ impl Log {
         }
         if !journal.is_left() {
             // What is empty and closes with the process has not come back: it may be gone by the next start.
-            let emptied = matches!(step, Step::Members(_) | Step::Done);
-            if emptied && self.stage == Stage::Stopping && !mutant!(EmptiedAgainInUse) {
+            let began = matches!(step, Step::Entries | Step::Facts(_));
+            if !began && self.stage == Stage::Stopping && !mutant!(EmptiedAgainInUse) {
                 return;
             }
             // It is as good as before, or joins anew.
-            let began = matches!(step, Step::Entries | Step::Facts(_));
             self.journals[dir].evacuation = None;
             if !began {
                 self.rejoin(dir, now);

@@ -126,7 +126,7 @@ impl Log {
         match self.live(ix, incarnation).map(|collection| collection.home) {
             Some(home) => {
                 let (own, facts) = (segment.dir, self.commit_journal(home));
-                let first = if self.is_to_hear(own) && !mutant!(FlushedSaidElsewhere) { own } else { facts };
+                let first = if self.journals[own].hears() && !mutant!(FlushedSaidElsewhere) { own } else { facts };
                 let fact = FlushedNote { collection: ix, incarnation, name: part.name.clone(), segment };
                 self.queue_fact(first, Fact::Flushed(Box::new(fact)), now);
             }
@@ -270,16 +270,11 @@ impl Log {
         self.flush_is_over(job.collection, job.incarnation, now);
     }
 
-    /// Whether a directory can be told of what is flushed.
-    pub(super) fn is_to_hear(&self, dir: DirIx) -> bool {
-        self.journals[dir].takes_facts() && self.journals[dir].in_use
-    }
-
     /// A FLUSHED is durable in `dir`. It counts when the journal says so too to which the facts of its collection go.
     pub(super) fn flushed_said(&mut self, dir: DirIx, note: FlushedNote, now: Instant) {
         let facts = self.live(note.collection, note.incarnation).map(|collection| collection.home);
         let facts =
-            facts.map(|home| self.commit_journal(home)).filter(|facts| *facts != dir && self.is_to_hear(*facts));
+            facts.map(|home| self.commit_journal(home)).filter(|facts| *facts != dir && self.journals[*facts].hears());
         match facts {
             Some(facts) => self.queue_fact(facts, Fact::Flushed(Box::new(note)), now),
             None => self.flushed_durable(note, now),

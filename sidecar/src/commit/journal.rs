@@ -368,7 +368,7 @@ impl Journal {
 
     /// Whether entries may be committed here.
     pub(crate) fn takes_data(&self) -> bool {
-        self.takes_facts() && self.in_use && self.full.is_none()
+        self.hears() && self.full.is_none()
     }
 
     /// Whether new collections may live here.
@@ -379,6 +379,11 @@ impl Journal {
     /// Whether facts may be committed here.
     pub(crate) fn takes_facts(&self) -> bool {
         self.is_open() && self.opening == Opening::Done && self.closing == Closing::Open
+    }
+
+    /// Whether it can be told what happens elsewhere, and a later start asks it.
+    pub(crate) fn hears(&self) -> bool {
+        self.takes_facts() && self.in_use
     }
 
     /// Whether segments may be written here: whatever becomes of its stream, its files can be written.

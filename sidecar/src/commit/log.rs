@@ -356,7 +356,7 @@ impl Log {
             journal.is_healthy() && journal.in_use && !journal.stream.over && journal.stream.key.session > 0
         };
         all()
-            .find(|&ix| self.journals[ix].takes_facts() && self.journals[ix].in_use)
+            .find(|&ix| self.journals[ix].hears())
             .or_else(|| all().find(|&ix| begins(&self.journals[ix]) && self.stage == Stage::Serving))
     }
 

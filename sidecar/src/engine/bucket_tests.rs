@@ -278,14 +278,7 @@ fn an_object_that_is_gone_or_rotten_is_damage_and_never_skipped() {
         drop(life);
         let store = cloud.store(ONE[0]);
         let key = store.keys().into_iter().find(|key| key.ends_with("000000000004.avro")).unwrap();
-        if rotten {
-            let mut bytes = store.get(&key).unwrap().to_vec();
-            let middle = bytes.len() - 40;
-            bytes[middle] ^= 1;
-            store.put(&key, bytes.into());
-        } else {
-            store.remove(&key);
-        }
+        store.spoil(&key, rotten);
         let why = start_error(&cloud, &toml);
         assert!(why.contains("0000000000001.000/000000000004.avro") && why.contains("damage"), "{why}");
         let gap = format!("{toml}on_damage = \"gap\"\n");

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::fence::Fenced;
 use super::object::{CLAIM, Kind, ObjectKey, Seen};
@@ -42,15 +41,9 @@ pub async fn leftovers(bucket: &impl Bucket, before: &Streams, fenced: &[Fenced]
     let of = |(&stream, numbers): (&StreamKey, &BTreeSet<u64>)| {
         numbers.iter().map(|&number| ObjectKey { stream, number }).collect::<Vec<_>>()
     };
-    let mut left = more.flat_map(of).collect::<Vec<_>>().into_iter();
-    let (mut looking, mut keys) = (FuturesOrdered::new(), Vec::new());
-    loop {
-        looking.extend(left.by_ref().take(LOOKED_AT_ONCE - looking.len()).map(|key| ordinary(bucket, key)));
-        match looking.next().await {
-            Some(found) => keys.extend(found?),
-            None => return Ok(keys),
-        }
-    }
+    let left: Vec<_> = more.flat_map(of).collect();
+    let looked = futures_util::stream::iter(left).map(|key| ordinary(bucket, key)).buffered(LOOKED_AT_ONCE);
+    looked.try_filter_map(|key| std::future::ready(Ok(key))).try_collect().await
 }
 
 /// The key, where an ordinary object is there.

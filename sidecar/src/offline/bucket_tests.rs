@@ -85,14 +85,7 @@ fn an_object_that_is_gone_or_rotten_is_named_with_what_was_in_it() {
     for rotten in [false, true] {
         let (store, _) = a_log_in_a_bucket("");
         let key = store.keys().into_iter().find(|key| key.ends_with("0000000000001.000/000000000004.avro")).unwrap();
-        if rotten {
-            let mut bytes = store.get(&key).unwrap().to_vec();
-            let middle = bytes.len() - 40;
-            bytes[middle] ^= 1;
-            store.put(&key, bytes.into());
-        } else {
-            store.remove(&key);
-        }
+        store.spoil(&key, rotten);
         let problems = verified(&store).problems;
         assert!(problems.iter().any(|problem| problem.file == format!("{URL}/{key}")), "{problems:#?}");
     }

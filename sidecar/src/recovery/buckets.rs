@@ -46,7 +46,8 @@ pub(super) fn open(wanted: Wanted, buckets: &Buckets) -> Result<Opened, Box<Unus
     let failed = |reason: String, remedy: &str| wanted.unusable(DirectoryState::Failed, reason, remedy, true);
     let refused = |lost: &Lost| {
         let reason = without(&wanted.url, &lost.sentence());
-        if lost.passes() { Box::new(failed(reason, SILENT).unasked()) } else { failed(reason, REPAIR) }
+        let unusable = failed(reason, REPAIR);
+        if lost.passes() { Box::new(unusable.silent()) } else { unusable }
     };
     let disk = buckets.disk(&wanted.url).map_err(|trouble| refused(&Lost::from(Denied(trouble))))?;
     let Some(objects) = disk.objects() else { return Err(failed("it is no bucket".to_owned(), REPAIR)) };
@@ -54,7 +55,7 @@ pub(super) fn open(wanted: Wanted, buckets: &Buckets) -> Result<Opened, Box<Unus
     objects.probe().map_err(|lost| refused(&lost))?;
     let identity = identity::read(disk.as_ref()).map_err(|error| match &error {
         identity::IdentityError::Io { source, .. } if source.kind() == ErrorKind::TimedOut => {
-            Box::new(failed(error.to_string(), SILENT).unasked())
+            Box::new(failed(error.to_string(), REPAIR).silent())
         }
         identity::IdentityError::Io { .. } => failed(error.to_string(), REPAIR),
         identity::IdentityError::Damaged { .. } | identity::IdentityError::Format { .. } => {
@@ -120,9 +121,8 @@ impl Attempt<'_> {
                 lost @ (Lost::Denied(Denied(_)) | Lost::Unconditional | Lost::Damage { .. }) => {
                     let dir = self.opened.remove(index);
                     let reason = without(&dir.opened.wanted.url, &lost.sentence());
-                    let remedy = if lost.passes() { SILENT } else { REPAIR };
-                    let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy);
-                    let unusable = if lost.passes() { unusable.unasked() } else { unusable };
+                    let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, REPAIR);
+                    let unusable = if lost.passes() { unusable.silent() } else { unusable };
                     self.unusable.push(Unusable { unseen: true, ..unusable });
                 }
             }

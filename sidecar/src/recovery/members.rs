@@ -271,14 +271,10 @@ impl Attempt<'_> {
             let full = crate::directory::disk::is_full(&error);
             let silent = error.kind() == std::io::ErrorKind::TimedOut && dir.opened.disk.0.objects().is_some();
             let state = if full { DirectoryState::Full } else { DirectoryState::Failed };
-            let remedy = match (full, silent) {
-                (true, _) => "free or add space",
-                (false, true) => super::buckets::SILENT,
-                (false, false) => "make the folder writable for this process",
-            };
+            let remedy = if full { "free or add space" } else { "make the folder writable for this process" };
             let reason = format!("cannot write its identity: {error}");
             let unusable = Unusable::of(&dir.opened, state, reason, remedy);
-            self.unusable.push(if silent { unusable.unasked() } else { unusable });
+            self.unusable.push(if silent { unusable.silent() } else { unusable });
         }
         // A bucket is taken over by who it is: until then another process may have begun in it.
         self.load()?;

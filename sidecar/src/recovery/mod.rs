@@ -412,12 +412,10 @@ impl Attempt<'_> {
                 Err(error @ (LoadError::Newer { .. } | LoadError::Content { .. })) => {
                     return Err(Stop::Ended(Ended::Refused(error.to_string())));
                 }
-                Err(LoadError::Io { what, path, source }) if source.kind() == ErrorKind::TimedOut => {
+                Err(LoadError::Io { what, path, source }) => {
+                    let silent = source.kind() == ErrorKind::TimedOut;
                     let error = LoadError::Io { what, path, source };
-                    broken.push((index, error.to_string(), buckets::SILENT, true));
-                }
-                Err(error @ LoadError::Io { .. }) => {
-                    broken.push((index, error.to_string(), "repair the device, or forget the directory", false));
+                    broken.push((index, error.to_string(), "repair the device, or forget the directory", silent));
                 }
             }
         }
@@ -425,7 +423,7 @@ impl Attempt<'_> {
         for (index, reason, remedy, silent) in broken {
             let dir = self.opened.remove(index);
             let unusable = Unusable::of(&dir.opened, DirectoryState::Failed, reason, remedy);
-            let unusable = if silent && dir.opened.disk.0.objects().is_some() { unusable.unasked() } else { unusable };
+            let unusable = if silent && dir.opened.disk.0.objects().is_some() { unusable.silent() } else { unusable };
             self.unusable.push(Unusable { unseen: true, ..unusable });
         }
         Ok(())
@@ -463,16 +461,9 @@ impl Attempt<'_> {
             tracing::info!(%claimed, %needed, "a higher epoch is needed than was claimed");
             return Err(Stop::Again(needed));
         }
-        let decided = decide::decide(
-            self.context,
-            &self.forget,
-            places,
-            inputs,
-            epoch,
-            claimed.unwrap_or(needed).max(needed),
-            &self.budget,
-        )
-        .map_err(Stop::Waiting)?;
+        let decided =
+            decide::decide(self.context, &self.forget, places, inputs, epoch, claimed.unwrap_or(needed), &self.budget)
+                .map_err(Stop::Waiting)?;
         let (start, handles, damage, mut warnings) = decided;
         self.warnings.append(&mut warnings);
         Ok(Ready {

@@ -92,9 +92,9 @@ impl Unusable {
         format!("{}{uuid} is {}: {}; {}", self.wanted_url, self.state.as_str(), self.reason, self.remedy)
     }
 
-    /// One that is not looked at between attempts: to learn that a store still gives no answer takes too long.
-    pub(super) fn unasked(self) -> Self {
-        Self { found: String::new(), opens: false, ..self }
+    /// A store that gives no answer. It is not looked at between attempts: to learn that it still gives none takes too long.
+    pub(super) fn silent(self) -> Self {
+        Self { found: String::new(), opens: false, remedy: buckets::SILENT.to_owned(), ..self }
     }
 
     /// One that could be opened.

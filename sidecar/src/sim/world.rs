@@ -14,6 +14,7 @@ use walstorage_crds::url::WalUrl;
 
 use super::count::Event;
 use super::disk::{Faults, Machine};
+use super::knowledge::Knowledge;
 use super::life::{Directory, Life};
 use super::oracle::{Found, Oracle, Sent};
 use super::shape::Shape;
@@ -44,12 +45,8 @@ pub(super) struct World {
     /// Directories that an administrator gives up in this process.
     pub(super) given_up: BTreeSet<Uuid>,
     pub(super) lives_in: BTreeMap<Incarnation, LivesIn>,
-    /// First and last LSN of what was in segments when the last process ended, as the directory of each has heard.
-    flushed: Vec<(Incarnation, WalUrl, u64, u64)>,
-    /// Directories that were in use when the last process ended.
-    in_use: BTreeSet<WalUrl>,
-    /// Directories that are in use, where every other one had failed when the last process ended.
-    pub(super) alone: BTreeSet<PathBuf>,
+    /// What directories knew when the last process ended.
+    known: Knowledge,
     /// Entries may have gone to directories in which their collections did not live.
     pub(super) scattered: bool,
     tokens: u64,
@@ -110,9 +107,7 @@ impl World {
             misdirected: 0,
             given_up: BTreeSet::new(),
             lives_in: BTreeMap::new(),
-            flushed: Vec::new(),
-            in_use: BTreeSet::new(),
-            alone: BTreeSet::new(),
+            known: Knowledge::default(),
             scattered: false,
             tokens: 0,
             homes: BTreeMap::new(),
@@ -191,7 +186,7 @@ impl World {
         let dies: fn(&Machine, &Path) =
             |aside, root| aside.break_with(root, Faults { dead: true, ..Faults::default() });
         let known = |root: &PathBuf| waits(root, dies) && waits(root, Machine::wipe);
-        !self.alone.iter().all(known)
+        !self.known.alone.iter().all(known)
     }
 
     /// An administrator gives up what lay at a root.
@@ -200,11 +195,11 @@ impl World {
         self.given_up.insert(uuid);
         let is_there = |url: &WalUrl| url.file_path().as_deref() == Some(root);
         let spared = self.lives_in.iter().filter(|(_, lives)| !self.scattered && !lives.ever.iter().any(is_there));
-        let known = |lives: &LivesIn| lives.told.iter().any(|url| self.in_use.contains(url));
+        let known = |lives: &LivesIn| lives.told.iter().any(|url| self.known.in_use.contains(url));
         let unheard =
             self.lives_in.iter().filter(|(_, lives)| !known(lives) && lives.last.as_ref().is_some_and(is_there));
         let [spared, unheard] = [spared.map(|(of, _)| *of).collect(), unheard.map(|(of, _)| *of).collect()];
-        let kept = self.flushed.iter().filter(|(_, url, ..)| !is_there(url)).cloned().collect();
+        let kept = self.known.flushed.iter().filter(|(_, url, ..)| !is_there(url)).cloned().collect();
         self.oracle.gave_up(&spared, unheard, kept);
     }
 
@@ -275,11 +270,9 @@ impl World {
             disks,
         };
         let lived = live(&mut life);
-        let (alone, flushed) = (life.alone(), life.flushed());
-        let in_use = life.log.journals.iter().filter(|journal| journal.in_use);
-        let in_use = in_use.map(|journal| journal.url.clone()).collect();
+        let known = life.knowledge();
         drop(life);
-        (self.alone, self.flushed, self.in_use) = (alone, flushed, in_use);
+        self.known = known;
         self.learn_of_lies();
         lived
     }

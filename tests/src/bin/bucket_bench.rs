@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Parser;
+use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use walstorage_sidecar::directory::bucket::Bucket as _;
 use walstorage_sidecar::directory::store::Limits;
 use walstorage_tests::emulators::proxy::Proxy;
 use walstorage_tests::emulators::{Cloud, Emulated};
 use walstorage_tests::harness::calls::append;
-use walstorage_tests::harness::{Setup, Sidecar};
+use walstorage_tests::harness::{Setup, Sidecar, machine};
 
 /// `bucket_commit_interval_ms` when nothing is said.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -39,21 +40,23 @@ struct Arguments {
     quick: bool,
 }
 
-/// Figures of one kind of thing, in milliseconds.
-#[derive(Default)]
-struct Times(Vec<f64>);
+/// Figures of one kind of thing.
+struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new(3).expect("a histogram"))
+    }
+}
 
 impl Times {
     fn add(&mut self, since: Instant) {
-        self.0.push(since.elapsed().as_secs_f64() * 1000.0);
+        self.0.saturating_record(since.elapsed().as_micros() as u64);
     }
 
-    /// The figure below which this share of all lies.
+    /// The time below which this share of all lies, milliseconds.
     fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(at.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+        self.0.value_at_quantile(share) as f64 / 1000.0
     }
 }
 
@@ -220,7 +223,7 @@ impl Bench {
                     append(&mut client, "c", &[&text(n)]).await;
                     times.add(started);
                 }
-                medians.0.push(times.quantile(0.5));
+                medians.0.saturating_record(times.0.value_at_quantile(0.5));
             }
         }
         self.way.be_slow(Duration::ZERO);
@@ -234,18 +237,12 @@ impl Bench {
 }
 
 /// What the figures were measured on.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+fn measured_on() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').take(3).collect::<Vec<_>>().join(", ");
     let mut text = String::from("| | |\n|---|---|\n");
-    for (what, value) in [
-        ("processor", format!("{cores} x {}", model.trim_start_matches([':', ' ', '\t']))),
-        ("kernel", read("/proc/sys/kernel/osrelease")),
-        ("load average when it began", read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(", ")),
-    ] {
-        writeln!(text, "| {what} | {} |", value.trim()).expect("a string grows");
+    for (what, value) in machine::describe().into_iter().chain([("load average when it began", load)]) {
+        writeln!(text, "| {what} | {value} |").expect("a string grows");
     }
     text
 }
@@ -260,7 +257,7 @@ async fn main() -> anyhow::Result<()> {
                 beyond that is not in these figures.\n";
     let mut bench = Bench { emulated, way, quick, text: String::new() };
     bench.line(head);
-    bench.line(&machine());
+    bench.line(&measured_on());
     bench.lone_appends().await;
     bench.costs().await;
     bench.starts().await;

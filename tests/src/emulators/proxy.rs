@@ -132,6 +132,8 @@ impl Proxy {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // An answer in two pieces would wait for the acknowledgement of the first.
+                let _ = stream.set_nodelay(true);
                 let (state, upstream) = (Arc::clone(&served), upstream.clone());
                 let service = service_fn(move |request| {
                     let (state, upstream) = (Arc::clone(&state), upstream.clone());
@@ -266,6 +268,7 @@ impl State {
 /// Sends a request to the store, over a connection of its own, and reads all of the answer.
 async fn pass_on(upstream: &str, request: Whole) -> Result<Response<Bytes>, Broken> {
     let stream = TcpStream::connect(upstream).await.map_err(|_| Broken)?;
+    let _ = stream.set_nodelay(true);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Broken)?;
     let mut connections = JoinSet::new();

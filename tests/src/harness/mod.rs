@@ -11,6 +11,7 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod library;
+pub mod machine;
 pub mod memory;
 pub mod namespace;
 pub mod sidecar;

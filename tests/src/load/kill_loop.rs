@@ -37,6 +37,15 @@ const FAULTS: u32 = 10;
 /// The size of an ext4 file system: room for a few slots.
 const EXT4: u64 = 192 << 20;
 
+/// A number that the environment gives.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
 /// Truncates random collections to random LSNs until the connection breaks.
 async fn truncate_at_random(mut client: grpc::Client, ledger: Arc<Ledger>, names: Arc<[String]>, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);

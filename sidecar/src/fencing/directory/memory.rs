@@ -80,6 +80,16 @@ impl Store {
         self.0.lock().objects.get(key).cloned()
     }
 
+    /// An object is gone, or a bit of it flips near its end.
+    pub(crate) fn spoil(&self, key: &str, rotten: bool) {
+        let mut world = self.0.lock();
+        let Some(object) = world.objects.remove(key).filter(|_| rotten) else { return };
+        let mut bytes = object.to_vec();
+        let at = bytes.len() - 40;
+        bytes[at] ^= 1;
+        world.objects.insert(key.to_owned(), bytes.into());
+    }
+
     /// Requests so far, and creates among them.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let world = self.0.lock();

@@ -73,14 +73,14 @@ impl Between {
             }
         }
         let [edits, rots, loses] = [0.4, 0.1, 0.15].map(|chance| world.random.random_bool(chance));
-        let [edits, loses] = [edits, loses].map(|wanted| wanted && !world.only_one_knows());
-        if edits {
+        let may = (edits || loses) && !world.only_one_knows();
+        if edits && may {
             self.edit(world);
         }
         if rots {
             faults::rot(world);
         }
-        if loses {
+        if loses && may {
             self.lose_one(world);
         }
     }

@@ -68,16 +68,7 @@ pub(in crate::sim) fn schedule_12_who_slept_through_a_move_is_told_of_it_by_the_
         (0..3).for_each(|n| life.append_and_settle(n, 1, 3_000));
         let left = life.home(0);
         assert_eq!(life.home(2), left, "what keeps its journal");
-        let root = life.root(left).to_owned();
-        life.world.machine.break_with(&root, dead);
-        life.append(&collection(0), 1, 3_000, Ack::Durable);
-        while life.head(0) < Lsn(2) {
-            life.world.pass(Duration::from_millis(5));
-            for dir in 0..2 {
-                life.step(dir, Worker::Commit);
-            }
-        }
-        assert_ne!(life.home(0), left);
+        move_on(life);
     });
     world.machine.heal();
     let lost = world.serve(|life| {
@@ -146,20 +137,10 @@ pub(in crate::sim) fn schedule_12_what_a_lost_directory_has_numbered_is_not_numb
 #[test]
 pub(in crate::sim) fn schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_missed() {
     let mut world = World::new(12, Shape { directories: 2, gaps: true, ..Shape::default() });
-    let dead = Faults { dead: true, ..Faults::default() };
     let other = world.serve(|life| {
         life.append_and_settle(0, 1, 3_000);
         let left = life.home(0);
-        let root = life.root(left).to_owned();
-        life.world.machine.break_with(&root, dead);
-        life.append(&collection(0), 1, 3_000, Ack::Durable);
-        while life.head(0) < Lsn(2) {
-            life.world.pass(Duration::from_millis(5));
-            for dir in 0..2 {
-                life.step(dir, Worker::Commit);
-            }
-        }
-        assert_ne!(life.home(0), left);
+        move_on(life);
         life.world.machine.heal();
         // It is found to be well again, and begins a session; before that says anything the process is to stop.
         while !life.log.journals[left].is_open() {
@@ -177,6 +158,21 @@ pub(in crate::sim) fn schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_mi
         let lost = |gap: &Gap| (gap.first..=gap.last).contains(&Lsn(2));
         assert!(found.gaps.iter().any(lost), "that it lived elsewhere is not said: {:?}", found.gaps);
     });
+}
+
+/// The home of the first collection dies with one entry of it; the next one goes elsewhere.
+fn move_on(life: &mut Life<'_>) {
+    let left = life.home(0);
+    let root = life.root(left).to_owned();
+    life.world.machine.break_with(&root, Faults { dead: true, ..Faults::default() });
+    life.append(&collection(0), 1, 3_000, Ack::Durable);
+    while life.head(0) < Lsn(2) {
+        life.world.pass(Duration::from_millis(5));
+        for dir in 0..2 {
+            life.step(dir, Worker::Commit);
+        }
+    }
+    assert_ne!(life.home(0), left);
 }
 
 /// A directory is lost and given up.
