@@ -7,13 +7,10 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use walstorage_sidecar::directory::bucket::Bucket as _;
 use walstorage_sidecar::directory::store::Limits;
 use walstorage_sidecar::proto::{FlushRequest, Status};
+use walstorage_tests::emulators::gate::Gate;
 use walstorage_tests::emulators::{Cloud, Emulated};
 use walstorage_tests::harness::calls::{append, describe, payloads, request, truncate};
 use walstorage_tests::harness::{Setup, Sidecar, binaries, run};
@@ -156,6 +153,42 @@ async fn a_start_that_waits_for_a_store_stops_when_it_is_told_to() {
     sidecar.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pandas_reads_segments_straight_from_the_store_as_the_documentation_shows() {
+    let Some(emulated) = Emulated::new("pandas_reads_segments", Cloud::S3).await else { return };
+    let mut sidecar = Sidecar::ready(setup(&emulated, &emulated.address).set("compression = \"zstandard\"")).await;
+    let mut sent = Vec::new();
+    for n in 0..30 {
+        sent.push(text(n));
+        append(&mut sidecar.grpc(), "orders", &[&sent[n]]).await;
+        if n % 10 == 9 {
+            sidecar.grpc().flush(FlushRequest { collection: "orders".into() }).await.unwrap();
+        }
+    }
+    sidecar.stop().await;
+    let shown = include_str!("../../docs/buckets.md").split_once("```python\n").unwrap().1.split_once("```").unwrap().0;
+    assert!(shown.contains("serverless-wal-bucket") && shown.contains("proximadb/wal/"), "{shown}");
+    let shown =
+        shown.replace("serverless-wal-bucket", &emulated.bucket).replace("proximadb/wal/", &format!("wal/{WRITER}/"));
+    let script = format!("{shown}\nfor payload in entries[\"payload\"]: print(payload.hex())");
+    let variables = [
+        ("AWS_ENDPOINT_URL", format!("http://{}", emulated.address)),
+        ("AWS_ACCESS_KEY_ID", "AKIATEST".into()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+        ("AWS_DEFAULT_REGION", "us-east-1".into()),
+    ];
+    let variables = variables.into_iter().map(|(name, value)| format!("{name}={value}"));
+    let python = std::env::var("WALSTORAGE_PYTHON").expect("what serves the emulator");
+    let read = run("/usr/bin/env", variables.chain([python, "-c".into(), script]), b"").ok();
+    assert_eq!(bytes_of(&read), sent);
+}
+
+/// Lines of hexadecimal digits.
+fn bytes_of(hex: &str) -> Vec<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.lines().map(|line| line.as_bytes().chunks(2).map(byte).collect()).collect()
+}
+
 /// The payloads of entries in objects that hold them in order, as another reader of Avro sees them.
 fn read_by_fastavro(objects: &[PathBuf]) -> Vec<Vec<u8>> {
     const SCRIPT: &str = "import fastavro, sys\n\
@@ -164,40 +197,7 @@ fn read_by_fastavro(objects: &[PathBuf]) -> Vec<Vec<u8>> {
         if entry['kind'] == 'DATA': print(entry['payload'].hex())";
     let python = std::env::var_os("WALSTORAGE_PYTHON").expect("what serves the emulator");
     let arguments = [OsStr::new("-c"), OsStr::new(SCRIPT)].into_iter().chain(objects.iter().map(AsRef::as_ref));
-    let hex = run(PathBuf::from(python), arguments, b"").ok();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    hex.lines().map(|line| line.as_bytes().chunks(2).map(byte).collect()).collect()
-}
-
-/// Passes connections on to a server while it is open.
-struct Gate {
-    address: String,
-    open: watch::Sender<bool>,
-    _serving: JoinSet<()>,
-}
-
-impl Gate {
-    async fn before(upstream: &str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let open = watch::Sender::new(true);
-        let (seen, upstream) = (open.subscribe(), upstream.to_owned());
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (mut seen, upstream) = (seen.clone(), upstream.clone());
-                connections.spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = seen.wait_for(|open| !open) => {}
-                    }
-                });
-            }
-        });
-        Self { address, open, _serving: serving }
-    }
+    bytes_of(&run(PathBuf::from(python), arguments, b"").ok())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,7 +216,7 @@ async fn an_outage_of_a_bucket_is_ridden_out_by_the_disk_beside_it() {
         }
     }
     let collection = of_bucket.expect("one lives in the bucket");
-    gate.open.send_replace(false);
+    gate.set_open(false);
     // Nobody knows whether it was committed there; ten seconds later it is committed on the disk, with the same LSN.
     let moved = append(&mut sidecar.grpc(), &collection, &[b"during"]).await;
     assert_eq!((moved.directory, moved.last_lsn), (disk, 2));
@@ -229,7 +229,7 @@ async fn an_outage_of_a_bucket_is_ridden_out_by_the_disk_beside_it() {
         status.directories.iter().any(|directory| directory.url == bucket && !directory.reason.is_empty())
     };
     sidecar.wait_status("the bucket is waited for by name", waits).await;
-    gate.open.send_replace(true);
+    gate.set_open(true);
     sidecar.wait_ready().await;
     assert_eq!(payloads(&mut sidecar.grpc(), &collection).await, expected);
     sidecar.stop().await;
@@ -250,10 +250,10 @@ async fn a_fast_disk_acknowledges_what_is_kept_in_a_bucket() {
         assert_eq!(reply.directory, journal);
         if n == 20 {
             // What is acknowledged on the disk does not wait for the bucket.
-            gate.open.send_replace(false);
+            gate.set_open(false);
         }
     }
-    gate.open.send_replace(true);
+    gate.set_open(true);
     sidecar.grpc().flush(FlushRequest { collection: "c".into() }).await.unwrap();
     assert_eq!(payloads(&mut sidecar.grpc(), "c").await, sent);
     let store = emulated.store(&emulated.url("wal"), &emulated.address, Limits::default());

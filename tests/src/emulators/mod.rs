@@ -4,6 +4,7 @@
 //! 1. An emulator serves on a free port, from memory; each test has a bucket of its own there.
 //! 2. Its process ends with the test's, whatever becomes of that: it serves until its standard input ends.
 
+pub mod gate;
 pub mod google;
 pub mod proxy;
 
