@@ -164,13 +164,13 @@ async fn a_skipped_producer_sequence_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn what_this_build_cannot_do_is_unimplemented_and_prestop_succeeds() {
+async fn what_has_nowhere_to_go_is_not_drained_and_prestop_succeeds() {
     let (sidecar, mut client) = with_five().await;
     let mut http = sidecar.http().await;
-    let drain = client.drain(DrainRequest {}).await.expect_err("not yet");
-    assert_grpc(&typed(&drain), Code::Unimplemented, "UNIMPLEMENTED", "not_written");
+    let drain = client.drain(DrainRequest {}).await.expect_err("no bucket");
+    assert_grpc(&typed(&drain), Code::InvalidArgument, "INVALID_REQUEST", "not_written");
     let reply = http.post("/v1/drain", &json!({})).await.expect("a reply");
-    assert_http(&reply, 501, "UNIMPLEMENTED", Some("not_written"));
+    assert_http(&reply, 400, "INVALID_REQUEST", Some("not_written"));
     assert_eq!(http.post("/v1/prestop", &json!({})).await.expect("a reply").status, 200);
 }
 

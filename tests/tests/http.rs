@@ -132,7 +132,7 @@ async fn what_is_wrong_with_a_request_is_said_in_one_json() {
         ("GET", "/v1/collections/c/entries?from=1", None, "", 416, "OUT_OF_RANGE", ""),
         ("GET", "/v1/collections/c/entries?from=3", None, "", 416, "AHEAD_OF_LOG", ""),
         ("POST", "/v1/collections/c/truncate", JSON, "{\"upTo\":2}", 400, "INVALID_REQUEST", ""),
-        ("POST", "/v1/drain", None, "", 501, "UNIMPLEMENTED", ""),
+        ("POST", "/v1/drain", None, "", 400, "INVALID_REQUEST", "no bucket"),
     ];
     for (method, path, content_type, body, status, reason, message) in table {
         let reply = http.send(method, path, content_type, body).await.unwrap();

@@ -185,7 +185,9 @@ class WalServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Moves everything to bucket directories and answers how much is left.
+        """Begins to move everything to bucket directories, or goes on with it, and answers at once how much is left; 0: the
+        others may be taken away, now and before any later start. Ask again until then. The process writes to none of them any
+        more; the next one does as its configuration says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,9 +69,13 @@ impl Journal {
         self.draining && !self.counts_as_in_use() && self.evacuation.as_ref().is_some_and(emptied)
     }
 
-    /// Whether it failed, or is to be emptied.
+    /// Whether it failed, or is to be emptied. One that has not even space for facts is emptied as one that failed.
     fn is_left(&self) -> bool {
-        let failed = matches!(self.health, Health::Failed(_)) && self.stream.over;
+        let failed = match &self.health {
+            Health::Failed(_) => self.stream.over,
+            Health::Full(_) => self.stream.over && self.draining && !mutant!(FullIsNotEmptied),
+            Health::Healthy => false,
+        };
         failed || (self.draining && self.takes_facts())
     }
 
@@ -223,7 +227,7 @@ impl Log {
     }
 
     /// What `dir` holds that is needed and was not committed elsewhere, oldest first.
-    fn left_in(&self, dir: DirIx) -> Vec<Stretch> {
+    pub(super) fn left_in(&self, dir: DirIx) -> Vec<Stretch> {
         let journal = &self.journals[dir];
         if mutant!(EvacuatedWithoutEntries) {
             return Vec::new();
@@ -250,7 +254,7 @@ impl Log {
         left
     }
 
-    fn bytes_of(&self, stretch: &Stretch) -> u64 {
+    pub(super) fn bytes_of(&self, stretch: &Stretch) -> u64 {
         let collection = self.collections[stretch.collection].as_ref();
         collection.map_or(0, |collection| collection.buffer.bytes_between(stretch.first, stretch.last))
     }

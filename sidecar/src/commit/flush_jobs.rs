@@ -203,6 +203,8 @@ pub(crate) struct Flushing {
     pub(super) until: Option<Instant>,
     pub(super) shared: HashMap<Uuid, SharedFile>,
     pub(super) doomed: BTreeMap<Uuid, Doomed>,
+    /// Segments of collections that could not be read to be rewritten: when they are tried again, and why.
+    pub(super) unreadable: HashMap<(Incarnation, Uuid), (Instant, String)>,
     pub(super) segments: u64,
     pub(super) jobs: u64,
     /// Collections with something on their shelf.

@@ -9,6 +9,8 @@
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::collection::{ColIx, DirIx};
 use super::flush_jobs::{FlushJob, FlushPart, Job, Target, Why};
 use super::journal::{Fact, FlushedNote};
@@ -19,7 +21,7 @@ use crate::format::segment::Flushed;
 use crate::types::{Incarnation, Lsn};
 
 /// After a failed flush nothing is flushed to that directory for so long.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// What a flush wrote of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(crate) enum FlushFailure {
     IsSealed,
     /// The segment to write to is not as its fact says; nothing can be added to it.
     Unusable(String),
+    /// A segment that was to be rewritten cannot be read.
+    Unreadable(Incarnation, Uuid, String),
     /// The device failed.
     Device(String),
 }
@@ -147,7 +151,7 @@ impl Log {
             self.block_flusher(dir, why, now);
         }
         if job.parts.iter().any(|part| part.source.is_some()) {
-            self.journals[dir].flusher.rewrite_at = Some(now + super::rewrite::AGAIN);
+            self.not_rewritten(dir, &failure, now);
         }
         for part in &job.parts {
             let (ix, incarnation) = (part.collection, part.incarnation);
@@ -157,7 +161,7 @@ impl Log {
                 && let Some(segment) = collection.segments.iter_mut().find(|known| known.id == segment.id)
             {
                 match &failure {
-                    FlushFailure::Void => {}
+                    FlushFailure::Void | FlushFailure::Unreadable(..) => {}
                     FlushFailure::IsSealed => {
                         let segment = Segment { sealed: true, ..segment.clone() };
                         collection.flush.capped = true;
@@ -308,9 +312,7 @@ impl Log {
         self.memory_used -= freed;
         self.freed = true;
         self.doom_rewritten(ix, id);
-        for journal in &mut self.journals {
-            journal.flusher.rewrite_at.get_or_insert(now + super::rewrite::LOOK);
-        }
+        self.look_for_more_to_rewrite(now);
         if full {
             self.journals[dir].flusher.seals.push_back((ix, incarnation, id));
             self.journals[dir].flusher.signalled = true;

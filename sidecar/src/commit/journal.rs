@@ -209,6 +209,8 @@ pub(crate) struct Journal {
     /// It is `journal_url`: all commits go here.
     pub(crate) takes_all_commits: bool,
     pub(crate) draining: bool,
+    /// It was asked to be emptied, and is while this process lives, whatever the configuration says.
+    pub(crate) leaves: bool,
     pub(crate) health: Health,
     pub(crate) since: SystemTime,
     pub(crate) in_use: bool,
@@ -297,6 +299,7 @@ impl Journal {
             position: None,
             takes_all_commits: false,
             draining: false,
+            leaves: false,
             health: Health::Healthy,
             since: SystemTime::now(),
             in_use: false,

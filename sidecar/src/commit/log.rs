@@ -432,9 +432,12 @@ impl Log {
         self.settings = settings;
         self.set_affinity(affinity, now);
         for journal in &mut self.journals {
-            (journal.draining, journal.journal_max) = drains(journal);
+            let (drains, most) = drains(journal);
+            (journal.draining, journal.journal_max) =
+                (drains || (journal.leaves && !mutant!(DrainEndsWithAnEdit)), most);
         }
         self.freed = true;
+        self.begin_to_drain(now);
     }
 
     /// Refuses new calls from now on; what is under way is committed.

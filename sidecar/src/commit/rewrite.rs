@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::collection::{ColIx, Collection, DirIx};
-use super::flush_jobs::{FlushPart, FlushWork, Piece, Target, Why};
+use super::flush_jobs::{FlushPart, FlushWork, Flusher, Piece, Target, Why};
 use super::flush_plan::FLUSH_MOST;
+use super::flushed::{FlushFailure, RETRY};
+use super::journal::Health;
 use super::log::Log;
 use super::read::SegmentRead;
-use crate::types::Lsn;
+use super::segments::Segment;
+use crate::types::{Incarnation, Lsn};
 
 /// Segments to rewrite are looked for this often at most.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// After a segment that could not be rewritten.
-pub(super) const AGAIN: Duration = Duration::from_secs(60);
+pub(crate) const AGAIN: Duration = Duration::from_secs(60);
 
 impl Log {
     /// Something of a collection was truncated: a shared segment may have little left.
@@ -35,11 +38,69 @@ impl Log {
             return None;
         }
         self.journals[dir].flusher.rewrite_at = None;
-        let parts = self.parts_to_rewrite(dir, now)?;
+        let Some(parts) = self.parts_to_rewrite(dir, now) else {
+            self.forget_unreadable();
+            self.journals[dir].flusher.rewrite_at =
+                self.flush.unreadable.values().map(|(at, _)| *at).filter(|at| *at > now).min();
+            return None;
+        };
         self.journals[dir].flusher.rewrite_at = Some(now + LOOK);
         self.journals[dir].flusher.last_shared += 1;
         let target = Target::Shared(Uuid::nil(), self.journals[dir].flusher.last_shared);
         Some(self.begin_flush(dir, target, parts, Why::Rewrite))
+    }
+
+    /// Nothing came of a rewriting. Where one segment cannot be read, the others go on at once, unless their disk has failed.
+    pub(super) fn not_rewritten(&mut self, dir: DirIx, failure: &FlushFailure, now: Instant) {
+        let again = match failure {
+            FlushFailure::Unreadable(incarnation, segment, why) if !mutant!(OneUnreadableKeepsAll) => {
+                self.flush.unreadable.insert((*incarnation, *segment), (now + AGAIN, why.clone()));
+                let there = self.segment_of(*incarnation, *segment).map(|segment| segment.dir);
+                let failed = |dir: DirIx| matches!(self.journals[dir].health, Health::Failed(_));
+                if there.is_some_and(failed) { now + AGAIN } else { now }
+            }
+            _ if self.is_emptying() => now + RETRY,
+            _ => now + AGAIN,
+        };
+        self.journals[dir].flusher.rewrite_at = Some(again);
+    }
+
+    /// Whether a directory is being emptied that is to leave.
+    fn is_emptying(&self) -> bool {
+        self.journals.iter().any(|journal| journal.draining && !journal.is_evacuated())
+    }
+
+    fn segment_of(&self, incarnation: Incarnation, id: Uuid) -> Option<&Segment> {
+        let collection = self.collections[*self.by_incarnation.get(&incarnation)?].as_ref()?;
+        collection.segments.iter().find(|segment| segment.id == id)
+    }
+
+    /// A segment is durable: where directories are being emptied the next one follows at once.
+    pub(super) fn look_for_more_to_rewrite(&mut self, now: Instant) {
+        let emptying = self.is_emptying();
+        for journal in &mut self.journals {
+            let Flusher { rewrite_at, signalled, .. } = &mut journal.flusher;
+            if emptying {
+                (*rewrite_at, *signalled) = (None, true);
+            } else {
+                rewrite_at.get_or_insert(now + LOOK);
+            }
+        }
+    }
+
+    /// What could not be read counts while it is needed.
+    fn forget_unreadable(&mut self) {
+        let mut unreadable = std::mem::take(&mut self.flush.unreadable);
+        unreadable.retain(|(incarnation, segment), _| self.segment_of(*incarnation, *segment).is_some());
+        self.flush.unreadable = unreadable;
+    }
+
+    /// Why a segment in `dir` cannot be moved elsewhere, where one cannot.
+    pub(crate) fn unreadable_in(&self, dir: DirIx) -> Option<&str> {
+        let unreadable = self.flush.unreadable.iter().find(|((incarnation, segment), _)| {
+            self.segment_of(*incarnation, *segment).is_some_and(|segment| segment.dir == dir)
+        });
+        unreadable.map(|(_, (_, why))| why.as_str())
     }
 
     /// What is live of one shared segment of `dir`, or of segments of directories that are to be emptied.
@@ -59,13 +120,16 @@ impl Log {
                     source: Some(segment.id),
                 };
                 let bytes = segment.live_bytes(collection.truncated_to);
+                let unreadable = self.flush.unreadable.get(&(collection.incarnation, segment.id));
+                let unreadable = unreadable.is_some_and(|(until, _)| *until > now);
                 if segment.dir == dir && segment.shared {
                     let known = live.entry(segment.id).or_default();
                     known.0 += bytes;
                     known.1.push(part);
-                    known.2 |= collection.flush.busy;
+                    known.2 |= collection.flush.busy || unreadable;
                 } else if self.journals[segment.dir].draining
                     && !self.journals[dir].draining
+                    && !unreadable
                     && !(collection.flush.busy || std::mem::replace(&mut moved, true))
                     && leaving.0 < FLUSH_MOST
                     && self.flush_dir(collection, now) == Some(dir)
@@ -111,12 +175,10 @@ impl Log {
         let Some(collection) = self.collections[ix].as_mut() else { return };
         let Some(new) = collection.segments.iter().find(|segment| segment.id == id) else { return };
         let (first, last, from) = (new.first, new.last, collection.truncated_to.next());
-        let old = |segment: &super::segments::Segment| {
-            segment.id < id && first <= segment.first.max(from) && segment.last <= last
-        };
+        let old = |segment: &Segment| segment.id < id && first <= segment.first.max(from) && segment.last <= last;
         let (gone, kept) = std::mem::take(&mut collection.segments).into_iter().partition(old);
         collection.segments = kept;
-        let gone: Vec<super::segments::Segment> = gone;
+        let gone: Vec<Segment> = gone;
         let (name, incarnation) = (collection.name.clone(), collection.incarnation);
         for segment in gone {
             self.doom(&name, incarnation, segment);

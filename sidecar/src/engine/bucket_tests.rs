@@ -41,7 +41,7 @@ impl Cloud {
         Context { buckets: Arc::new(self.buckets(process)), ..self.disks.context(toml) }
     }
 
-    fn arrive(&self) {
+    pub(super) fn arrive(&self) {
         self.stores.lock().values().for_each(Store::arrive);
     }
 }

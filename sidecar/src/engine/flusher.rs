@@ -100,7 +100,10 @@ impl Done {
     /// What somebody who reads logs wants to know.
     fn trouble(&self) -> Option<String> {
         match self {
-            Self::FlushFailed(_, FlushFailure::Unusable(why) | FlushFailure::Device(why))
+            Self::FlushFailed(
+                _,
+                FlushFailure::Unusable(why) | FlushFailure::Unreadable(_, _, why) | FlushFailure::Device(why),
+            )
             | Self::Sealed(_, SealOutcome::Missing(why) | SealOutcome::Device(why)) => Some(why.clone()),
             Self::Removed(kept) if !kept.is_empty() => Some(format!("{} segments cannot be removed", kept.len())),
             Self::FlushFailed(..)
@@ -127,10 +130,13 @@ impl<'a> SegmentWriter<'a> {
 
     /// Entries of a segment that is rewritten.
     fn read(&self, wanted: &SegmentRead, known: &mut Option<SegmentIndex>) -> Result<(Vec<u8>, Lsn), FlushFailure> {
-        let unusable = |why: String| FlushFailure::Unusable(format!("a segment cannot be rewritten: {why}"));
-        let disk = self.disks.get(wanted.segment.dir).ok_or_else(|| unusable("its directory is not here".into()))?;
+        let unreadable = |why: String| {
+            let why = format!("a segment of {} cannot be moved: {why}", wanted.name);
+            FlushFailure::Unreadable(wanted.incarnation, wanted.segment.id, why)
+        };
+        let disk = self.disks.get(wanted.segment.dir).ok_or_else(|| unreadable("its directory is not here".into()))?;
         let found = segment_read::read(disk.as_ref(), wanted, known.take(), u64::MAX);
-        let found = found.map_err(|error| unusable(error.to_string()))?;
+        let found = found.map_err(|error| unreadable(error.to_string()))?;
         *known = Some(found.index);
         Ok((found.records, Lsn(found.next.0 - 1)))
     }

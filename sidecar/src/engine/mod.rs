@@ -18,7 +18,6 @@ mod status;
 mod supervisor;
 pub(crate) mod upkeep;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -289,14 +288,14 @@ impl Engine {
         self.changed(|log, waiter| log.flush(collection, waiter, Instant::now())).await
     }
 
-    /// Moves everything to buckets.
+    /// Begins to move everything to buckets, or goes on with it, and answers at once how many bytes are left. 0: every
+    /// directory that is no bucket may be taken away, now and before any later start. Until this process ends none of them is
+    /// written to again.
     ///
     /// # Errors
-    /// UNIMPLEMENTED: directories are emptied by their own `drain` option.
-    pub fn drain(&self) -> impl Future<Output = Result<u64, ApiError>> {
-        let message =
-            "this build does not drain to buckets yet: set drain = true in the url_options of what is to be emptied";
-        std::future::ready(Err(ApiError::new(Reason::Unimplemented, message)))
+    /// INVALID_REQUEST where no bucket is among `wal_urls`; NOT_READY; SHUTTING_DOWN; FENCED.
+    pub fn drain(&self) -> Result<u64, ApiError> {
+        self.0.change(|log| log.drain(Instant::now()))
     }
 
     /// Prepares for the end of the pod: from now on everything is flushed soon after it is durable.
@@ -471,6 +470,8 @@ impl Drop for ReceivePermit {
 
 #[cfg(test)]
 pub(crate) mod bucket_tests;
+#[cfg(test)]
+mod drain_tests;
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]

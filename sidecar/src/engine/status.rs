@@ -123,6 +123,7 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
     status.holder.clone_from(&log.identity.holder);
     status.phase = match log.stage {
         Stage::Opening => Phase::Recovering,
+        Stage::Serving if log.drains() => Phase::Draining,
         Stage::Serving => Phase::Ready,
         Stage::Stopping => Phase::Stopping,
         Stage::Fenced(_) => Phase::Fenced,
@@ -136,25 +137,46 @@ fn show_log(log: &Log, status: &mut EngineStatus) {
         status.unapplied_bytes += collection.bytes();
     }
     let best = log.best_latency_us(None);
-    let shown = log
-        .journals
-        .iter()
-        .enumerate()
-        .map(|(dir, journal)| show_journal(journal, best, log.segments_in(dir), log.segment_files(dir)));
+    let shown = log.journals.iter().enumerate().map(|(dir, journal)| {
+        let (needed, files) = (log.segments_in(dir), log.segment_files(dir));
+        show_journal(journal, best, Segments { needed, files, unreadable: log.unreadable_in(dir) })
+    });
     status.directories.extend(shown);
 }
 
+/// Segments that lie in a directory.
+#[derive(Clone, Copy)]
+struct Segments<'a> {
+    /// Parts of collections in them that are needed.
+    needed: usize,
+    files: u64,
+    /// Why one of them cannot be moved elsewhere.
+    unreadable: Option<&'a str>,
+}
+
 /// What may be done about a directory that is being emptied, or is.
-fn evacuation(journal: &Journal, segments: usize, otherwise: &str) -> String {
+fn evacuation(journal: &Journal, segments: Segments<'_>, otherwise: &str) -> String {
+    let Segments { needed, unreadable, files: _ } = segments;
     match journal.evacuation_bytes_left() {
         _ if journal.is_evacuated() => "nothing of it is needed any more: it may be removed or replaced".to_owned(),
         _ if journal.evacuation.is_none() => otherwise.to_owned(),
-        0 if segments > 0 => format!("{segments} segments in it are still needed: keep it until they are truncated"),
+        0 if needed > 0
+            && let Some(why) = unreadable =>
+        {
+            format!(
+                "{needed} segments in it are still needed, and not all can be read: {why}; that is tried again every minute: \
+             repair it, or truncate what it holds"
+            )
+        }
+        0 if needed > 0 && journal.draining => {
+            format!("{needed} segments in it are still to be copied: keep it until then")
+        }
+        0 if needed > 0 => format!("{needed} segments in it are still needed: keep it until they are truncated"),
         left => format!("{left} bytes of it are still to be written elsewhere, from memory: keep it until then"),
     }
 }
 
-fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) -> DirectoryStatus {
+fn show_journal(journal: &Journal, best_us: f64, segments: Segments<'_>) -> DirectoryStatus {
     let (state, reason, remedy) = match &journal.health {
         Health::Full(why) => {
             let remedy = "make room: it goes on by itself; its collections live on other directories meanwhile";
@@ -207,7 +229,7 @@ fn show_journal(journal: &Journal, best_us: f64, segments: usize, files: u64) ->
         commit_latency_us: journal.latency_us,
         acks_per_sync: journal.acks_per_sync,
         io: (!journal.of_objects).then_some(journal.io),
-        segments: files,
+        segments: segments.files,
         reserve_bytes: journal.pool.reserve.bytes(),
     }
 }

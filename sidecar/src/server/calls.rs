@@ -119,7 +119,6 @@ pub(crate) async fn forget(
     Ok(proto::ForgetDirectoryReply { uuid: directory.to_string() })
 }
 
-pub(crate) async fn drain(shared: &Shared, deadline: Option<Instant>) -> Result<proto::DrainReply, ApiError> {
-    let bytes_left = before(deadline, shared.engine.drain()).await?;
-    Ok(proto::DrainReply { bytes_left })
+pub(crate) fn drain(shared: &Shared) -> Result<proto::DrainReply, ApiError> {
+    Ok(proto::DrainReply { bytes_left: shared.engine.drain()? })
 }

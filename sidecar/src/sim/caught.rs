@@ -8,7 +8,7 @@ use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
-use crate::commit::tests::{detour, durability, evacuating as commits, space};
+use crate::commit::tests::{detour, draining, durability, evacuating as commits, facts, space};
 use crate::engine::bucket_tests;
 use crate::fencing::model;
 use crate::format::{record, stream};
@@ -117,6 +117,18 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::ForgottenSegmentsCount => fails(
             forgetting::schedule_12_what_the_journal_for_all_holds_stays_when_a_directory_that_was_given_up_returns,
         ),
+        Mutant::TruncateNotAwaited => {
+            fails(facts::invariant_4_a_truncation_is_written_only_when_what_it_names_is_durable)
+        }
+        Mutant::FullIsNotEmptied => {
+            fails(draining::schedule_24_a_disk_without_space_for_facts_is_drained_from_memory)
+        }
+        Mutant::OneUnreadableKeepsAll => {
+            fails(draining::schedule_24_a_segment_that_cannot_be_read_keeps_no_other_where_it_is)
+        }
+        Mutant::DrainEndsWithAnEdit => {
+            fails(draining::schedule_24_what_a_call_drains_stays_empty_whatever_the_configuration_says)
+        }
         Mutant::EmptiedAgainInUse => fails(
             commits::schedule_24_an_emptied_directory_that_closes_with_the_process_is_not_said_to_be_in_use_again,
         ),

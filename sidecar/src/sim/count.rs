@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Absent,
     /// An administrator gave up a directory.
     GivenUp,
+    /// A directory was to be emptied while a process served.
+    Drained,
     /// The configuration was changed.
     Edited,
 }
@@ -46,8 +48,8 @@ impl Event {
 
     /// Whether something goes wrong with a disk or with time.
     const fn is_a_fault(self) -> bool {
-        !self.is_an_end()
-            && !matches!(self, Self::Stop | Self::Evacuated | Self::Repaired | Self::GivenUp | Self::Edited)
+        use Event::{Drained, Edited, Evacuated, GivenUp, Repaired, Stop};
+        !self.is_an_end() && !matches!(self, Stop | Evacuated | Repaired | GivenUp | Drained | Edited)
     }
 
     const fn name(self) -> &'static str {
@@ -73,6 +75,7 @@ impl Event {
             Self::Wiped => "disks that came up empty",
             Self::Absent => "disks missing at a start",
             Self::GivenUp => "directories given up",
+            Self::Drained => "calls to empty a directory",
             Self::Edited => "edited configurations",
         }
     }

@@ -88,6 +88,12 @@ mutants! {
     ProducersNotStated,
     /// After damage nobody looks into segments for what producers sent last.
     StampsLost,
+    /// A directory without space for facts is not emptied.
+    FullIsNotEmptied,
+    /// One segment that cannot be read keeps all others where they are.
+    OneUnreadableKeepsAll,
+    /// A change of the configuration ends what a call began to empty.
+    DrainEndsWithAnEdit,
     /// A directory that is empty and closes is said to be in use by those that close later.
     EmptiedAgainInUse,
     /// A directory that came back is not told what it missed when the process stops.

@@ -59,9 +59,13 @@ impl Setup {
 
     /// Like [`Self::set`], between two starts: replaces a line with the same key.
     pub fn add(&mut self, line: &str) {
-        let key = line.split('=').next().unwrap_or_default().trim().to_owned();
-        self.settings.retain(|known| known.split('=').next().unwrap_or_default().trim() != key);
+        self.unset(line.split('=').next().unwrap_or_default().trim());
         self.settings.push(line.into());
+    }
+
+    /// Takes a line out of `[storage.wal_config]`.
+    pub fn unset(&mut self, key: &str) {
+        self.settings.retain(|known| known.split('=').next().unwrap_or_default().trim() != key);
     }
 
     /// Adds a table after `[storage.wal_config]`.

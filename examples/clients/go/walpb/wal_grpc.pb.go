@@ -65,7 +65,9 @@ type WalClient interface {
 	ListDirectories(ctx context.Context, in *ListDirectoriesRequest, opts ...grpc.CallOption) (*ListDirectoriesReply, error)
 	// Records the loss of a missing, lost or failed directory as gaps. Cannot be undone.
 	ForgetDirectory(ctx context.Context, in *ForgetDirectoryRequest, opts ...grpc.CallOption) (*ForgetDirectoryReply, error)
-	// Moves everything to bucket directories and answers how much is left.
+	// Begins to move everything to bucket directories, or goes on with it, and answers at once how much is left; 0: the
+	// others may be taken away, now and before any later start. Ask again until then. The process writes to none of them any
+	// more; the next one does as its configuration says.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error)
 	// Switches to eager flushing and returns at once; appends go on.
 	Prestop(ctx context.Context, in *PrestopRequest, opts ...grpc.CallOption) (*PrestopReply, error)
@@ -250,7 +252,9 @@ type WalServer interface {
 	ListDirectories(context.Context, *ListDirectoriesRequest) (*ListDirectoriesReply, error)
 	// Records the loss of a missing, lost or failed directory as gaps. Cannot be undone.
 	ForgetDirectory(context.Context, *ForgetDirectoryRequest) (*ForgetDirectoryReply, error)
-	// Moves everything to bucket directories and answers how much is left.
+	// Begins to move everything to bucket directories, or goes on with it, and answers at once how much is left; 0: the
+	// others may be taken away, now and before any later start. Ask again until then. The process writes to none of them any
+	// more; the next one does as its configuration says.
 	Drain(context.Context, *DrainRequest) (*DrainReply, error)
 	// Switches to eager flushing and returns at once; appends go on.
 	Prestop(context.Context, *PrestopRequest) (*PrestopReply, error)

@@ -42,7 +42,7 @@ pub(crate) enum DirectoryCommand {
 pub(crate) struct Offline {
     /// Without a sidecar: open the directories of this configuration file
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 pub(crate) async fn run(global: &Global, command: DirectoryCommand) -> Result<(), Failure> {
@@ -97,7 +97,7 @@ fn list(global: &Global, directories: Vec<Directory>) -> Result<(), Failure> {
     }
 }
 
-fn refused(error: ApiError) -> Failure {
+pub(crate) fn refused(error: ApiError) -> Failure {
     match error.reason {
         Reason::NotReady => Failure::not_ready(error.to_string()),
         _ => Failure::failed(error.to_string()),
@@ -108,7 +108,7 @@ fn refused(error: ApiError) -> Failure {
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Starts an engine and waits until recovery is done or cannot go on by itself.
-async fn open(config: &Path) -> Result<(Engine, EngineStatus), Failure> {
+pub(crate) async fn open(config: &Path) -> Result<(Engine, EngineStatus), Failure> {
     let wrong = |exit: Exit| match exit.code() {
         2 => Failure::usage(exit.messages.join("\n")),
         _ => Failure::failed(exit.messages.join("\n")),

@@ -8,6 +8,7 @@ mod bench;
 mod collections;
 mod connect;
 mod directory;
+mod drain;
 mod failure;
 mod output;
 mod progress;
@@ -82,6 +83,8 @@ enum Command {
     /// List directories, or give one up
     #[command(subcommand)]
     Directory(directory::DirectoryCommand),
+    /// Move everything to the bucket URLs, and wait until no disk is needed any more
+    Drain(drain::DrainArgs),
     /// Without a sidecar: is everything that was acknowledged still there and whole?
     Verify(storage::VerifyArgs),
     /// Without a sidecar: print the records of a journal's file or a segment as lines of JSON
@@ -121,6 +124,7 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(global, args).await,
         Command::Selftest => selftest::run(global).await,
         Command::Directory(command) => directory::run(global, command).await,
+        Command::Drain(args) => drain::run(global, args).await,
         Command::Verify(args) => storage::verify(global, args).await,
         Command::Dump(args) => storage::dump(args).await,
         Command::Export(args) => storage::export(global, args).await,

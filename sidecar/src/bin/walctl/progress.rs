@@ -23,6 +23,11 @@ impl Progress {
         Self { started: Instant::now(), unit, total, bar: None, terminal: std::io::stderr().is_terminal() }
     }
 
+    /// Whether somebody sees it.
+    pub(crate) const fn is_shown(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// How many are done now, of how many.
     pub(crate) fn of(&mut self, done: u64, total: u64) {
         self.total = Some(total);

@@ -22,7 +22,7 @@ fn invariant_4_a_creation_states_no_head_that_its_frame_may_not_make_durable() {
 }
 
 #[test]
-fn invariant_4_a_truncation_is_written_only_when_what_it_names_is_durable() {
+pub(crate) fn invariant_4_a_truncation_is_written_only_when_what_it_names_is_durable() {
     let mut rig = Rig::one();
     rig.send("c", &[b"1"]);
     rig.frame(0);

@@ -3,9 +3,10 @@
 mod balance;
 mod closing;
 pub(crate) mod detour;
+pub(crate) mod draining;
 pub(crate) mod durability;
 pub(crate) mod evacuating;
-mod facts;
+pub(crate) mod facts;
 mod flush;
 mod freeing;
 mod objects;

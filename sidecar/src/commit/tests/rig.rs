@@ -1,6 +1,6 @@
 //! A [`Log`] with directories in memory: each frame is decoded as it is built, and made durable or failed by the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,8 @@ pub(super) struct Rig {
     /// Nothing can be written at the own paths of collections; among shared segments.
     pub(super) own_blocked: bool,
     pub(super) shared_blocked: bool,
+    /// Segments that cannot be read.
+    pub(super) unreadable: BTreeSet<Uuid>,
     /// Segments as they lie in each directory.
     pub(super) segments: Vec<Files>,
     /// Flushes written.
@@ -231,6 +233,7 @@ impl Rig {
             flushes: setup.flushes,
             own_blocked: false,
             shared_blocked: false,
+            unreadable: BTreeSet::new(),
             segments: (0..count).map(|_| Files::default()).collect(),
             flushed: 0,
             answered: BTreeMap::new(),

@@ -100,8 +100,14 @@ impl Rig {
                     .iter()
                     .map(|segments| segments.files.iter().map(|(id, file)| (*id, file.entries.clone())).collect())
                     .collect();
+                let mut failure = FlushFailure::Void;
                 let written =
                     self.segments[dir].write(&job, |part, from| match log.flush_piece(dir, part, from, now) {
+                        Piece::Read(wanted) if self.unreadable.contains(&wanted.segment.id) => {
+                            let why = "test".to_owned();
+                            failure = FlushFailure::Unreadable(wanted.incarnation, wanted.segment.id, why);
+                            Piece::Stop
+                        }
                         Piece::Read(wanted) => {
                             let entries = &copies[wanted.segment.dir][&wanted.segment.id];
                             let all =
@@ -115,7 +121,12 @@ impl Rig {
                         self.flushed += 1;
                         log.flushed(dir, &done, now);
                     }
-                    None => log.flush_failed(dir, job.number, FlushFailure::Void, now),
+                    None => {
+                        if !matches!(job.target, Target::Behind(_)) {
+                            self.segments[dir].files.remove(&job.target.id());
+                        }
+                        log.flush_failed(dir, job.number, failure, now);
+                    }
                 }
             }
             FlushWork::Seal(job) => {

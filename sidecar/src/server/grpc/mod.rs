@@ -223,10 +223,9 @@ impl Wal for WalService {
 
     async fn drain(
         &self,
-        request: tonic::Request<proto::DrainRequest>,
+        _: tonic::Request<proto::DrainRequest>,
     ) -> Result<tonic::Response<proto::DrainReply>, Status> {
-        let deadline = deadline_of(&request);
-        reply(calls::drain(&self.0, deadline).await)
+        reply(calls::drain(&self.0))
     }
 
     async fn prestop(

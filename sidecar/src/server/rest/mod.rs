@@ -178,7 +178,7 @@ where
         Resource::Drain => {
             query(&[])?;
             let proto::DrainRequest {} = optional_json(&head.headers, &received(body).await?)?;
-            answer(calls::drain(shared, None).await)
+            answer(calls::drain(shared))
         }
         Resource::Prestop => {
             query(&[])?;

@@ -31,7 +31,8 @@ pub(super) fn random_step(life: &mut Life<'_>) {
                 life.check();
             }
         }
-        990..992 => faults::forget_one(life),
+        990 => faults::empty_one(life),
+        991 => faults::forget_one(life),
         992..998 => life.world.look_aside(),
         _ => life.pass(Duration::from_millis(1500)),
     }

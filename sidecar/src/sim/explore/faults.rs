@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use crate::commit::journal::Journal;
 use crate::commit::log::Stage;
 use crate::sim::count::Event;
 use crate::sim::disk::{Astray, Faults};
@@ -132,8 +133,12 @@ pub(super) fn proven_bit(life: &mut Life<'_>) -> Option<(PathBuf, PathBuf, u64)>
 /// An administrator gives up a directory that failed and is emptied. Nothing is lost by that.
 pub(super) fn forget_one(life: &mut Life<'_>) {
     let (now, stage) = (life.world.now, life.log.stage.clone());
-    let left = |journal: &&crate::commit::journal::Journal| journal.is_evacuated() && !journal.is_healthy();
-    let Some(id) = life.log.journals.iter().find(left).map(|journal| journal.id) else { return };
+    let left = |journal: &Journal| journal.is_evacuated() && !journal.is_healthy();
+    let Some(dir) = life.log.journals.iter().position(left) else { return };
+    let id = life.log.journals[dir].id;
+    if !keeps_a_place_without(life, dir) {
+        return;
+    }
     if stage == Stage::Serving && !life.log.forgotten.contains(&id) {
         life.log.forget(id, now).unwrap();
         life.world.machine.note(Event::GivenUp);
@@ -141,6 +146,26 @@ pub(super) fn forget_one(life: &mut Life<'_>) {
             // Who gives it up takes it out of the configuration: the next start would wait for another.
             life.world.shape.journal = false;
         }
+        life.hear();
+    }
+}
+
+/// Whether another directory than `dir` may take collections while this process lives, once it works.
+fn keeps_a_place_without(life: &Life<'_>, dir: usize) -> bool {
+    let takes = |(other, journal): (usize, &Journal)| {
+        let given_up = life.log.forgotten.contains(&journal.id);
+        other != dir && journal.position.is_some() && !journal.draining && !given_up
+    };
+    life.log.journals.iter().enumerate().any(takes)
+}
+
+/// Somebody wants a directory to be emptied for as long as the process lives. One that takes collections stays.
+pub(super) fn empty_one(life: &mut Life<'_>) {
+    let dir = life.world.random.random_range(0..life.directories());
+    if life.log.stage == Stage::Serving && keeps_a_place_without(life, dir) {
+        let now = life.world.now;
+        life.log.empty(&[dir], now);
+        life.world.machine.note(Event::Drained);
         life.hear();
     }
 }
