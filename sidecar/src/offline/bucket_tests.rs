@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use walstorage_crds::url::WalUrl;
@@ -18,7 +19,8 @@ use crate::fencing::directory::memory::Store;
 
 const URL: &str = "s3://one/wal";
 
-struct Bucket(Store, String);
+/// A store and a prefix; parts that were read one by one are counted.
+struct Bucket(Store, String, Arc<AtomicU64>);
 
 impl Stored for Bucket {
     fn list(&self, prefix: &str) -> std::io::Result<Vec<(String, u64)>> {
@@ -29,18 +31,33 @@ impl Stored for Bucket {
     }
 
     fn read(&self, key: &str, range: Range<u64>) -> std::io::Result<Option<Bytes>> {
+        self.2.fetch_add(1, Ordering::Relaxed);
+        Ok(self.part(key, range))
+    }
+
+    fn read_many(&self, parts: &[(&str, Range<u64>)]) -> std::io::Result<Vec<Option<Bytes>>> {
+        Ok(parts.iter().map(|(key, range)| self.part(key, range.clone())).collect())
+    }
+}
+
+impl Bucket {
+    fn part(&self, key: &str, range: Range<u64>) -> Option<Bytes> {
         let found = self.0.get(&format!("{}{key}", self.1));
         let within = |length: usize, at: u64| length.min(usize::try_from(at).unwrap_or(usize::MAX));
-        Ok(found.map(|body| body.slice(within(body.len(), range.start)..within(body.len(), range.end))))
+        found.map(|body| body.slice(within(body.len(), range.start)..within(body.len(), range.end)))
     }
 }
 
 fn stores(store: &Store) -> Stores {
-    let store = store.clone();
+    counted(store, &Arc::default())
+}
+
+fn counted(store: &Store, reads: &Arc<AtomicU64>) -> Stores {
+    let (store, reads) = (store.clone(), Arc::clone(reads));
     Stores::of(move |url| {
         let below = url.as_str().strip_prefix(URL).unwrap().trim_start_matches('/');
         let prefix = if below.is_empty() { String::new() } else { format!("{below}/") };
-        Ok(Arc::new(Bucket(store.clone(), prefix)))
+        Ok(Arc::new(Bucket(store.clone(), prefix, Arc::clone(&reads))))
     })
 }
 
@@ -121,4 +138,17 @@ fn what_is_no_directory_is_said_to_be_none() {
     assert!(matches!(error, OfflineError::NotADirectory { .. }), "{error}");
     let error = verify(&url, ReadOptions::default(), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("only file://"), "{error}");
+}
+
+#[test]
+fn small_objects_of_a_journal_are_asked_for_once_and_together() {
+    let (store, _) = a_log_in_a_bucket("");
+    let reads = Arc::default();
+    let stores = counted(&store, &reads);
+    let options = ReadOptions { stores: Some(&stores), ..ReadOptions::default() };
+    let report = verify(&[WalUrl::parse(URL).unwrap()], options, &mut |_| {}).unwrap();
+    assert_eq!(report.problems, []);
+    let objects = store.keys().iter().filter(|key| key.contains("_wal/journal/")).count() as u64;
+    let reads = reads.load(Ordering::Relaxed);
+    assert!(objects > 30 && reads < objects / 4, "{reads} reads one by one of {objects} objects");
 }

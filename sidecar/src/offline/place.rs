@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 use walstorage_crds::config::{Config, UrlOptions};
 use walstorage_crds::url::WalUrl;
@@ -22,6 +23,8 @@ use crate::fencing::directory::Reading;
 
 /// So much is read when an object is opened: small ones, and the header of any, need no more.
 const FIRST: u64 = 64 << 10;
+/// So many are opened side by side.
+const SIDE_BY_SIDE: usize = 8;
 /// So much is read of it at a time after that.
 const WINDOW: u64 = 8 << 20;
 
@@ -32,6 +35,9 @@ pub(super) trait Stored: Send + Sync {
 
     /// A part of an object; `None` where there is none.
     fn read(&self, key: &str, range: Range<u64>) -> std::io::Result<Option<Bytes>>;
+
+    /// Parts of objects, side by side.
+    fn read_many(&self, parts: &[(&str, Range<u64>)]) -> std::io::Result<Vec<Option<Bytes>>>;
 }
 
 type Make = dyn Fn(&WalUrl) -> Result<Arc<dyn Stored>, Trouble> + Send + Sync;
@@ -91,6 +97,12 @@ impl Stored for Network {
     fn read(&self, key: &str, range: Range<u64>) -> std::io::Result<Option<Bytes>> {
         self.reading.ask(&self.root, &self.store, self.store.read(key, range))
     }
+
+    fn read_many(&self, parts: &[(&str, Range<u64>)]) -> std::io::Result<Vec<Option<Bytes>>> {
+        let reads = parts.iter().map(|(key, range)| self.store.read(key, range.clone()));
+        let reads = futures_util::stream::iter(reads).buffered(SIDE_BY_SIDE);
+        self.reading.ask(&self.root, &self.store, reads.try_collect())
+    }
 }
 
 /// A file, or an object.
@@ -130,6 +142,34 @@ impl FileAt {
         opened.fetch(0, FIRST)?;
         Ok(Raw::Object(opened))
     }
+
+    /// Opens several; objects of one bucket side by side.
+    ///
+    /// # Errors
+    /// What ends the tool; what is wrong with one of them alone stands in its place.
+    pub(super) fn open_all(files: &[&Self]) -> std::io::Result<Vec<std::io::Result<Raw>>> {
+        let objects: Vec<&Object> = files.iter().filter_map(|file| file.object.as_ref()).collect();
+        let Some(first) = objects.first().filter(|_| objects.len() == files.len()) else {
+            return Ok(files.iter().map(|file| file.open()).collect());
+        };
+        let parts: Vec<_> = objects.iter().map(|object| (object.key.as_str(), object.part(0, FIRST))).collect();
+        let found = first.bucket.read_many(&parts)?;
+        let opened = objects.into_iter().zip(found).map(|(object, window)| {
+            let window = window.ok_or_else(gone)?;
+            Ok(Raw::Object(Opened { object: object.clone(), at: 0, window }))
+        });
+        Ok(opened.collect())
+    }
+}
+
+impl Object {
+    fn part(&self, from: u64, most: u64) -> Range<u64> {
+        from..from.saturating_add(most).min(self.len.max(from + 1))
+    }
+}
+
+fn gone() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such object")
 }
 
 impl Deref for FileAt {
@@ -155,11 +195,8 @@ pub(super) struct Opened {
 
 impl Opened {
     fn fetch(&mut self, from: u64, most: u64) -> std::io::Result<()> {
-        let Object { bucket, key, len } = &self.object;
-        let to = from.saturating_add(most).min((*len).max(from + 1));
-        let found = bucket.read(key, from..to)?;
-        self.window =
-            found.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such object"))?;
+        let Object { bucket, key, len: _ } = &self.object;
+        self.window = bucket.read(key, self.object.part(from, most))?.ok_or_else(gone)?;
         self.at = from;
         Ok(())
     }
@@ -206,6 +243,13 @@ impl Raw {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that are held of an object, where that is all of it.
+    pub(super) fn held_whole(&self) -> Option<u64> {
+        let Self::Object(opened) = self else { return None };
+        let held = opened.window.len() as u64;
+        (opened.at == 0 && held >= opened.object.len).then_some(held)
     }
 
     /// Lets go of what was read of an object.

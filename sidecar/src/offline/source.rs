@@ -20,7 +20,18 @@ impl FileSource {
     /// Opens a file for reading what is on storage: what the page cache holds is dropped first, since pages of a failed
     /// sync stay readable there and are nowhere else.
     pub(super) fn open(at: &FileAt) -> Result<Self, OfflineError> {
-        let file = at.open().map_err(OfflineError::io("opening", at))?;
+        Self::of(at.open(), at)
+    }
+
+    /// Opens several likewise; objects side by side.
+    pub(super) fn open_all(files: &[&FileAt]) -> Result<Vec<Result<Self, OfflineError>>, OfflineError> {
+        let Some(first) = files.first() else { return Ok(Vec::new()) };
+        let opened = FileAt::open_all(files).map_err(OfflineError::io("opening", first))?;
+        Ok(opened.into_iter().zip(files).map(|(opened, at)| Self::of(opened, at)).collect())
+    }
+
+    fn of(opened: std::io::Result<Raw>, at: &FileAt) -> Result<Self, OfflineError> {
+        let file = opened.map_err(OfflineError::io("opening", at))?;
         let len = file.len().map_err(OfflineError::io("reading the metadata of", at))?;
         let source = Self { file, len, window: Vec::new(), window_at: 0 };
         source.drop_cache();
@@ -38,6 +49,15 @@ impl FileSource {
     pub(super) fn release(&mut self) {
         self.window = Vec::new();
         self.file.release();
+    }
+
+    /// Lets go of what was read, but for a small object that is held whole, where `room` is left for it.
+    pub(super) fn release_but_small(&mut self, room: &mut u64) {
+        self.window = Vec::new();
+        match self.file.held_whole() {
+            Some(held) if held <= *room => *room -= held,
+            _ => self.file.release(),
+        }
     }
 
     fn fill(&mut self, offset: u64, length: usize) -> std::io::Result<()> {

@@ -22,6 +22,11 @@ use crate::format::stream::{ClosedAt, Damage, End, Verdict, classify};
 use crate::format::{StreamId, StreamKey};
 use crate::types::Incarnation;
 
+/// So many files of a stream are opened at once.
+const OPENED_TOGETHER: usize = 64;
+/// Bytes of small objects that are kept until it is their turn.
+const KEPT: u64 = 64 << 20;
+
 /// Collections by a small number: name and incarnation.
 #[derive(Default)]
 pub(super) struct Names {
@@ -186,21 +191,24 @@ impl Survey<'_, '_> {
     ) -> Result<Option<(Verdict, Content, StreamReport)>, OfflineError> {
         let objects = self.directory.is_bucket();
         let mut sources = Vec::new();
-        for Slot { name, file, .. } in files {
-            match FileSource::open(file) {
-                Ok(source) if !objects => sources.push((*name, file.clone(), source)),
-                Ok(mut source) => {
-                    let counts = !is_control(&mut source, *name);
-                    // It is read whole when it is its turn; there may be thousands.
-                    source.release();
-                    if counts {
-                        sources.push((*name, file.clone(), source));
+        // Large ones are read whole when it is their turn; there may be thousands.
+        let mut room = KEPT;
+        for part in files.chunks(OPENED_TOGETHER) {
+            let together: Vec<&FileAt> = part.iter().map(|slot| &slot.file).collect();
+            for (Slot { name, file, .. }, opened) in part.iter().zip(FileSource::open_all(&together)?) {
+                match opened {
+                    Ok(source) if !objects => sources.push((*name, file.clone(), source)),
+                    Ok(mut source) => {
+                        if !is_control(&mut source, *name) {
+                            source.release_but_small(&mut room);
+                            sources.push((*name, file.clone(), source));
+                        }
                     }
+                    // Collected by the sidecar since it was listed.
+                    Err(OfflineError::Io { error, .. })
+                        if (self.options.live || objects) && error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
                 }
-                // Collected by the sidecar since it was listed.
-                Err(OfflineError::Io { error, .. })
-                    if (self.options.live || objects) && error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
             }
         }
         if objects && sources.is_empty() {

@@ -6,6 +6,7 @@
 
 pub mod gate;
 pub mod google;
+pub mod issuer;
 pub mod proxy;
 
 use std::io::{BufRead as _, BufReader};

@@ -74,6 +74,8 @@ impl Client {
             }
             Kind::Adls { account, authority } => {
                 let authority = environment.get("AZURE_AUTHORITY_HOST").unwrap_or_else(|| (*authority).to_owned());
+                // The tenant's path is put behind it with a slash of its own.
+                let authority = authority.trim_end_matches('/');
                 let builder = MicrosoftAzureBuilder::new()
                     .with_account(account)
                     .with_container_name(&place.bucket)
@@ -98,7 +100,7 @@ impl Client {
                     .with_retry(never())
                     .with_client_options(options)
                     .with_http_connector(transport.clone());
-                let objects = as_google(builder, identity, transport, environment).build()?;
+                let objects = as_google(builder, identity, transport, place.allow_http, environment).build()?;
                 Ok(Self { objects: Arc::new(objects), azure: None })
             }
         }
@@ -192,20 +194,20 @@ fn as_google(
     builder: GoogleCloudStorageBuilder,
     identity: &Identity,
     transport: &Transport,
+    allow_http: bool,
     environment: &Environment,
 ) -> GoogleCloudStorageBuilder {
     match identity {
         Identity::ServiceAccount(json) => builder.with_service_account_key(json),
         Identity::User(path) => builder.with_application_credentials(path.to_string_lossy()),
-        Identity::Pool { audience, token_file, service_account } => {
+        Identity::Pool { audience, token_file, account, exchange } => {
             let source = Source::Pool {
                 audience: audience.clone(),
                 token_file: token_file.clone(),
-                service_account: service_account.clone(),
-                exchange: "https://sts.googleapis.com".into(),
-                accounts: "https://iamcredentials.googleapis.com".into(),
+                account: account.clone(),
+                exchange: exchange.clone(),
             };
-            builder.with_credentials(Arc::new(Tokens::new(source, transport.http_client(false))))
+            builder.with_credentials(Arc::new(Tokens::new(source, transport.http_client(allow_http))))
         }
         _ => {
             let host = environment.get("GCE_METADATA_HOST").unwrap_or_else(|| "metadata.google.internal".into());

@@ -42,7 +42,14 @@ pub(super) enum Identity {
     /// A user's file of `gcloud auth application-default login`.
     User(PathBuf),
     /// A token that Google exchanges.
-    Pool { audience: String, token_file: PathBuf, service_account: Option<String> },
+    Pool {
+        audience: String,
+        token_file: PathBuf,
+        /// The URL that gives tokens of the service account to act as.
+        account: Option<String>,
+        /// The URL that exchanges the token.
+        exchange: String,
+    },
     /// That of the machine, as its metadata service tells; of several at Azure, which one.
     Machine { client: Option<String> },
 }
@@ -198,17 +205,27 @@ impl Sources<'_> {
     }
 
     fn google(&self) -> Result<Found, Trouble> {
-        let pool = |audience: String, token_file: PathBuf, service_account: Option<String>| Found {
+        let pool = |audience: String, token_file: PathBuf, account: Option<String>, exchange: Option<String>| Found {
             source: format!("the token in {} for the audience {audience}", token_file.display()),
             remedy: "let the workload identity pool trust the token's issuer, subject and audience".into(),
-            identity: Identity::Pool { audience, token_file, service_account },
+            identity: Identity::Pool {
+                audience,
+                token_file,
+                account,
+                exchange: exchange.unwrap_or_else(|| "https://sts.googleapis.com/v1/token".to_owned()),
+            },
         };
         if let Some(token_file) = self.token_file()? {
             let audience = self.options.audience.clone().ok_or_else(|| {
                 let what = "token_file needs the provider that exchanges it: set audience = \"//iam.googleapis.com/…\"";
                 self.trouble(Condition::Misconfigured, what)
             })?;
-            return Ok(pool(audience, token_file, self.options.role_arn.clone()));
+            let account = self.options.role_arn.as_ref().map(|account| {
+                format!(
+                    "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+                )
+            });
+            return Ok(pool(audience, token_file, account, None));
         }
         let Some(path) = self.var("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from) else {
             return Ok(Self::machine(None));
@@ -228,11 +245,7 @@ impl Sources<'_> {
             ("service_account", ..) => Ok(Found { identity: Identity::ServiceAccount(json), source, remedy }),
             ("authorized_user", ..) => Ok(Found { identity: Identity::User(path), source, remedy }),
             ("external_account", Some(audience), Some(token_file)) => {
-                // …/serviceAccounts/<address>:generateAccessToken
-                let account = file.service_account_impersonation_url.and_then(|url| {
-                    Some(url.rsplit_once("/serviceAccounts/")?.1.strip_suffix(":generateAccessToken")?.to_owned())
-                });
-                Ok(pool(audience, token_file, account))
+                Ok(pool(audience, token_file, file.service_account_impersonation_url, file.token_url))
             }
             (kind, ..) => Err(unusable(&format!(
                 "type {kind:?} is not known here (service_account, authorized_user, external_account with a file)"
@@ -301,6 +314,7 @@ struct GoogleFile {
     client_email: Option<String>,
     audience: Option<String>,
     service_account_impersonation_url: Option<String>,
+    token_url: Option<String>,
     credential_source: Option<CredentialSource>,
 }
 

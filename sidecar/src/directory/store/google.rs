@@ -34,12 +34,10 @@ pub(super) enum Source {
         audience: String,
         /// The token; read for each exchange.
         token_file: PathBuf,
-        /// Whom to act as.
-        service_account: Option<String>,
-        /// Who exchanges.
+        /// The URL that gives tokens of the service account to act as.
+        account: Option<String>,
+        /// The URL that exchanges.
         exchange: String,
-        /// Who gives tokens of a service account.
-        accounts: String,
     },
 }
 
@@ -73,7 +71,7 @@ impl Tokens {
                 let request = Request::get(format!("{address}/{path}")).header("Metadata-Flavor", "Google");
                 self.ask(request, HttpRequestBody::empty()).await
             }
-            Source::Pool { audience, token_file, service_account, exchange, accounts } => {
+            Source::Pool { audience, token_file, account, exchange } => {
                 let subject = tokio::fs::read_to_string(token_file).await?;
                 let body = json!({
                     "grantType": "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -83,10 +81,9 @@ impl Tokens {
                     "audience": audience,
                     "scope": SCOPE,
                 });
-                let token = self.post(&format!("{exchange}/v1/token"), None, &body).await?;
-                let Some(account) = service_account else { return Ok(token) };
-                let url = format!("{accounts}/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
-                self.post(&url, Some(&token.access_token), &json!({"scope": [SCOPE], "lifetime": "3600s"})).await
+                let token = self.post(exchange, None, &body).await?;
+                let Some(url) = account else { return Ok(token) };
+                self.post(url, Some(&token.access_token), &json!({"scope": [SCOPE], "lifetime": "3600s"})).await
             }
         }
     }
