@@ -122,15 +122,15 @@ impl Log {
                 let bytes = segment.live_bytes(collection.truncated_to);
                 let unreadable = self.flush.unreadable.get(&(collection.incarnation, segment.id));
                 let unreadable = unreadable.is_some_and(|(until, _)| *until > now);
+                let leaves = self.journals[segment.dir].draining && !self.journals[dir].draining && !unreadable;
+                let leaves = leaves && !collection.flush.busy;
                 if segment.dir == dir && segment.shared {
                     let known = live.entry(segment.id).or_default();
                     known.0 += bytes;
                     known.1.push(part);
                     known.2 |= collection.flush.busy || unreadable;
-                } else if self.journals[segment.dir].draining
-                    && !self.journals[dir].draining
-                    && !unreadable
-                    && !(collection.flush.busy || std::mem::replace(&mut moved, true))
+                } else if leaves
+                    && !std::mem::replace(&mut moved, true)
                     && leaving.0 < FLUSH_MOST
                     && self.flush_dir(collection, now) == Some(dir)
                 {
