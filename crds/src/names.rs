@@ -63,7 +63,8 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "walstorage.dev/accept-loss";
 pub const ANNOTATION_WRITER_UID: &str = "walstorage.dev/writer-uid";
 /// Annotation of claims, by us: the storage URL, so that a ledger can be made anew from claims alone.
 pub const ANNOTATION_URL: &str = "walstorage.dev/url";
-/// Annotation of claims, by us: the directory on it was initialised.
+/// Annotation of claims, by us: the uid of the WalWriter that it was given to, under which its directory was made if it has a
+/// volume; `true` of one whose directory is known to be made.
 pub const ANNOTATION_INITIALIZED: &str = "walstorage.dev/initialized";
 /// Annotation of the webhook's Secret, by users: another value rotates the certificates.
 pub const ANNOTATION_ROTATE: &str = "walstorage.dev/rotate";

@@ -52,6 +52,12 @@ impl Grant {
         Self { init: Vec::new(), forget: Vec::new(), ..self.clone() }
     }
 
+    /// Whether anything may be begun anew or given up.
+    #[must_use]
+    pub fn lets_begin(&self) -> bool {
+        !(self.init.is_empty() && self.forget.is_empty())
+    }
+
     /// Whether a URL of this name is granted.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

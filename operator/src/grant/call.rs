@@ -159,6 +159,8 @@ pub struct ClaimFacts {
     pub deleting: bool,
     /// The size that it asks for.
     pub size: String,
+    /// It has a volume. Before that nothing can be on it.
+    pub bound: bool,
 }
 
 /// A claim to create.

@@ -51,7 +51,8 @@ pub(super) async fn see_to(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts) -> Flow
             Found::Is(claim) => {
                 if volume.claim_uid.is_none() {
                     volume.claim_uid = Some(claim.uid.clone());
-                    volume.initialized = is_initialized(&claim).then_some(true).filter(|_| volume.forget != Some(true));
+                    volume.initialized =
+                        is_initialized(&claim, &ledger.uid()).then_some(true).filter(|_| volume.forget != Some(true));
                     volume.size = Some(claim.size.clone());
                 }
             }
@@ -161,7 +162,7 @@ async fn claim(cx: &Cx, ledger: &Ledger, volume: &WriterVolume) -> Flow<Found> {
     let unknown = volume.claim_uid.is_none() && !cx.view.claims.contains_key(&name);
     let mut refused = None;
     if let Some(disk) = cx.disk(&volume.name).filter(|_| unknown) {
-        match create(cx, writer, volume, disk).await {
+        match create(cx, ledger, volume, disk).await {
             Ok(claim) => return Ok(Found::Is(claim)),
             // A quota that is used up refuses before anybody looks whether it is there.
             Err(failure @ (Failure::Exists | Failure::Quota(_) | Failure::Refused(_))) => refused = Some(failure),
@@ -172,7 +173,7 @@ async fn claim(cx: &Cx, ledger: &Ledger, volume: &WriterVolume) -> Flow<Found> {
         return match (&volume.claim_uid, cx.disk(&volume.name), refused) {
             (Some(_), _, _) => Ok(Found::Lost),
             (None, _, Some(failure)) => not_created(&name, failure),
-            (None, Some(disk), None) => match create(cx, writer, volume, disk).await {
+            (None, Some(disk), None) => match create(cx, ledger, volume, disk).await {
                 Ok(claim) => Ok(Found::Is(claim)),
                 Err(failure) => not_created(&name, failure),
             },
@@ -206,17 +207,16 @@ async fn claim(cx: &Cx, ledger: &Ledger, volume: &WriterVolume) -> Flow<Found> {
         (_, Some(uid)) if uid != writer => conflict(format!("is of a writer with uid {uid}, not {writer}")),
         (Some(_), Some(_)) => Ok(Found::Is(claim)),
         // Made by a StatefulSet's template, restored from a snapshot, or accepted after a loss.
-        _ => adopt(cx, writer, volume, claim).await,
+        _ => adopt(cx, ledger, volume, claim).await,
     }
 }
 
-async fn adopt(cx: &Cx, writer: &str, volume: &WriterVolume, claim: ClaimFacts) -> Flow<Found> {
-    let call = Call::MarkClaim {
-        name: claim.name,
-        uid: claim.uid,
-        labels: labels(cx, &volume.name),
-        annotations: annotations(writer, volume),
-    };
+async fn adopt(cx: &Cx, ledger: &Ledger, volume: &WriterVolume, claim: ClaimFacts) -> Flow<Found> {
+    let mut annotations = annotations(ledger, volume);
+    if is_initialized(&claim, &ledger.uid()) {
+        annotations.remove(names::ANNOTATION_INITIALIZED);
+    }
+    let call = Call::MarkClaim { name: claim.name, uid: claim.uid, labels: labels(cx, &volume.name), annotations };
     match cx.attempt(call).await {
         Ok(Some(claim)) => Ok(Found::Is(claim)),
         Ok(None) => Err(failed(&Failure::Unknown("a claim was marked and not shown".to_owned()))),
@@ -224,11 +224,11 @@ async fn adopt(cx: &Cx, writer: &str, volume: &WriterVolume, claim: ClaimFacts) 
     }
 }
 
-async fn create(cx: &Cx, writer: &str, volume: &WriterVolume, disk: &Volume) -> Result<ClaimFacts, Failure> {
+async fn create(cx: &Cx, ledger: &Ledger, volume: &WriterVolume, disk: &Volume) -> Result<ClaimFacts, Failure> {
     let claim = NewClaim {
         name: cx.claim_name(&volume.name),
         labels: labels(cx, &volume.name),
-        annotations: annotations(writer, volume),
+        annotations: annotations(ledger, volume),
         size: disk.size.clone(),
         storage_class_name: disk.storage_class_name.clone(),
         access_mode: disk.access_mode,
@@ -255,10 +255,13 @@ fn labels(cx: &Cx, url: &str) -> BTreeMap<String, String> {
     ])
 }
 
-fn annotations(writer: &str, volume: &WriterVolume) -> BTreeMap<String, String> {
+/// Of a claim that is given to a ledger. That its directory may be made is said at once, of this ledger: this one knows better
+/// what became of it, and one that is made when it is gone takes it for made.
+fn annotations(ledger: &Ledger, volume: &WriterVolume) -> BTreeMap<String, String> {
     BTreeMap::from([
-        (names::ANNOTATION_WRITER_UID.to_owned(), writer.to_owned()),
+        (names::ANNOTATION_WRITER_UID.to_owned(), ledger.spec().writer_uid.clone()),
         (names::ANNOTATION_URL.to_owned(), volume.url.clone()),
+        (names::ANNOTATION_INITIALIZED.to_owned(), ledger.uid()),
     ])
 }
 
@@ -287,8 +290,7 @@ pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
         let (Some(disk), Some(name), Some(uid)) = (cx.disk(&volume.name), &volume.claim_name, &volume.claim_uid) else {
             continue;
         };
-        let asked = volume.size.as_deref().and_then(|size| ByteSize::parse(size).ok());
-        if asked.is_some_and(|asked| asked >= disk.size_bytes) {
+        if is_large_enough(volume, disk) {
             continue;
         }
         let Some(claim) = cx.get_claim(name).await?.filter(|claim| claim.uid == *uid && !claim.deleting) else {
@@ -320,6 +322,16 @@ pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
         status.set(condition::CLAIMS_READY, true, "Ready", "", cx.view.now);
     }
     ledger.swap(cx, status).await
+}
+
+/// Whether no claim is smaller than the storage asks for, as far as the ledger knows.
+pub(super) fn are_large_enough(cx: &Cx, ledger: &Ledger) -> bool {
+    ledger.volumes().iter().all(|volume| cx.disk(&volume.name).is_none_or(|disk| is_large_enough(volume, disk)))
+}
+
+fn is_large_enough(volume: &WriterVolume, disk: &Volume) -> bool {
+    let asked = volume.size.as_deref().and_then(|size| ByteSize::parse(size).ok());
+    asked.is_some_and(|asked| asked >= disk.size_bytes)
 }
 
 fn refused_growth(ready: &Condition) -> bool {

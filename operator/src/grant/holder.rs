@@ -1,7 +1,7 @@
 //! G2: what became of the holder. A holder is released only when it is gone, and what is left is believed only from its
 //! own termination message.
 
-use walstorage_crds::walwriter::{Empty, LastReport, Phase, condition};
+use walstorage_crds::walwriter::{Empty, LastReport, Phase, WriterVolume, condition};
 
 use super::annotation::Grant;
 use super::call::{Call, Failure};
@@ -133,39 +133,56 @@ async fn ending(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts, wake: &mut Wake) -
 
 /// The holder runs, or will.
 async fn live(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts, wake: &mut Wake) -> Flow<()> {
-    let now = cx.view.now;
     let granted = pod.annotation(walstorage_crds::names::ANNOTATION_GRANT).and_then(Grant::parse);
     let started = pod.sidecar_started;
-    let mut status = ledger.status.clone();
-    if started && status.phase == Some(Phase::Pending) {
-        initialize(cx, ledger, &mut status, pod).await?;
-        if let Some(holder) = &mut status.holder {
-            holder.node_name = Some(pod.node_name.clone()).filter(|node| !node.is_empty());
-        }
-        status.previous = None;
-        status.enter(Phase::Active, now);
-        if status.is(condition::UNPLACEABLE) {
-            status.set(condition::UNPLACEABLE, false, "Placed", "", now);
-        }
+    if started && ledger.phase() == Some(Phase::Pending) {
+        starts(cx, ledger, pod).await?;
     }
-    ledger.swap(cx, status).await?;
     if ledger.phase() == Some(Phase::Active)
         && let Some(grant) = granted
         && started
-        && !(grant.init.is_empty() && grant.forget.is_empty())
+        && grant.lets_begin()
     {
-        // So that a container that starts again on an emptied disk never starts at LSN 1.
-        let call = Call::PatchPod {
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-            resource_version: pod.resource_version.clone(),
-            grant: grant.started().to_line(),
-            ungate: false,
-        };
-        cx.done(call).await?;
+        cx.done(take_back(pod, &grant)).await?;
     }
     without_claim(cx, ledger, pod).await?;
     unplaceable(cx, ledger, pod, wake).await
+}
+
+/// The sidecar of the holder has started.
+pub(super) async fn starts(cx: &Cx, ledger: &mut Ledger, pod: &PodFacts) -> Flow<()> {
+    let now = cx.view.now;
+    let mut status = ledger.status.clone();
+    initialize(cx, ledger, &mut status, pod).await?;
+    if let Some(holder) = &mut status.holder {
+        holder.node_name = Some(pod.node_name.clone()).filter(|node| !node.is_empty());
+    }
+    status.previous = None;
+    status.enter(Phase::Active, now);
+    if status.is(condition::UNPLACEABLE) {
+        status.set(condition::UNPLACEABLE, false, "Placed", "", now);
+    }
+    ledger.swap(cx, status).await
+}
+
+/// Takes back what a grant lets begin, so that a container that starts again on an emptied disk never starts at LSN 1.
+pub(super) fn take_back(pod: &PodFacts, grant: &Grant) -> Call {
+    Call::PatchPod {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        resource_version: pod.resource_version.clone(),
+        grant: grant.started().to_line(),
+        ungate: false,
+    }
+}
+
+/// Whether a claim says already that its directory may have been made. A mark stays, so that a cache may answer.
+pub(super) fn is_marked(cx: &Cx, volume: &WriterVolume) -> bool {
+    let claim = volume.claim_name.as_ref().and_then(|name| cx.view.claims.get(name));
+    claim.is_some_and(|claim| {
+        Some(&claim.uid) == volume.claim_uid.as_ref()
+            && claim.annotations.contains_key(walstorage_crds::names::ANNOTATION_INITIALIZED)
+    })
 }
 
 /// What the pod was granted is initialised: on the claims first, then, by the caller's swap, in the ledger, so that a
@@ -184,6 +201,7 @@ async fn initialize(
     }
     for volume in status.volumes.iter_mut().flatten().filter(|volume| grant.has(&volume.name)) {
         if volume.initialized != Some(true)
+            && !is_marked(cx, volume)
             && let (Some(name), Some(uid)) = (&volume.claim_name, &volume.claim_uid)
         {
             let call = Call::MarkClaim {

@@ -15,6 +15,7 @@ use super::fate::{Fate, fate};
 use super::ledger::{Ledger, StatusExt as _, time};
 use super::run::{About, Note, NoteReason, Outcome};
 use crate::identity::{PodFacts, identity};
+use crate::planted::mutant;
 
 /// What a run that made the ledger has read for it, and need not read again.
 pub(super) struct Minted {
@@ -134,7 +135,7 @@ pub(super) fn recall(cx: &Cx, ledger: &Ledger, claims: &[ClaimFacts]) -> Vec<Wri
             claim_name: Some(claim.name.clone()),
             claim_uid: Some(claim.uid.clone()),
             size: Some(claim.size.clone()).filter(|size| !size.is_empty()),
-            initialized: is_initialized(claim).then_some(true),
+            initialized: is_initialized(claim, &ledger.uid()).then_some(true),
             empty: Some(Empty::Unknown),
             ..WriterVolume::default()
         })
@@ -147,9 +148,15 @@ pub(super) fn writer_uid(claim: &ClaimFacts) -> Option<&str> {
     claim.annotations.get(names::ANNOTATION_WRITER_UID).map(String::as_str)
 }
 
-/// Whether the directory on it was made.
-pub(super) fn is_initialized(claim: &ClaimFacts) -> bool {
-    claim.annotations.get(names::ANNOTATION_INITIALIZED).is_some_and(|value| value == "true")
+/// Whether the directory on it was made, as far as a ledger of this uid knows from the claim alone. Its mark names the ledger
+/// that it was given to, which says itself what became of it; to any other ledger it was made as soon as it could be.
+pub(super) fn is_initialized(claim: &ClaimFacts, ledger: &str) -> bool {
+    match claim.annotations.get(names::ANNOTATION_INITIALIZED).map(String::as_str) {
+        None => false,
+        Some("true") => true,
+        Some(_) if mutant!(MarkIsNoWord) => false,
+        Some(given_to) => given_to != ledger && claim.bound,
+    }
 }
 
 /// A pod that was let go and is not gone.

@@ -2,7 +2,8 @@
 //!
 //! [`Run`] is one attempt to bring one writer further. It asks for one [`Call`] at a time and takes the [`Answer`]; it may
 //! be dropped between any two, and the next run goes on from what the API server has. What a run is given besides, its
-//! [`View`], comes from caches and clocks: it says what to look at, never what is true.
+//! [`View`], comes from caches and clocks: it says what to look at, never what is true. That a holder has started it may say:
+//! whatever happened since, it has.
 //!
 //! Invariants, each held by a test of its name in `sim`:
 //!
@@ -36,6 +37,7 @@ mod mint;
 mod protocol;
 mod reclaim;
 mod run;
+mod start;
 mod verbs;
 mod view;
 

@@ -43,6 +43,10 @@ mutants! {
     LastWordsFromCache,
     /// A holder is released before the watch has said how it ended.
     LastWordsNotWaitedFor,
+    /// A claim that was given to a ledger that is gone counts as new.
+    MarkIsNoWord,
+    /// A start that the caches show is the holder's, whoever it was that started.
+    StartOfAnyPod,
 }
 
 thread_local! {

@@ -1,4 +1,4 @@
-//! The order of a run: read the ledger, see to its holder, to the user's verbs and to time; then to the pods that want it.
+//! The order of a run: what the caches show of a start is written down; else read the ledger, see to its holder, to the user's verbs and to time; then to the pods that want it.
 
 use walstorage_crds::walwriter::Phase;
 
@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use super::mint::Made;
 use super::run::{Key, Outcome, Seam};
 use super::view::View;
-use super::{candidates, claims, holder, mint, reclaim, verbs};
+use super::{candidates, claims, holder, mint, reclaim, start, verbs};
 
 pub(super) async fn run(seam: Seam, key: Key, view: View) -> Outcome {
     let cx = Cx { seam, key, view };
@@ -19,6 +19,9 @@ pub(super) async fn run(seam: Seam, key: Key, view: View) -> Outcome {
 async fn drive(cx: &Cx) -> Flow<Outcome> {
     if cx.view.namespace_ends {
         return Ok(Outcome::Settled(None));
+    }
+    if let Some(ended) = start::see_to(cx).await? {
+        return Ok(ended);
     }
     // G1
     // One that nobody has seen is most likely not there; who creates it is told if it is.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use walstorage_crds::walstorage::{Effective, WhenDeleted, WhenDrained};
+use walstorage_crds::walwriter::WalWriter;
 
 use super::call::ClaimFacts;
 use crate::identity::PodFacts;
@@ -21,6 +22,8 @@ pub struct View {
     pub namespace_ends: bool,
     /// A ledger of the writer was seen. Where none was, there may be one all the same.
     pub has_ledger: bool,
+    /// The ledger as the cache has it.
+    pub ledger: Option<Box<WalWriter>>,
     /// The pods that name the writer, gated or not.
     pub pods: Vec<PodFacts>,
     /// The writer's claims by name.

@@ -23,7 +23,7 @@ pub(super) struct Calls {
     writers: Api<WalWriter>,
     pods: Api<Pod>,
     claims: Api<PersistentVolumeClaim>,
-    /// The ledger as it was read or written last.
+    /// The ledger as it was read or written last, at first as the cache has it.
     pub(super) writer: Option<WalWriter>,
     /// The gates of the pods that were read, in their order.
     gates: HashMap<String, Vec<String>>,
@@ -36,14 +36,14 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(client: Client, key: Key) -> Self {
+    pub(super) fn new(client: Client, key: Key, writer: Option<WalWriter>) -> Self {
         Self {
             writers: Api::namespaced(client.clone(), &key.namespace),
             pods: Api::namespaced(client.clone(), &key.namespace),
             claims: Api::namespaced(client.clone(), &key.namespace),
             client,
             key,
-            writer: None,
+            writer,
             gates: HashMap::new(),
             workloads: HashMap::new(),
             written: Vec::new(),

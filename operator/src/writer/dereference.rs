@@ -32,6 +32,7 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
     let claims = caches.claims_of(namespace, storage);
     let claims = claims.iter().filter(|claim| labelled(claim)).map(|claim| claim_facts(claim));
     let workload = pods.first().and_then(|pod| pod.annotation(names::ANNOTATION_WORKLOAD)).unwrap_or_default();
+    let ledger = writers.iter().find(|writer| writer.metadata.name.as_deref() == Some(&name));
     let memory = memory.lock();
     View {
         now: Timestamp::now().as_millisecond(),
@@ -41,8 +42,8 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         },
         storage: caches.storage(namespace, storage).map(|storage| storage_view(&storage, &caches.classes.state())),
         namespace_ends: caches.is_terminating(namespace),
-        has_ledger: memory.ledgers.contains(key)
-            || writers.iter().any(|writer| writer.metadata.name.as_deref() == Some(&name)),
+        has_ledger: memory.ledgers.contains(key) || ledger.is_some(),
+        ledger: ledger.map(|writer| Box::new(WalWriter::clone(writer))),
         claims: claims.map(|claim| (claim.name.clone(), claim)).collect(),
         last_words: last_words.iter().map(|pod| facts(pod, namespace)).collect(),
         loser_delay: memory.delays.delay(&format!("{namespace}/{workload}")),
@@ -73,6 +74,7 @@ pub(super) fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
         labels: meta.labels.clone().unwrap_or_default(),
         annotations: meta.annotations.clone().unwrap_or_default(),
         deleting: meta.deletion_timestamp.is_some(),
+        bound: claim.spec.as_ref().and_then(|spec| spec.volume_name.as_ref()).is_some_and(|name| !name.is_empty()),
         size: requests.and_then(|requests| requests.get("storage")).map(|size| size.0.clone()).unwrap_or_default(),
     }
 }

@@ -136,7 +136,8 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
 async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
     let view = dereference::view(&shared, &key);
     let resync = shared.context.options.resync;
-    let mut calls = apply::Calls::new(shared.context.client.clone(), key.clone());
+    let ledger = view.ledger.as_deref().cloned();
+    let mut calls = apply::Calls::new(shared.context.client.clone(), key.clone(), ledger);
     let mut run = Run::new(key.clone(), view);
     let mut answer = None;
     let outcome = loop {

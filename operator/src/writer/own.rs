@@ -61,7 +61,7 @@ impl Shown {
 
 /// Of what a run goes by once a claim has its writer: that its directory was made is written down for a ledger to come.
 fn fingerprint(claim: &ClaimFacts) -> u64 {
-    let ClaimFacts { name: _, uid, resource_version: _, labels, annotations, deleting, size } = claim;
+    let ClaimFacts { name: _, uid, resource_version: _, labels, annotations, deleting, size, bound: _ } = claim;
     let written = [names::ANNOTATION_WRITER_UID, names::ANNOTATION_URL].map(|name| annotations.get(name));
     let mut hasher = DefaultHasher::new();
     (uid, labels, written, deleting, size).hash(&mut hasher);

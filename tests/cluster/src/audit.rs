@@ -115,6 +115,8 @@ impl Audit {
         let of = (text(&writer["metadata"]["namespace"]), text(&writer["metadata"]["name"]));
         let status = &writer["status"];
         self.phases.insert(of.clone(), text(&status["phase"]));
+        let made = status["volumes"].as_array().into_iter().flatten().filter(|volume| volume["initialized"] == true);
+        self.initialized.extend(made.map(|volume| text(&volume["claimUid"])));
         let grants = self.grants.entry(of).or_default();
         let Some(uid) = status["holder"]["podUid"].as_str() else {
             grants.held = false;

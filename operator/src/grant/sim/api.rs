@@ -116,6 +116,13 @@ impl Api {
         claim
     }
 
+    /// It gets a volume.
+    pub(super) fn bind_claim(&mut self, name: &str) {
+        if let Some(claim) = self.claims.get(name).filter(|claim| !claim.bound).cloned() {
+            self.put_claim(ClaimFacts { bound: true, ..claim });
+        }
+    }
+
     /// Marked as being deleted; goes when no scheduled pod mounts it.
     pub(super) fn delete_claim(&mut self, name: &str) {
         if let Some(mut claim) = self.claims.get(name).cloned() {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use super::explore::{Figures, explore};
-use super::{races, scenarios};
+use super::{races, scenarios, starts};
 use crate::grant::mutant::{Mutant, plant};
 
 /// Seeds within which one is found.
@@ -50,6 +50,8 @@ fn caught(mutant: Mutant) -> Option<String> {
         Mutant::CachedReads | Mutant::LedgerNotReadAgain => {
             return failure(races::claims_of_a_writers_next_life_are_not_those_that_were_given_up);
         }
+        Mutant::MarkIsNoWord => return failure(starts::a_directory_is_not_made_anew_for_a_ledger_that_is),
+        Mutant::StartOfAnyPod => return failure(starts::a_start_that_a_late_watch_shows_is_not_the_next_pods),
         _ => {}
     }
     (1..=SEEDS).find_map(|seed| {

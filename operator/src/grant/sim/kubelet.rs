@@ -47,6 +47,9 @@ impl Nodes {
         } else if pod.node_name.is_empty() {
             // The scheduler waits for claims that are not there.
             if pod.claims.iter().all(|(_, claim)| api.claims.contains_key(claim)) {
+                for (_, claim) in &pod.claims {
+                    api.bind_claim(claim);
+                }
                 api.edit_pod(name, |pod| pod.node_name = "node1".to_owned());
             }
         } else if pod.deletion.is_some() {

@@ -16,6 +16,7 @@ mod kubelet;
 mod races;
 mod scenarios;
 mod stage;
+mod starts;
 mod truth;
 mod user;
 mod world;

@@ -6,6 +6,7 @@ use walstorage_crds::walwriter::{Phase, WalWriterStatus};
 use super::control::Fault;
 use super::world::World;
 use crate::grant::run::{Key, NoteReason, Run, Step};
+use crate::grant::view::View;
 use crate::identity::ContainerState;
 
 impl World {
@@ -71,12 +72,18 @@ impl World {
     pub(super) fn calls_of(&mut self, writer: &str) -> Vec<String> {
         let key = Key::of("shop", &format!("orders.{writer}")).unwrap();
         self.controllers[0].cache.advance(&self.api, usize::MAX);
-        let mut run = Run::new(key.clone(), self.controllers[0].view(&mut self.api, &key));
-        let (mut calls, mut answer) = (Vec::new(), None);
+        let view = self.controllers[0].view(&mut self.api, &key);
+        self.calls_with(&key, view)
+    }
+
+    /// The same of one run with this view.
+    pub(super) fn calls_with(&mut self, key: &Key, view: View) -> Vec<String> {
+        let (mut run, mut calls, mut answer) = (Run::new(key.clone(), view), Vec::new(), None);
         while let Step::Call(call) = run.step(answer) {
             let name = format!("{call:?}");
             calls.push(name.split([' ', '(']).next().unwrap_or_default().to_owned());
-            answer = Some(self.api.call(&key, &call));
+            answer = Some(self.api.call(key, &call));
+            self.api.check();
         }
         calls
     }

@@ -145,7 +145,7 @@ impl World {
         if self.dice.one_in(2) { self.stateful_set_acts() } else { self.deployment_acts() }
     }
 
-    fn stateful_set_acts(&mut self) {
+    pub(super) fn stateful_set_acts(&mut self) {
         let name = |index: usize| format!("db-{index}");
         let missing = (0..self.stateful).find(|index| !self.api.pods.contains_key(&name(*index)));
         let surplus = (self.stateful..self.most + 8).rev().find(|index| self.api.pods.contains_key(&name(*index)));
