@@ -1,13 +1,17 @@
 //! What is remembered of a storage between looks, so that a look asks the API server for nothing that no change speaks of.
 //! Pure; lost with the process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
 use walstorage_crds::walstorage::WalStorage;
+use walstorage_crds::walwriter::{Phase, WalWriter};
 
-use super::Key;
 use super::dereference::FoundMap;
+use super::{Key, ON_THEIR_WAY, SHOWN};
+use crate::process::work::Wait;
 
 /// Storages as their users wrote them last.
 #[derive(Debug, Default)]
@@ -30,6 +34,64 @@ impl Written {
         }
         self.known.insert(key.clone(), now);
         true
+    }
+}
+
+/// Writers that were granted to a pod which has not started yet, by storage.
+#[derive(Debug, Default)]
+pub(super) struct Starting(HashMap<Key, HashSet<String>>);
+
+impl Starting {
+    /// Of all writers.
+    pub(super) fn of(writers: &[Arc<WalWriter>]) -> Self {
+        let mut starting = Self::default();
+        for writer in writers {
+            let key = (writer.namespace().unwrap_or_default(), writer.spec.storage.clone());
+            starting.take(&key, &writer.name_any(), Some(writer));
+        }
+        starting
+    }
+
+    /// Takes a writer as it is now.
+    pub(super) fn take(&mut self, key: &Key, name: &str, writer: Option<&WalWriter>) {
+        if writer.is_some_and(|writer| writer.status.as_ref().and_then(|status| status.phase) == Some(Phase::Pending)) {
+            self.0.entry(key.clone()).or_default().insert(name.to_owned());
+        } else if let Some(names) = self.0.get_mut(key) {
+            names.remove(name);
+            if names.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    /// A storage with how long what only shows in its status may wait.
+    pub(super) fn paced(&self, key: Key) -> (Key, Wait) {
+        let wait = if self.has(&key) { ON_THEIR_WAY } else { SHOWN };
+        (key, wait)
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+}
+
+/// Statuses as they were written last, by version: what a look wrote is no reason for another look.
+#[derive(Debug, Default)]
+pub(super) struct Own(HashMap<Key, String>);
+
+impl Own {
+    /// Keeps the version that a look has made; of one that is gone, nothing.
+    pub(super) fn wrote(&mut self, key: &Key, version: Option<String>) {
+        match version {
+            Some(version) => self.0.insert(key.clone(), version),
+            None => self.0.remove(key),
+        };
+    }
+
+    /// Whether a storage stands as a look has left it.
+    pub(super) fn is(&self, key: &Key, storage: &WalStorage) -> bool {
+        let version = storage.metadata.resource_version.as_ref();
+        version.is_some() && self.0.get(key) == version
     }
 }
 
@@ -91,6 +153,52 @@ mod tests {
         ] {
             assert_eq!(written.is_news(&key(), now.as_ref()), expected, "{now:?}");
         }
+    }
+
+    #[test]
+    fn a_status_is_our_own_until_somebody_writes_over_it() {
+        let storage = |version: &str| -> WalStorage {
+            let metadata = json!({"name": "orders", "namespace": "shop", "resourceVersion": version});
+            let kind = json!({"apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage", "spec": {}});
+            let mut storage = kind;
+            storage["metadata"] = metadata;
+            serde_json::from_value(storage).unwrap()
+        };
+        let mut own = Own::default();
+        assert!(!own.is(&key(), &storage("7")));
+        own.wrote(&key(), Some("7".to_owned()));
+        assert!(own.is(&key(), &storage("7")) && !own.is(&key(), &storage("8")));
+        own.wrote(&key(), Some("9".to_owned()));
+        assert!(!own.is(&key(), &storage("7")), "one that comes late is looked at once more");
+        own.wrote(&key(), None);
+        assert!(!own.is(&key(), &storage("9")));
+    }
+
+    #[test]
+    fn a_storage_has_writers_that_start_until_the_last_of_them_has() {
+        let writer = |name: &str, phase: Option<&str>| -> WalWriter {
+            serde_json::from_value(json!({
+                "apiVersion": "walstorage.dev/v1alpha1", "kind": "WalWriter",
+                "metadata": {"name": format!("orders.{name}"), "namespace": "shop"},
+                "spec": {"storage": "orders", "writer": name, "writerUid": "u", "identity": "Named",
+                    "workload": {"group": "apps", "kind": "StatefulSet", "name": "p"}},
+                "status": phase.map(|phase| json!({"phase": phase})),
+            }))
+            .unwrap()
+        };
+        let pending = |name| Arc::new(writer(name, Some("Pending")));
+        let mut starting = Starting::of(&[pending("p-0"), pending("p-1"), Arc::new(writer("p-2", Some("Active")))]);
+        let other = ("shop".to_owned(), "payments".to_owned());
+        assert!(starting.has(&key()) && !starting.has(&other));
+        let mut take = |name: &str, now: Option<WalWriter>| {
+            starting.take(&key(), &format!("orders.{name}"), now.as_ref());
+            starting.has(&key())
+        };
+        assert!(take("p-0", Some(writer("p-0", Some("Active")))));
+        assert!(take("p-2", Some(writer("p-2", None))));
+        assert!(!take("p-1", None), "it is gone, and nobody else is on the way");
+        assert!(take("p-2", Some(writer("p-2", Some("Pending")))));
+        assert!(!take("p-2", Some(writer("p-2", Some("Released")))));
     }
 
     #[test]

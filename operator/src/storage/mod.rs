@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Resource as _;
+use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ use walstorage_crds::walstorage::{Reason, WalStorage};
 use self::apply::Applied;
 use self::build::Built;
 use self::dereference::Found;
-use self::memory::{Maps, Written};
+use self::memory::{Maps, Own, Starting, Written};
 use self::validate::Judged;
 use crate::observe::Observations;
 use crate::process::cache::{Caches, Change, Kind};
@@ -50,6 +51,9 @@ use crate::process::work::{self, Bounds, Outcome, Wait};
 
 /// How long changes wait that only show in the status: thousands of small steps while pods start, and each look may write.
 const SHOWN: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(2) };
+
+/// The same while writers of the storage wait for their pods to start, each of which gets there by a dozen steps.
+const ON_THEIR_WAY: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(5) };
 
 /// How often a ConfigMap that is in the way is looked at again.
 const CONFLICT: Duration = Duration::from_secs(10);
@@ -78,10 +82,17 @@ pub async fn run(
         deadline: context.options.reconcile_deadline,
     };
     let (sender, keys) = mpsc::channel(1024);
-    let feeder = tokio::spawn(feed(caches.clone(), heard, sender, stop.clone()));
+    let own = Arc::new(Mutex::new(Own::default()));
+    let feeder = tokio::spawn(feed(caches.clone(), Arc::clone(&own), heard, sender, stop.clone()));
     let gauges = tokio::spawn(gauges::run(Arc::clone(&context.metrics), caches.clone(), stop.clone()));
-    let controller =
-        Arc::new(Controller { context, caches, observations, unwritable: Mutex::default(), maps: Mutex::default() });
+    let controller = Arc::new(Controller {
+        context,
+        caches,
+        observations,
+        unwritable: Mutex::default(),
+        maps: Mutex::default(),
+        own,
+    });
     let work = move |key: Key| {
         let controller = Arc::clone(&controller);
         async move { controller.look(&key).await }
@@ -93,22 +104,41 @@ pub async fn run(
 }
 
 /// Hands in the keys that a change concerns, or what a sidecar said.
-async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: CancellationToken) {
-    let (mut changes, mut written) = (caches.changes(), Written::default());
+async fn feed(
+    caches: Caches,
+    own: Arc<Mutex<Own>>,
+    mut heard: mpsc::Receiver<Key>,
+    keys: Keys,
+    stop: CancellationToken,
+) {
+    let (mut changes, mut written, mut starting) = (caches.changes(), Written::default(), Starting::default());
     let mut change = Some(Change::Everything);
     while let Some(now) = change {
         let concerned: Vec<(Key, Wait)> = match now {
-            Change::Everything => all(&caches, |_| true),
+            Change::Everything => {
+                starting = Starting::of(&caches.writers.state());
+                all(&caches, |_| true)
+            }
             Change::One(changed) => match (changed.kind, changed.storage) {
                 (Kind::Storage, Some(storage)) => {
                     let found = caches.storage(&changed.namespace, &storage);
                     let key = (changed.namespace, storage);
-                    let wait = if written.is_news(&key, found.as_deref()) { Wait::NONE } else { SHOWN };
-                    vec![(key, wait)]
+                    if written.is_news(&key, found.as_deref()) {
+                        vec![(key, Wait::NONE)]
+                    } else if found.is_some_and(|found| own.lock().is(&key, &found)) {
+                        Vec::new()
+                    } else {
+                        vec![starting.paced(key)]
+                    }
                 }
                 (Kind::ConfigMap, Some(storage)) => vec![((changed.namespace, storage), Wait::NONE)],
-                (Kind::Writer | Kind::Pod | Kind::Claim, Some(storage)) => {
-                    vec![((changed.namespace, storage), SHOWN)]
+                (kind @ (Kind::Writer | Kind::Pod | Kind::Claim), Some(storage)) => {
+                    let key = (changed.namespace, storage);
+                    if kind == Kind::Writer {
+                        let writer = caches.writers.get(&ObjectRef::new(&changed.name).within(&key.0));
+                        starting.take(&key, &changed.name, writer.as_deref());
+                    }
+                    vec![starting.paced(key)]
                 }
                 (Kind::Namespace, _) => {
                     all(&caches, |storage| storage.metadata.namespace.as_ref() == Some(&changed.name))
@@ -126,7 +156,7 @@ async fn feed(caches: Caches, mut heard: mpsc::Receiver<Key>, keys: Keys, stop: 
             tokio::select! {
                 () = stop.cancelled() => break None,
                 change = changes.next() => break change,
-                Some(key) = heard.recv() => if keys.send((key, SHOWN)).await.is_err() {
+                Some(key) = heard.recv() => if keys.send(starting.paced(key)).await.is_err() {
                     return;
                 },
             }
@@ -151,6 +181,8 @@ struct Controller {
     unwritable: Mutex<HashMap<Key, Timestamp>>,
     /// ConfigMaps as they were read last.
     maps: Mutex<Maps>,
+    /// Statuses as they were written last.
+    own: Arc<Mutex<Own>>,
 }
 
 impl Controller {
@@ -181,6 +213,7 @@ impl Controller {
         let Some(mut found) = dereference::read(client, &self.caches, &self.maps, key, Timestamp::now()).await? else {
             self.unwritable.lock().remove(key);
             self.maps.lock().keep(key, None);
+            self.own.lock().wrote(key, None);
             return Ok((Outcome::Done, "gone"));
         };
         found.sidecar = self.context.options.sidecar();
@@ -203,7 +236,9 @@ impl Controller {
         let unwritable = self.unwritable_since(key, &found);
         let grace = self.context.options.unwritable_after;
         let (status, next) = status::status(&found, &judged, &built, unwritable, grace);
-        status::write(client, &found, version, status).await?;
+        if let Some(version) = status::write(client, &found, version, status).await? {
+            self.own.lock().wrote(key, Some(version));
+        }
         if let Some(verdict) = built.verdict {
             self.context.events.publish(object, verdict);
         }

@@ -214,7 +214,7 @@ fn writers(writers: &[impl AsRef<WalWriter>]) -> WriterCounts {
     }
 }
 
-/// Writes the status, if it differs from what stands, over the version that it was made from: an old copy of the storage
+/// Writes the status, if it differs from what stands, and gives the version that it made; over the version that it was made from: an old copy of the storage
 /// would give its conditions another time, and say things twice.
 ///
 /// # Errors
@@ -224,9 +224,9 @@ pub async fn write(
     found: &Found,
     version: Option<String>,
     status: WalStorageStatus,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     if found.storage.status.as_ref() == Some(&status) {
-        return Ok(());
+        return Ok(None);
     }
     let ObjectMeta { name, namespace, uid, .. } = found.storage.metadata.clone();
     let api: Api<WalStorage> = Api::namespaced(client.clone(), namespace.as_deref().unwrap_or_default());
@@ -238,8 +238,8 @@ pub async fn write(
     };
     let by_us = PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() };
     match api.replace_status(&found.storage.name_any(), &by_us, &written).await {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.is_not_found() => Ok(()),
+        Ok(written) => Ok(written.metadata.resource_version),
+        Err(Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
