@@ -25,6 +25,7 @@ use walstorage_crds::names::{CONTAINER, LABEL_MANAGED_BY, LABEL_STORAGE, LABEL_W
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::WalWriter;
 
+use super::index::Index;
 use super::last_words::LastWords;
 
 /// Changes that a subscriber may be behind.
@@ -92,7 +93,16 @@ pub struct Caches {
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// ConfigMaps of ours, their metadata alone.
     pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    by_storage: ByStorage,
     changes: broadcast::Sender<Change>,
+}
+
+/// Whose the objects are.
+#[derive(Clone, Debug, Default)]
+struct ByStorage {
+    writers: Index,
+    pods: Index,
+    claims: Index,
 }
 
 /// A subscription to changes.
@@ -118,7 +128,13 @@ impl Caches {
     pub async fn start(client: &Client, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Option<Self> {
         let (changes, _) = broadcast::channel(BEHIND);
         let last_words = LastWords::default();
-        let feed = Feed { changes: changes.clone(), last_words: last_words.clone(), stop: stop.clone() };
+        let by_storage = ByStorage::default();
+        let feed = Feed {
+            changes: changes.clone(),
+            last_words: last_words.clone(),
+            by_storage: by_storage.clone(),
+            stop: stop.clone(),
+        };
         let plain = watcher::Config::default();
         let ours = plain.clone().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
         let labelled = plain.clone().labels(LABEL_STORAGE);
@@ -145,7 +161,18 @@ impl Caches {
             claims = claims.len(),
             "the caches are filled"
         );
-        Some(Self { storages, writers, pods, last_words, claims, classes, namespaces, config_maps, changes })
+        Some(Self {
+            storages,
+            writers,
+            pods,
+            last_words,
+            claims,
+            classes,
+            namespaces,
+            config_maps,
+            by_storage,
+            changes,
+        })
     }
 
     /// Changes from now on. Subscribe first, then look at everything once.
@@ -169,27 +196,19 @@ impl Caches {
     /// The writers of a storage.
     #[must_use]
     pub fn writers_of(&self, namespace: &str, storage: &str) -> Vec<Arc<WalWriter>> {
-        let mut writers = self.writers.state_filter(|writer| {
-            writer.metadata.namespace.as_deref() == Some(namespace) && writer.spec.storage == storage
-        });
-        writers.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        writers
+        found(&self.writers, &self.by_storage.writers, namespace, storage, of_writer)
     }
 
     /// The pods that ask for a storage.
     #[must_use]
     pub fn pods_of(&self, namespace: &str, storage: &str) -> Vec<Arc<Pod>> {
-        let mut pods = self.pods.state_filter(|pod| is_of(pod, namespace, storage));
-        pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        pods
+        found(&self.pods, &self.by_storage.pods, namespace, storage, by_label)
     }
 
     /// The claims of a storage.
     #[must_use]
     pub fn claims_of(&self, namespace: &str, storage: &str) -> Vec<Arc<PersistentVolumeClaim>> {
-        let mut claims = self.claims.state_filter(|claim| is_of(claim, namespace, storage));
-        claims.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        claims
+        found(&self.claims, &self.by_storage.claims, namespace, storage, by_label)
     }
 
     /// Whether a namespace is being deleted.
@@ -200,11 +219,14 @@ impl Caches {
     }
 }
 
-fn is_of<K: Resource>(object: &K, namespace: &str, storage: &str) -> bool {
-    let meta = object.meta();
-    let label = || meta.labels.as_ref().and_then(|labels| labels.get(LABEL_STORAGE));
-    // The cheap question first: of thousands of objects most are in other namespaces.
-    meta.namespace.as_deref() == Some(namespace) && label().is_some_and(|label| label == storage)
+/// The objects of a storage, sorted by name.
+fn found<K>(store: &Store<K>, index: &Index, namespace: &str, storage: &str, of: Of<K>) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let names = index.of(namespace, storage);
+    let objects = names.iter().filter_map(|name| store.get(&ObjectRef::new(name).within(namespace)));
+    objects.filter(|object| of(object).0.as_deref() == Some(storage)).collect()
 }
 
 /// Storage and writer of an object.
@@ -229,6 +251,7 @@ fn by_label<K: Resource>(object: &K) -> (Option<String>, Option<String>) {
 struct Feed {
     changes: broadcast::Sender<Change>,
     last_words: LastWords,
+    by_storage: ByStorage,
     stop: CancellationToken,
 }
 
@@ -251,13 +274,19 @@ impl Feed {
         let stream = watch(api, config.clone());
         let (store, writer) = reflector::store();
         let (filled, is_filled) = latest::channel(false);
-        let Self { changes, last_words, stop } = self.clone();
+        let Self { changes, last_words, by_storage, stop } = self.clone();
+        let index = match kind {
+            Kind::Writer => by_storage.writers,
+            Kind::Pod => by_storage.pods,
+            Kind::Claim => by_storage.claims,
+            Kind::Storage | Kind::Namespace | Kind::Class | Kind::ConfigMap => Index::default(),
+        };
         let cut_all = move |object: &mut K| {
             object.meta_mut().managed_fields = None;
             cut(object);
         };
         tasks.spawn(async move {
-            let stream = kept(stream.default_backoff().modify(cut_all), &last_words, writer);
+            let stream = kept(stream.default_backoff().modify(cut_all), &last_words, (index, of), writer);
             pin_mut!(stream);
             loop {
                 let event = tokio::select! {
@@ -289,6 +318,7 @@ impl Feed {
 fn kept<K>(
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
     last_words: &LastWords,
+    (index, of): (Index, Of<K>),
     cache: reflector::store::Writer<K>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>>
 where
@@ -301,6 +331,7 @@ where
         {
             last_words.keep(pod);
         }
+        index.take(event, |object| Some(((object.namespace().unwrap_or_default(), of(object).0?), object.name_any())));
     });
     stream.reflect(cache)
 }
@@ -407,10 +438,13 @@ mod tests {
         let words = LastWords::default();
         let events = [Event::Apply(pod("it runs")), Event::Delete(pod("it ended"))];
         let events = futures_util::stream::iter(events.map(Ok::<_, watcher::Error>));
-        let events = kept(events, &words, writer);
+        let index = Index::default();
+        let events = kept(events, &words, (index.clone(), by_label), writer);
         pin_mut!(events);
         events.next().await.unwrap().unwrap();
         assert_eq!((store.len(), words.of("n", "s", "w").len()), (1, 0), "one that is there has no last words");
+        assert_eq!(found(&store, &index, "n", "s", by_label).len(), 1);
+        assert_eq!(found(&store, &index, "n", "other", by_label).len(), 0);
         events.next().await.unwrap().unwrap();
         let last = words.of("n", "s", "w").pop().unwrap();
         assert_eq!((store.len(), last.status.as_ref().unwrap().message.as_deref()), (0, Some("it ended")));

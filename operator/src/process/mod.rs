@@ -13,6 +13,7 @@ pub mod election;
 pub mod events;
 pub mod health;
 mod http;
+mod index;
 mod last_words;
 mod lease;
 mod logs;
