@@ -20,6 +20,8 @@ as_user() {
 
 scripts/setup-system.sh >/dev/null
 tools=$(as_user scripts/setup-cluster-tools.sh)
+# As the image's programs are built, or everything of ours would be compiled twice.
+export RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/static-rustc.sh
 image=$(as_user scripts/image.py)
 as_user cargo build --locked --profile ci --workspace --bin walstorage-cluster --bin wal-app
 export WALSTORAGE_CLUSTER_TOOLS=$tools WALSTORAGE_IMAGE=$image WALSTORAGE_BIN_DIR=$PWD/target/ci

@@ -1,8 +1,9 @@
 //! What `make cluster` and `make demo` do: a cluster for a person, and the main job on it, counted.
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::numbered::Verdict;
@@ -25,18 +26,32 @@ const COLLECTION: &str = "orders";
 pub async fn cluster() -> Result<()> {
     until_told(async {
         let cluster = start().await?;
-        if let Err(error) = charts::install(&cluster, &[]) {
+        if let Err(error) = install(&cluster) {
             println!("the charts are not installed: {error:#}");
         }
+        give_to_caller(cluster.kubeconfig())?;
         let kubeconfig = cluster.kubeconfig().display();
-        println!("\nexport KUBECONFIG={kubeconfig} PATH={}:$PATH\n", cluster.tools().display());
+        println!(
+            "\nIn another terminal:\n\n  export KUBECONFIG={kubeconfig} PATH={}:$PATH\n",
+            cluster.tools().display()
+        );
+        println!("A WalStorage, a pod that tests the log that it gets there, and what becomes of both:\n");
         for command in next_commands() {
             println!("  {command}");
         }
-        println!("\nCtrl-C ends it and removes all of it.");
+        println!("\nCtrl-C here ends the cluster and removes all of it.");
         std::future::pending().await
     })
-    .await
+    .await?;
+    println!("\nremoved");
+    Ok(())
+}
+
+/// With sudo the file is root's, and whoever called it is to use the cluster.
+fn give_to_caller(file: &Path) -> Result<()> {
+    let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse().ok());
+    std::os::unix::fs::chown(file, id("SUDO_UID"), id("SUDO_GID"))
+        .with_context(|| format!("{} cannot be given to who called sudo", file.display()))
 }
 
 /// What a person may do first on such a cluster, with `kubectl`.
@@ -44,12 +59,12 @@ pub async fn cluster() -> Result<()> {
 pub fn next_commands() -> [String; 3] {
     let example = crate::binaries::repository().join("examples/walstorage.yaml");
     [
-        "kubectl get pods --all-namespaces".to_owned(),
         format!("kubectl apply -f {}", example.display()),
         format!(
             "kubectl run first --image {} --labels walstorage.dev/storage=orders --restart Never --command -- /walctl selftest",
             images::WALSTORAGE
         ),
+        "kubectl get wal,walw,pods".to_owned(),
     ]
 }
 
@@ -60,9 +75,7 @@ pub fn next_commands() -> [String; 3] {
 pub async fn demo() -> Result<()> {
     until_told(async {
         let cluster = start().await?;
-        let begun = Instant::now();
-        charts::install(&cluster, &[])?;
-        println!("installed     both charts in {:.0} s", begun.elapsed().as_secs_f64());
+        install(&cluster)?;
         main_job(&cluster).await
     })
     .await
@@ -87,6 +100,13 @@ async fn start() -> Result<Cluster> {
     let cluster = Cluster::start().await?;
     println!("started       Kubernetes on one node in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(cluster)
+}
+
+fn install(cluster: &Cluster) -> Result<()> {
+    let begun = Instant::now();
+    charts::install(cluster, &[])?;
+    println!("installed     both charts in {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// The main job of the product on a cluster with the charts: three pods append; one is killed, the disks grow, and the

@@ -2,6 +2,8 @@
 //! that speak to the API server. All keys are P-256, and all of it takes milliseconds.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -106,7 +108,10 @@ impl Pki {
     }
 
     fn write(&self, file: &str, text: &str) -> Result<()> {
-        Ok(fs::write(self.folder.join(file), text)?)
+        // Whoever reads a key is root on the node.
+        let mut to = fs::OpenOptions::new();
+        let mut to = to.write(true).create(true).truncate(true).mode(0o600).open(self.folder.join(file))?;
+        Ok(to.write_all(text.as_bytes())?)
     }
 }
 

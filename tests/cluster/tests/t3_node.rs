@@ -3,6 +3,7 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -203,9 +204,17 @@ fn traces(folder: &Path) -> Vec<String> {
     traces
 }
 
-fn links() -> String {
+/// Numbers and names of a cluster's links: its bridge, and the ends of its nodes' links.
+fn links(bridge: &str) -> BTreeSet<String> {
     let output = Command::new("ip").args(["-o", "link"]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let link = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (number, name) = (words.next()?, words.next()?.split(['@', ':']).next()?);
+        let is_its = name == bridge || name.starts_with(&format!("{bridge}n"));
+        is_its.then(|| format!("{number} {name}"))
+    };
+    output.lines().filter_map(link).collect()
 }
 
 #[tokio::test]
@@ -225,9 +234,9 @@ async fn clusters_run_side_by_side_and_nothing_is_left_of_one_that_ends() {
     let line = addresses.lines().find(|line| line.contains(&host)).unwrap();
     let mut words = line.split_whitespace();
     // A cluster that starts next gets the same name, under another number.
-    let (number, bridge) = (words.next().unwrap(), words.next().unwrap());
-    let link = format!("{number} {bridge}:");
-    assert!(links().lines().any(|line| line.starts_with(&link)), "what is looked for below is there");
+    let bridge = words.nth(1).unwrap();
+    let its_links = links(bridge);
+    assert_eq!(its_links.len(), 2, "what is looked for below is there: {its_links:?}");
     let groups = || {
         let name = format!("{bridge}n*");
         let found = Command::new("find")
@@ -235,7 +244,7 @@ async fn clusters_run_side_by_side_and_nothing_is_left_of_one_that_ends() {
             .output()
             .unwrap();
         let lines = String::from_utf8(found.stdout).unwrap();
-        lines.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+        lines.lines().map(str::to_owned).collect::<BTreeSet<_>>()
     };
     let its_groups = groups();
     assert!(!its_groups.is_empty(), "what is looked for below is there");
@@ -243,7 +252,7 @@ async fn clusters_run_side_by_side_and_nothing_is_left_of_one_that_ends() {
     drop(cluster);
     assert_eq!(traces(&folder), Vec::<String>::new());
     assert!(!folder.exists());
-    assert!(!links().lines().any(|line| line.starts_with(&link)), "{}", links());
+    assert_eq!(links(bridge).intersection(&its_links).count(), 0, "{:?}", links(bridge));
     assert_eq!(groups().intersection(&its_groups).count(), 0);
     other.kubectl(&["get", "nodes"]).expect("the other one goes on");
 }

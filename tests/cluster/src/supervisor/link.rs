@@ -56,10 +56,15 @@ impl Link {
         self.block
     }
 
+    /// The end of a node's link on this side.
+    fn end(&self, node: u8) -> String {
+        format!("{}n{node}", self.block.name())
+    }
+
     /// Gives the network namespace of process `init` an interface `eth0` at the bridge. It goes with the namespace.
     pub(super) fn attach(&self, node: u8, init: u32) -> Result<()> {
         let bridge = self.block.name();
-        let end = format!("{bridge}n{node}");
+        let end = self.end(node);
         // After a power cut the kernel may not have let go of the last one yet.
         let _ = run("ip", &["link", "del", &end]);
         run("ip", &["link", "add", &end, "type", "veth", "peer", "name", "eth0", "netns", &init.to_string()])?;
@@ -71,6 +76,10 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        // They go with the namespaces of their nodes, which the kernel may let go of much later.
+        for node in 1..=NODES {
+            let _ = run("ip", &["link", "del", &self.end(node)]);
+        }
         // Its routes go with it.
         if let Err(error) = run("ip", &["link", "del", &self.block.name()]) {
             eprintln!("{error:#}");
