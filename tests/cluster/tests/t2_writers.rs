@@ -89,6 +89,37 @@ async fn two_leaders_grant_two_hundred_pods_once_each_as_they_come_roll_and_scal
     }
 }
 
+/// One pool without a surge, half of it at a time: whoever comes takes over from whoever goes, and nobody waits for ever.
+#[tokio::test]
+async fn a_deployment_of_two_hundred_rolls_and_its_pods_take_over_each_others_writers() {
+    let rig = Rig::start().await;
+    rig.lead(0).await;
+    let shop = Shop::open(&rig, "rolls", json!({})).await;
+    shop.deployment("web", 200, Some(3)).await;
+    shop.active(200).await;
+    let made: BTreeSet<String> = shop.list().await.into_iter().map(|writer| writer.spec.writer_uid).collect();
+    assert_eq!(made.len(), 200);
+
+    let old = shop.uids("app=pool").await;
+    shop.as_told("kubectl rollout restart deployment");
+    shop.others("app=pool", 200, &old).await;
+    shop.active(200).await;
+    rig.at_rest(&shop).await;
+    let writers = shop.list().await;
+    let held: BTreeSet<String> =
+        writers.iter().filter_map(|writer| Some(writer.status.as_ref()?.holder.as_ref()?.pod_uid.clone())).collect();
+    assert_eq!(held, shop.uids("app=pool").await, "each pod has a writer of its own, and no writer has an old pod");
+    let again = writers.iter().filter(|writer| made.contains(&writer.spec.writer_uid));
+    let again: Vec<&WalWriter> =
+        again.filter(|one| one.status.as_ref().is_some_and(|it| it.holder.is_some())).collect();
+    println!("{} of 200 writers were taken over, {} are fresh", again.len(), writers.len() - made.len());
+    assert!(again.iter().all(|writer| writer.status.as_ref().is_some_and(|it| it.phase == Some(Phase::Active))));
+    // Where two webhooks propose one writer twice, and the one that lost gives up waiting, a pod begins a log of its own.
+    assert!(again.len() >= 150, "the entries of {} pods wait for another", 200 - again.len());
+    let counts = rig.audit().await;
+    assert!(counts.ungated >= 400 && counts.grants >= counts.ungated, "{counts:?}");
+}
+
 /// A call of a grant: name, method, resource, and what tells it from others of the kind.
 type Step = (&'static str, Method, &'static str, fn(&Value) -> bool);
 
