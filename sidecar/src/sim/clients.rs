@@ -180,9 +180,9 @@ impl Life<'_> {
     }
 
     /// Whether what the start decided is durable: while no directory takes it, a later start may decide otherwise, as where
-    /// a directory that was given up is there again.
+    /// a directory that was given up is there again. That one is given up stands in EPOCH, whatever else was decided.
     pub(super) fn has_decided(&self) -> bool {
-        self.log.opening_record_count == 0
+        self.log.opening_record_count == 0 && self.log.journals.iter().any(|journal| journal.stated > 0)
     }
 
     /// The n-th collection as a client reads it.
