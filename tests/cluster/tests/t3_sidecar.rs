@@ -8,8 +8,9 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use walstorage_cluster_tests::images::{APP, SHELL, WALSTORAGE};
 use walstorage_cluster_tests::numbered::Verdict;
 use walstorage_cluster_tests::skip::skipped;
@@ -56,6 +57,26 @@ impl<'a> Setup<'a> {
             anyhow::Ok(acknowledged)
         })
         .await
+    }
+
+    /// Follows the app's log until it ends: the last number that was acknowledged after it was told to end.
+    fn acknowledged_at_its_end(&self) -> JoinHandle<u64> {
+        let follower = self
+            .cluster
+            .command("kubectl")
+            .args(["-n", &self.namespace, "logs", "app", "-c", "app", "--follow"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        tokio::task::spawn_blocking(move || {
+            let log = follower.wait_with_output().unwrap();
+            let log = String::from_utf8_lossy(&log.stdout);
+            let (_, at_its_end) =
+                log.split_once("terminating\n").unwrap_or_else(|| panic!("it was told to end: {log}"));
+            let acknowledged = last_number(at_its_end);
+            assert!(acknowledged > 0, "it appended while it ended: {at_its_end:?}");
+            acknowledged
+        })
     }
 
     /// Everything up to `acknowledged` is there, once and in order.
@@ -191,20 +212,48 @@ async fn an_app_that_takes_long_to_end_appends_until_its_end_and_the_next_pod_ha
     let slow = pod(APP, &["append", "orders", "--every", "2", "--linger", "2000"]);
     pods::run(&setup.pods(), &slow).await;
     setup.append_until(100).await;
-    let follower = cluster
-        .command("kubectl")
-        .args(["-n", &setup.namespace, "logs", "app", "-c", "app", "--follow"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let log = tokio::task::spawn_blocking(move || follower.wait_with_output());
+    let acknowledged = setup.acknowledged_at_its_end();
     pods::delete(&setup.pods(), "app").await;
-    let log = log.await.unwrap().unwrap();
-    let log = String::from_utf8_lossy(&log.stdout);
-    let (_, at_its_end) = log.split_once("terminating\n").unwrap_or_else(|| panic!("it was told to end: {log}"));
-    let acknowledged = last_number(at_its_end);
-    assert!(acknowledged > 0, "it appended while it ended: {at_its_end:?}");
+    let acknowledged = acknowledged.await.unwrap();
     pods::run(&setup.pods(), &pod(APP, &["append", "orders", "--every", "2"])).await;
+    setup.assert_whole(acknowledged).await;
+}
+
+/// The app is killed when the pod's time is over, and what a kubelet leaves to the sidecar then are two seconds.
+#[tokio::test]
+async fn an_app_that_uses_up_the_time_of_the_pod_loses_nothing_that_was_acknowledged_until_its_end() {
+    let test = "an_app_that_uses_up_the_time_of_the_pod_loses_nothing_that_was_acknowledged_until_its_end";
+    let Some(cluster) = Cluster::shared_or_skip(test).await else { return };
+    let setup = Setup::new(cluster, "late", "128Mi").await;
+    let args = ["append", "orders", "--every", "2", "--bytes", "4000", "--linger", "600000"];
+    let mut slow = pod(APP, &args);
+    slow.spec.as_mut().unwrap().termination_grace_period_seconds = Some(3);
+    // Its last status can be read when it has ended.
+    slow.metadata.finalizers = Some(vec!["example.com/read".to_owned()]);
+    let (pods, uid) = (setup.pods(), pods::run(&setup.pods(), &slow).await.metadata.uid);
+    setup.append_until(100).await;
+    let acknowledged = setup.acknowledged_at_its_end();
+    pods.delete("app", &DeleteParams::default()).await.unwrap();
+    let acknowledged = acknowledged.await.unwrap();
+    let ends = eventually("both containers have ended", || async {
+        let status = pods.get("app").await?.status.unwrap_or_default();
+        let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        let ends: Vec<_> = all.filter_map(|one| one.state.as_ref()?.terminated.clone()).collect();
+        ensure!(ends.len() == 2, "{status:?}");
+        Ok(ends)
+    })
+    .await;
+    assert_eq!(ends[0].exit_code, 137, "the app was killed: {ends:?}");
+    println!("the sidecar ended with {}: {:?}", ends[1].exit_code, ends[1].message);
+    let read = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pods.patch("app", &PatchParams::default(), &read).await.unwrap();
+    eventually("the pod is gone", || async {
+        let left = pods.get_opt("app").await?;
+        ensure!(left.is_none_or(|pod| pod.metadata.uid != uid), "it is there");
+        Ok(())
+    })
+    .await;
+    pods::run(&pods, &pod(APP, &["append", "orders", "--every", "2"])).await;
     setup.assert_whole(acknowledged).await;
 }
 
