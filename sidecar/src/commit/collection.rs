@@ -189,6 +189,31 @@ impl Collection {
         next > last
     }
 
+    /// The first and last of these LSNs that are neither truncated nor in gaps.
+    pub(super) fn held(&self, first: Lsn, last: Lsn) -> Option<(Lsn, Lsn)> {
+        let mut first = first.max(self.truncated_to.next());
+        for gap in &self.gaps {
+            if gap.first <= first && first <= gap.last {
+                first = gap.last.next();
+            }
+        }
+        let mut last = last;
+        for gap in self.gaps.iter().rev() {
+            if gap.first <= last && last <= gap.last {
+                last = Lsn(gap.first.0 - 1);
+            }
+        }
+        (first <= last).then_some((first, last))
+    }
+
+    /// The same of a segment.
+    pub(super) fn held_of(&self, segment: &Segment) -> Option<(Lsn, Lsn)> {
+        if mutant!(GapsKeepSegments) {
+            return Some((segment.first.max(self.truncated_to.next()), segment.last));
+        }
+        self.held(segment.first, segment.last)
+    }
+
     /// Bytes of memory that count against the bound.
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.producers.cost()

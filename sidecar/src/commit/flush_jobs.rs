@@ -192,6 +192,15 @@ pub(crate) struct Flusher {
     pub(crate) finished: bool,
 }
 
+/// An attempt to rewrite a segment.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    /// It is not tried again before.
+    pub(super) again: Instant,
+    /// Why it could not be read.
+    pub(super) unreadable: Option<String>,
+}
+
 /// The log's side of flushing.
 #[derive(Debug, Default)]
 pub(crate) struct Flushing {
@@ -203,8 +212,8 @@ pub(crate) struct Flushing {
     pub(super) until: Option<Instant>,
     pub(super) shared: HashMap<Uuid, SharedFile>,
     pub(super) doomed: BTreeMap<Uuid, Doomed>,
-    /// Segments of collections that could not be read to be rewritten: when they are tried again, and why.
-    pub(super) unreadable: HashMap<(Incarnation, Uuid), (Instant, String)>,
+    /// Segments of collections that were to be rewritten and are still needed.
+    pub(super) tried: HashMap<(Incarnation, Uuid), Tried>,
     pub(super) segments: u64,
     pub(super) jobs: u64,
     /// Collections with something on their shelf.

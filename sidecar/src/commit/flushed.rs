@@ -151,7 +151,7 @@ impl Log {
             self.block_flusher(dir, why, now);
         }
         if job.parts.iter().any(|part| part.source.is_some()) {
-            self.not_rewritten(dir, &failure, now);
+            self.not_rewritten(dir, &job.parts, &failure, now);
         }
         for part in &job.parts {
             let (ix, incarnation) = (part.collection, part.incarnation);

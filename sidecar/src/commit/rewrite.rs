@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::collection::{ColIx, Collection, DirIx};
-use super::flush_jobs::{FlushPart, FlushWork, Flusher, Piece, Target, Why};
+use super::flush_jobs::{FlushPart, FlushWork, Flusher, Piece, Target, Tried, Why};
 use super::flush_plan::FLUSH_MOST;
 use super::flushed::{FlushFailure, RETRY};
 use super::journal::Health;
@@ -38,12 +38,16 @@ impl Log {
             return None;
         }
         self.journals[dir].flusher.rewrite_at = None;
+        self.doom_hollow();
         let Some(parts) = self.parts_to_rewrite(dir, now) else {
-            self.forget_unreadable();
+            self.forget_attempts();
             self.journals[dir].flusher.rewrite_at =
-                self.flush.unreadable.values().map(|(at, _)| *at).filter(|at| *at > now).min();
+                self.flush.tried.values().map(|tried| tried.again).filter(|at| *at > now).min();
             return None;
         };
+        let once =
+            |part: &FlushPart| Some(((part.incarnation, part.source?), Tried { again: now + AGAIN, unreadable: None }));
+        self.flush.tried.extend(parts.iter().filter_map(once));
         self.journals[dir].flusher.rewrite_at = Some(now + LOOK);
         self.journals[dir].flusher.last_shared += 1;
         let target = Target::Shared(Uuid::nil(), self.journals[dir].flusher.last_shared);
@@ -51,10 +55,14 @@ impl Log {
     }
 
     /// Nothing came of a rewriting. Where one segment cannot be read, the others go on at once, unless their disk has failed.
-    pub(super) fn not_rewritten(&mut self, dir: DirIx, failure: &FlushFailure, now: Instant) {
+    pub(super) fn not_rewritten(&mut self, dir: DirIx, parts: &[FlushPart], failure: &FlushFailure, now: Instant) {
+        for key in parts.iter().filter_map(|part| Some((part.incarnation, part.source?))) {
+            self.flush.tried.remove(&key);
+        }
         let again = match failure {
             FlushFailure::Unreadable(incarnation, segment, why) if !mutant!(OneUnreadableKeepsAll) => {
-                self.flush.unreadable.insert((*incarnation, *segment), (now + AGAIN, why.clone()));
+                let tried = Tried { again: now + AGAIN, unreadable: Some(why.clone()) };
+                self.flush.tried.insert((*incarnation, *segment), tried);
                 let there = self.segment_of(*incarnation, *segment).map(|segment| segment.dir);
                 let failed = |dir: DirIx| matches!(self.journals[dir].health, Health::Failed(_));
                 if there.is_some_and(failed) { now + AGAIN } else { now }
@@ -88,19 +96,20 @@ impl Log {
         }
     }
 
-    /// What could not be read counts while it is needed.
-    fn forget_unreadable(&mut self) {
-        let mut unreadable = std::mem::take(&mut self.flush.unreadable);
-        unreadable.retain(|(incarnation, segment), _| self.segment_of(*incarnation, *segment).is_some());
-        self.flush.unreadable = unreadable;
+    /// What was tried counts while it is needed.
+    fn forget_attempts(&mut self) {
+        let mut tried = std::mem::take(&mut self.flush.tried);
+        tried.retain(|(incarnation, segment), _| self.segment_of(*incarnation, *segment).is_some());
+        self.flush.tried = tried;
     }
 
     /// Why a segment in `dir` cannot be moved elsewhere, where one cannot.
     pub(crate) fn unreadable_in(&self, dir: DirIx) -> Option<&str> {
-        let unreadable = self.flush.unreadable.iter().find(|((incarnation, segment), _)| {
-            self.segment_of(*incarnation, *segment).is_some_and(|segment| segment.dir == dir)
-        });
-        unreadable.map(|(_, (_, why))| why.as_str())
+        self.flush.tried.iter().find_map(|((incarnation, segment), tried)| {
+            let why = tried.unreadable.as_deref()?;
+            self.segment_of(*incarnation, *segment).filter(|segment| segment.dir == dir)?;
+            Some(why)
+        })
     }
 
     /// What is live of one shared segment of `dir`, or of segments of directories that are to be emptied.
@@ -120,15 +129,15 @@ impl Log {
                     source: Some(segment.id),
                 };
                 let bytes = segment.live_bytes(collection.truncated_to);
-                let unreadable = self.flush.unreadable.get(&(collection.incarnation, segment.id));
-                let unreadable = unreadable.is_some_and(|(until, _)| *until > now);
-                let leaves = self.journals[segment.dir].draining && !self.journals[dir].draining && !unreadable;
+                let tried = self.flush.tried.get(&(collection.incarnation, segment.id));
+                let rests = tried.is_some_and(|tried| tried.again > now);
+                let leaves = self.journals[segment.dir].draining && !self.journals[dir].draining && !rests;
                 let leaves = leaves && !collection.flush.busy;
                 if segment.dir == dir && segment.shared {
                     let known = live.entry(segment.id).or_default();
                     known.0 += bytes;
                     known.1.push(part);
-                    known.2 |= collection.flush.busy || unreadable;
+                    known.2 |= collection.flush.busy || rests;
                 } else if leaves
                     && !std::mem::replace(&mut moved, true)
                     && leaving.0 < FLUSH_MOST
@@ -150,14 +159,9 @@ impl Log {
 
     /// The next piece of a segment that is rewritten.
     pub(super) fn rewrite_piece(&self, collection: &Collection, source: Uuid, from: Lsn, last: Lsn) -> Piece {
-        let mut from = from.max(collection.truncated_to.next());
-        for gap in &collection.gaps {
-            if gap.first <= from && from <= gap.last {
-                from = gap.last.next();
-            }
-        }
+        let Some((from, _)) = collection.held(from, last) else { return Piece::End };
         let segment = collection.segments.iter().find(|segment| segment.id == source && segment.covers(from));
-        let Some(segment) = segment.filter(|_| from <= last) else { return Piece::End };
+        let Some(segment) = segment else { return Piece::End };
         let gap = collection.gaps.iter().map(|gap| gap.first).find(|first| *first > from);
         let to = gap.map_or(last, |first| last.min(Lsn(first.0 - 1)));
         Piece::Read(Box::new(SegmentRead {
@@ -174,11 +178,36 @@ impl Log {
     pub(super) fn doom_rewritten(&mut self, ix: ColIx, id: Uuid) {
         let Some(collection) = self.collections[ix].as_mut() else { return };
         let Some(new) = collection.segments.iter().find(|segment| segment.id == id) else { return };
-        let (first, last, from) = (new.first, new.last, collection.truncated_to.next());
-        let old = |segment: &Segment| segment.id < id && first <= segment.first.max(from) && segment.last <= last;
-        let (gone, kept) = std::mem::take(&mut collection.segments).into_iter().partition(old);
+        let (first, last) = (new.first, new.last);
+        let covers = |held: Option<(Lsn, Lsn)>| held.is_none_or(|(from, to)| first <= from && to <= last);
+        let old = |segment: &Segment| segment.id < id && covers(collection.held_of(segment));
+        let (gone, kept): (Vec<_>, Vec<_>) = collection.segments.iter().cloned().partition(old);
         collection.segments = kept;
-        let gone: Vec<Segment> = gone;
+        self.doom_several(ix, gone);
+    }
+
+    /// Segments with nothing but what is in gaps, in directories that are to be emptied, are not copied: they are not needed.
+    fn doom_hollow(&mut self) {
+        if !self.is_emptying() {
+            return;
+        }
+        for ix in 0..self.collections.len() {
+            let Some(collection) = self.collections[ix].as_ref().filter(|collection| !collection.flush.busy) else {
+                continue;
+            };
+            let hollow =
+                |segment: &Segment| self.journals[segment.dir].draining && collection.held_of(segment).is_none();
+            if !collection.segments.iter().any(hollow) {
+                continue;
+            }
+            let (gone, kept): (Vec<_>, Vec<_>) = collection.segments.iter().cloned().partition(hollow);
+            self.get_mut(ix).segments = kept;
+            self.doom_several(ix, gone);
+        }
+    }
+
+    fn doom_several(&mut self, ix: ColIx, gone: Vec<Segment>) {
+        let collection = self.get(ix);
         let (name, incarnation) = (collection.name.clone(), collection.incarnation);
         for segment in gone {
             self.doom(&name, incarnation, segment);

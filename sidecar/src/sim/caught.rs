@@ -126,6 +126,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::OneUnreadableKeepsAll => {
             fails(draining::schedule_24_a_segment_that_cannot_be_read_keeps_no_other_where_it_is)
         }
+        Mutant::GapsKeepSegments => {
+            fails(draining::schedule_24_what_a_segment_has_in_gaps_does_not_keep_it_where_it_is)
+        }
         Mutant::DrainEndsWithAnEdit => {
             fails(draining::schedule_24_what_a_call_drains_stays_empty_whatever_the_configuration_says)
         }

@@ -92,6 +92,8 @@ mutants! {
     FullIsNotEmptied,
     /// One segment that cannot be read keeps all others where they are.
     OneUnreadableKeepsAll,
+    /// What a segment has in gaps keeps it where it is.
+    GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.
     DrainEndsWithAnEdit,
     /// A directory that is empty and closes is said to be in use by those that close later.

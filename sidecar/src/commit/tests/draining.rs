@@ -2,12 +2,15 @@
 
 use super::flush::{append, flushing, small};
 use super::rig::{Rig, Setup, name};
+use crate::commit::collection::Gap;
 use crate::commit::flush_plan::DUE_WAIT;
 use crate::commit::frames::IDLE;
 use crate::commit::journal::Health;
 use crate::commit::outcome::Failure;
 use crate::commit::rewrite::AGAIN;
 use crate::error::Reason;
+use crate::format::facts::GapCause;
+use crate::types::Lsn;
 
 /// Lets the watchdog tick and everything come to rest, a few times.
 fn rest(rig: &mut Rig) {
@@ -137,4 +140,26 @@ pub(crate) fn schedule_24_a_segment_that_cannot_be_read_keeps_no_other_where_it_
     rest(&mut rig);
     assert_eq!(rig.log.drain(rig.now), Ok(0));
     assert!(rig.segments[disk].files.is_empty() && rig.log.unreadable_in(disk).is_none());
+}
+
+#[test]
+pub(crate) fn schedule_24_what_a_segment_has_in_gaps_does_not_keep_it_where_it_is() {
+    for lost in [(1, 2), (9, 10), (4, 6), (1, 10)] {
+        let (mut rig, disk) = disk_and_bucket();
+        let ix = rig.log.by_name.get(&name("a")).unwrap();
+        let gap = Gap { first: Lsn(lost.0), last: Lsn(lost.1), cause: GapCause::Damage };
+        rig.log.get_mut(ix).gaps.push(gap);
+        rig.log.drain(rig.now).unwrap();
+        let before = rig.flushed;
+        for _ in 0..3 {
+            rest(&mut rig);
+        }
+        assert_eq!(rig.log.drain(rig.now), Ok(0), "{lost:?}");
+        assert!(rig.segments[disk].files.is_empty(), "{lost:?}");
+        assert_eq!(rig.flushed - before, u64::from(lost != (1, 10)), "{lost:?}: once is enough");
+        let there: Vec<u64> =
+            rig.segments[1 - disk].files.values().flat_map(|file| file.entries.keys()).map(|(_, lsn)| lsn.0).collect();
+        let kept = (1..=10).filter(|lsn| !(lost.0..=lost.1).contains(lsn));
+        assert!(kept.clone().all(|lsn| there.contains(&lsn)), "{lost:?}: {there:?}");
+    }
 }
