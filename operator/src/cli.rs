@@ -59,12 +59,27 @@ Examples:
   # A StatefulSet with its sidecar and its claims, for review or GitOps:
   walstorage-operator render -f walstorage.yaml -f statefulset.yaml
 
+  # The Job that moves what a writer without a pod has on disks to the buckets of its storage:
+  kubectl get walwriters,walstorages -n shop -o yaml | walstorage-operator render drain orders.orders-0 -f -
+
   # The other way round, for a file of an application that is to move into a cluster:
   walstorage-operator render --from-config config.toml --name orders > walstorage.yaml
 
 Nothing is read from or written to a cluster. The same input always gives the same bytes; warnings go to standard error.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input (every error is reported, with field, value and what is allowed).";
+
+const DRAIN_HELP: &str = "\
+Examples:
+  # What the writer and its storage are is what the cluster says of them:
+  kubectl get walwriters,walstorages -n shop -o yaml | walstorage-operator render drain orders.orders-0 -f - | kubectl apply -f -
+  kubectl wait -n shop --for=condition=complete job/drain-orders-orders-0 --timeout=1h
+
+The Job's pod holds the writer as a pod of its workload would: its sidecar moves everything from disks to buckets, and the Job is
+complete when nothing is left on them (volumes[].empty of the WalWriter). The entries are still unapplied; the next pod of the
+workload reads them from the buckets.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.";
 
 /// A durable write-ahead log for pods, by one label.
 #[derive(Debug, Parser)]
@@ -84,7 +99,7 @@ pub(crate) enum Command {
     #[command(after_help = WEBHOOK_HELP)]
     Webhook(Box<WebhookOptions>),
     /// Print what would be applied for a WalStorage, or the WalStorage of a config.toml
-    Render(RenderArgs),
+    Render(Box<RenderArgs>),
     /// Print the manifests of the resources WalStorage and WalWriter
     Crds(CrdsArgs),
     /// Print the version
@@ -93,8 +108,11 @@ pub(crate) enum Command {
 
 /// What to render.
 #[derive(Debug, Args)]
-#[command(after_help = RENDER_EXAMPLES)]
+#[command(after_help = RENDER_EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct RenderArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<RenderCommand>,
+
     /// A file with a WalStorage, or with workloads that have its label; several: repeat it; - is standard input
     #[arg(short = 'f', long, value_name = "FILE", required_unless_present = "from_config")]
     pub(crate) file: Vec<PathBuf>,
@@ -103,13 +121,8 @@ pub(crate) struct RenderArgs {
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub(crate) part: Part,
 
-    /// The image of the sidecars in workloads
-    #[arg(long, value_name = "IMAGE", env = "WALSTORAGE_OPERATOR_SIDECAR_IMAGE", default_value = concat!("localhost/walstorage:", env!("CARGO_PKG_VERSION")))]
-    pub(crate) sidecar_image: String,
-
-    /// Their imagePullPolicy
-    #[arg(long, value_name = "POLICY", env = "WALSTORAGE_OPERATOR_SIDECAR_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
-    pub(crate) sidecar_pull_policy: String,
+    #[command(flatten)]
+    pub(crate) sidecar: SidecarArgs,
 
     /// Put every path of the config.toml below this folder, and the socket at DIR/wal.sock; with --part config
     #[arg(long, value_name = "DIR", requires = "file")]
@@ -126,6 +139,45 @@ pub(crate) struct RenderArgs {
     /// Leave out what a WalStorage has no field for, with a warning, instead of refusing it
     #[arg(long, conflicts_with = "file")]
     pub(crate) drop: bool,
+}
+
+/// What else to render.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RenderCommand {
+    /// Print the Job that empties a writer without a pod to the buckets of its storage
+    #[command(after_help = DRAIN_HELP)]
+    Drain(DrainArgs),
+}
+
+/// Whom to empty.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The WalWriter, as in kubectl get walwriters
+    #[arg(value_name = "WRITER")]
+    pub(crate) writer: String,
+
+    /// A file with the WalWriter, and with its WalStorage; several: repeat it; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE", required = true)]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// The service account of the Job's pod, where a bucket is reached as it; that of the workload
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service_account: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) sidecar: SidecarArgs,
+}
+
+/// The image of the sidecars.
+#[derive(Debug, Args)]
+pub(crate) struct SidecarArgs {
+    /// The image of the sidecars in workloads
+    #[arg(long, value_name = "IMAGE", env = "WALSTORAGE_OPERATOR_SIDECAR_IMAGE", default_value = concat!("localhost/walstorage:", env!("CARGO_PKG_VERSION")))]
+    pub(crate) sidecar_image: String,
+
+    /// Their imagePullPolicy
+    #[arg(long, value_name = "POLICY", env = "WALSTORAGE_OPERATOR_SIDECAR_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub(crate) sidecar_pull_policy: String,
 }
 
 /// A part of what would be applied.

@@ -16,7 +16,7 @@ use walstorage_operator::resource::has_storage;
 use walstorage_operator::webhook;
 use walstorage_operator::webhook::patch::Settings;
 
-use self::cli::{Cli, Command, CrdsArgs, Part, RenderArgs};
+use self::cli::{Cli, Command, CrdsArgs, DrainArgs, Part, RenderArgs, RenderCommand, SidecarArgs};
 
 /// Input that is wrong, as opposed to a machine that does not play along.
 const WRONG_INPUT: u8 = 2;
@@ -46,6 +46,9 @@ fn run(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
 }
 
 fn render(args: &RenderArgs) -> Result<ExitCode> {
+    if let Some(RenderCommand::Drain(args)) = &args.what {
+        return render_drain(args);
+    }
     let (name, rendered) = if let Some(file) = &args.from_config {
         let name = shown(file);
         match read(file) {
@@ -73,29 +76,45 @@ fn render(args: &RenderArgs) -> Result<ExitCode> {
 
 /// Every object, of all files.
 fn render_all(args: &RenderArgs) -> Result<ExitCode> {
-    let wrong = |errors: &[String]| {
-        complain(errors);
-        Ok(ExitCode::from(WRONG_INPUT))
-    };
     if args.root.is_some() {
-        return wrong(&["--root is for --part config only: a cluster mounts what the resource says".to_owned()]);
+        let why = "--root is for --part config only: a cluster mounts what the resource says";
+        return printed(Err(vec![why.to_owned()]));
     }
-    let mut files = Vec::new();
-    for file in &args.file {
-        let name = shown(file);
-        match read(file) {
-            Ok(text) => files.push(render::File { name, text }),
-            Err(error) => return wrong(&[format!("{name}: {error}")]),
-        }
-    }
-    let settings = Settings { image: args.sidecar_image.clone(), pull_policy: args.sidecar_pull_policy.clone() };
-    match render::all(&files, &settings) {
+    printed(files(&args.file).and_then(|files| render::all(&files, &settings(&args.sidecar))))
+}
+
+/// The Job that empties a writer.
+fn render_drain(args: &DrainArgs) -> Result<ExitCode> {
+    let account = args.service_account.as_deref();
+    let job = |files: Vec<_>| render::drain(&files, &args.writer, &settings(&args.sidecar), account);
+    printed(files(&args.file).and_then(job))
+}
+
+fn settings(args: &SidecarArgs) -> Settings {
+    Settings { image: args.sidecar_image.clone(), pull_policy: args.sidecar_pull_policy.clone() }
+}
+
+fn files(paths: &[PathBuf]) -> Result<Vec<render::File>, Vec<String>> {
+    let file = |path: &PathBuf| {
+        let name = shown(path);
+        let text = read(path).map_err(|error| vec![format!("{name}: {error}")])?;
+        Ok(render::File { name, text })
+    };
+    paths.iter().map(file).collect()
+}
+
+/// Prints what was rendered of files that name themselves in what is said about them.
+fn printed(rendered: Result<Rendered, Vec<String>>) -> Result<ExitCode> {
+    match rendered {
         Ok(Rendered { text, warnings }) => {
             complain(&warnings.iter().map(|warning| format!("warning: {warning}")).collect::<Vec<_>>());
             print(&text)?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(errors) => wrong(&errors),
+        Err(errors) => {
+            complain(&errors);
+            Ok(ExitCode::from(WRONG_INPUT))
+        }
     }
 }
 

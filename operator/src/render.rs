@@ -1,5 +1,6 @@
 //! `render`: what would be applied, printed. Text in, text out; the program reads and writes the files.
 
+mod drain;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use walstorage_crds::config::{Config, SOCKET_PATH_MAX, SidecarConfig, UrlOptions
 use walstorage_crds::url::WalUrl;
 use walstorage_crds::walstorage::{from_config, validate};
 
+pub use self::drain::drain;
 pub use self::workload::{File, all};
 use crate::resource;
 

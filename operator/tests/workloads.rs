@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use walstorage_operator::render::{File, Rendered, all};
+use walstorage_operator::render::{File, Rendered, all, drain};
 use walstorage_operator::webhook::patch::Settings;
 
 fn folder() -> PathBuf {
@@ -131,4 +131,69 @@ fn exactly_one_storage_is_rendered() {
     let alone = render(&[file("walstorage.yaml")]).unwrap();
     assert!(alone.text.starts_with("apiVersion: walstorage.dev/v1alpha1\nkind: WalStorage\n"));
     assert_eq!(alone.text.matches("\n---\n").count(), 1);
+}
+
+fn drained(files: &[File], writer: &str, account: Option<&str>) -> Result<Rendered, Vec<String>> {
+    drain(files, writer, &settings(), account)
+}
+
+#[test]
+fn the_job_that_empties_a_writer_comes_out_as_committed() {
+    let files = [file("writers.yaml"), file("walstorage.yaml")];
+    let rendered = drained(&files, "orders.orders-0", None).unwrap();
+    assert_eq!(rendered.warnings, Vec::<String>::new());
+    let path = folder().join("drain.out.yaml");
+    if std::env::var_os("WALSTORAGE_WRITE_GOLDEN").is_some() {
+        fs::write(&path, &rendered.text).unwrap();
+    }
+    assert_eq!(
+        rendered.text,
+        fs::read_to_string(&path).unwrap_or_default(),
+        "WALSTORAGE_WRITE_GOLDEN=1 writes it anew"
+    );
+    // By the name that its pod had, and from what is printed of it alone.
+    let alone = drained(&files[..1], "orders-0", None).unwrap();
+    assert_eq!(alone.text, rendered.text);
+    assert!(alone.warnings[0].starts_with("WalStorage orders is in none of the files"), "{:?}", alone.warnings);
+}
+
+#[test]
+fn a_bucket_that_is_reached_as_a_service_account_asks_for_it() {
+    let url = "url: s3://bucket1/wal\n";
+    let identity = "bucket: {credentials: {workloadIdentity: {audience: sts.amazonaws.com, roleArn: 'arn:aws:iam::1:role/wal'}}}\n";
+    let mut storage = file("walstorage.yaml");
+    storage.text = storage.text.replace(url, &format!("{url}    {identity}"));
+    let files = [file("writers.yaml"), storage];
+    let warnings = drained(&files, "orders-0", None).unwrap().warnings;
+    assert!(warnings[0].contains("--service-account"), "{warnings:?}");
+    let rendered = drained(&files, "orders-0", Some("shop")).unwrap();
+    assert_eq!(rendered.warnings, Vec::<String>::new());
+    assert!(rendered.text.contains("serviceAccountName: shop"), "{}", rendered.text);
+}
+
+#[test]
+fn what_cannot_be_emptied_is_refused_with_the_reason() {
+    let writers = || file("writers.yaml");
+    let disks = "apiVersion: walstorage.dev/v1alpha1\nkind: WalStorage\nmetadata: {name: orders, namespace: shop}\nspec:\n  \
+                 walUrls: [{name: nvme1, url: 'file:///wal/nvme1', volume: {size: 100Gi}}]\n";
+    let no_bucket = File { name: "disks.yaml".to_owned(), text: disks.to_owned() };
+    for (files, writer, sentence) in [
+        (vec![writers()], "orders.orders-1", "WalWriter orders.orders-1 is Active, and only one"),
+        (vec![writers()], "orders-2", "WalWriter orders.orders-2 has nothing on disks"),
+        (
+            vec![writers()],
+            "web-0",
+            "0 WalWriters web-0 in the files (there are: orders.orders-0, orders.orders-1, orders.orders-2)",
+        ),
+        (vec![file("walstorage.yaml")], "orders-0", "0 WalWriters orders-0 in the files (there are: none)"),
+        (
+            vec![writers(), no_bucket],
+            "orders-0",
+            "WalStorage orders has no bucket that a writer's entries could be moved to",
+        ),
+        (vec![File { name: "x".to_owned(), text: "a: [".to_owned() }], "orders-0", "x: not YAML"),
+    ] {
+        let errors = drained(&files, writer, None).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].starts_with(sentence), "{errors:?}");
+    }
 }

@@ -8,7 +8,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Error, ResourceExt as _};
 use walstorage_crds::names::{ANNOTATION_ABANDON, CONTROLLER};
 use walstorage_crds::walstorage::{PodCounts, WalStorage, WalStorageStatus, WriterCounts};
-use walstorage_crds::walwriter::{Phase, WalWriter};
+use walstorage_crds::walwriter::{Empty, Phase, WalWriter};
 
 use super::build::{Built, ConfigStep};
 use super::claims::claims_ready;
@@ -157,14 +157,32 @@ fn undrained(found: &Found) -> Said {
         (known, false) => format!("{known} entries"),
     };
     let namespace = found.storage.metadata.namespace.as_deref().unwrap_or_default();
+    let name = first.metadata.name.as_deref().unwrap_or_default();
+    let drain = if has_bucket(found) && orphaned.iter().any(|writer| is_on_disks(writer)) {
+        format!(
+            "; what is on disks can be moved to the bucket: kubectl get walwriters,walstorages -n {namespace} -o yaml | \
+             walstorage-operator render drain {name} -f -"
+        )
+    } else {
+        String::new()
+    };
     let sentence = format!(
         "{} without a pod, with {entries}: scale the workload up until they are applied, or give them up one by one: kubectl annotate \
-         walwriter -n {namespace} {} {ANNOTATION_ABANDON}={}",
+         walwriter -n {namespace} {name} {ANNOTATION_ABANDON}={}{drain}",
         some(&names, "writer"),
-        first.metadata.name.as_deref().unwrap_or_default(),
         first.spec.writer_uid
     );
     Said::yes("OrphanedWriters", sentence)
+}
+
+fn has_bucket(found: &Found) -> bool {
+    found.storage.spec.wal_urls.iter().flatten().any(|url| !url.url.starts_with("file:"))
+}
+
+/// Whether a writer may have entries on its claims.
+fn is_on_disks(writer: &WalWriter) -> bool {
+    let volumes = writer.status.iter().flat_map(|status| status.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| volume.claim_name.is_some() && volume.empty != Some(Empty::True))
 }
 
 fn reconciling(found: &Found, built: &Built, judged: &Judged) -> Said {

@@ -246,6 +246,25 @@ fn orphans_are_counted_and_named_with_the_two_ways_out() {
 }
 
 #[test]
+fn an_orphans_disks_can_be_emptied_where_there_is_a_bucket() {
+    let (disk, bucket) = (json!({"name": "a", "url": "file:///wal/a"}), json!({"name": "b", "url": "s3://bucket/wal"}));
+    let line =
+        "kubectl get walwriters,walstorages -n shop -o yaml | walstorage-operator render drain orders.orders-0 -f -";
+    for (urls, empty, told) in [
+        (json!([disk, bucket]), "False", true),
+        (json!([disk, bucket]), "True", false),
+        (json!([disk]), "False", false),
+    ] {
+        let mut found = settled(json!({"walUrls": urls}));
+        let volume =
+            json!({"name": "a", "url": "file:///wal/a", "claimName": "wal-orders--a-orders-0", "empty": empty});
+        found.writers = vec![writer("orders-0", json!({"phase": "Orphaned", "volumes": [volume]}))];
+        let status = looked(&found);
+        assert_eq!(said(&status, "UndrainedData").2.contains(line), told, "{urls} {empty}");
+    }
+}
+
+#[test]
 fn what_sidecars_report_is_shown_and_a_missing_secret_leads_to_its_name() {
     let spec = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"},
         {"name": "b", "url": "s3://bucket/wal", "bucket": {"credentials": {"secretName": "wal-s3"}}}]});
