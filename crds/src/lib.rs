@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod buckets;
 pub mod config;
 #[cfg(feature = "k8s")]
 pub mod manifests;

@@ -3,6 +3,7 @@
 //! Nobody else spells one of these out, so two builders cannot guess differently.
 
 use crate::config::sha256_hex;
+use crate::url::Scheme;
 
 /// API group of the resources.
 pub const GROUP: &str = "walstorage.dev";
@@ -163,6 +164,17 @@ pub fn claim(storage: &str, url: &str, writer: &str) -> String {
 #[must_use]
 pub fn credentials_dir(url: &str) -> String {
     format!("{CONFIG_DIR}/credentials/{url}")
+}
+
+/// The keys of a Secret, and files of [`credentials_dir`], that a sidecar reads, by kind of bucket.
+#[must_use]
+pub const fn secret_keys(scheme: Scheme) -> &'static [&'static str] {
+    match scheme {
+        Scheme::File => &[],
+        Scheme::S3 => &["access_key_id", "secret_access_key", "session_token"],
+        Scheme::Gcs => &["service_account.json"],
+        Scheme::Adls => &["account_key", "sas_token", "client_id", "client_secret", "tenant_id"],
+    }
 }
 
 /// Where a URL's certificates are in the pod.

@@ -49,9 +49,4 @@ impl Observations {
     fn remove(&self, key: &Key) -> bool {
         self.0.write().remove(key).is_some()
     }
-
-    /// The pod whose sidecar is asked for this writer.
-    fn pod_of(&self, key: &Key) -> Option<String> {
-        self.0.read().get(key).map(|observation| observation.pod_uid.clone())
-    }
 }

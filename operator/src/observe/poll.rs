@@ -1,4 +1,5 @@
-//! Asks every sidecar of a writer that is Active, each at its own time, and tells what is new.
+//! Asks every sidecar of a writer that is Active, each at its own time, and tells what is new. One that is Pending is asked too,
+//! once it has had time to start: it may wait for what only a person can give it.
 //!
 //! What it finds goes to the WalStorage controller, which is woken only for what it would show. What is not well goes to the
 //! ledger too (`volumes[].state`), where the next leader finds it: that all is well is no reason to write.
@@ -33,6 +34,10 @@ use crate::process::work::{self, Bounds, Outcome, Wait};
 const HANDED_IN: usize = 1024;
 /// A writer that became Active is asked within this time.
 const SOON: Duration = Duration::from_secs(1);
+/// A sidecar that has not started within this time is asked why.
+const START: Duration = Duration::from_secs(5);
+/// What is not well is asked about sooner: in this part of the interval.
+const SOONER: u32 = 3;
 /// The first wait after a question in vain.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// So many intervals without an answer are a silence.
@@ -87,8 +92,8 @@ async fn feed(
     stop: CancellationToken,
 ) {
     let is_new = |writer: &WalWriter| {
-        let holder = active(writer);
-        holder.is_some_and(|uid| observations.pod_of(&key(writer)).as_deref() != Some(uid))
+        let known = observations.get(&key(writer));
+        held(writer).is_some_and(|held| known.is_none_or(|known| held.is_new_after(&known)))
     };
     let mut changes = caches.changes();
     let mut change = Some(Change::Everything);
@@ -104,6 +109,8 @@ async fn feed(
         for writer in found {
             // Spread, so that a thousand sidecars are not asked at once, now and ever after.
             let wait = within.mul_f64(rand::random_range(0.0..1.0));
+            let starts = held(&writer).is_some_and(|held| held.starting);
+            let wait = if starts { wait + START.min(interval) } else { wait };
             if keys.send((key(&writer), Wait::of(wait))).await.is_err() {
                 return;
             }
@@ -119,10 +126,31 @@ fn key(writer: &WalWriter) -> Key {
     (writer.namespace().unwrap_or_default(), writer.name_any())
 }
 
-/// The uid of the pod whose sidecar can be asked.
-fn active(writer: &WalWriter) -> Option<&str> {
-    let status = writer.status.as_ref().filter(|status| status.phase == Some(Phase::Active))?;
-    status.holder.as_ref().map(|holder| holder.pod_uid.as_str())
+/// A pod whose sidecar can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held<'w> {
+    pod_uid: &'w str,
+    /// It has not served yet.
+    starting: bool,
+}
+
+impl Held<'_> {
+    /// Whether it is another pod than the one that was asked, or has started since.
+    fn is_new_after(self, known: &Observation) -> bool {
+        self.pod_uid != known.pod_uid || known.starting && !self.starting
+    }
+}
+
+fn held(writer: &WalWriter) -> Option<Held<'_>> {
+    let status = writer.status.as_ref()?;
+    let starting = match status.phase? {
+        Phase::Active => false,
+        Phase::Pending => true,
+        Phase::Releasing | Phase::Released | Phase::Orphaned | Phase::Drained | Phase::Reclaiming | Phase::Lost => {
+            return None;
+        }
+    };
+    status.holder.as_ref().map(|holder| Held { pod_uid: &holder.pod_uid, starting })
 }
 
 struct Poller {
@@ -145,7 +173,8 @@ impl Poller {
     async fn look(&self, key: &Key) -> Outcome {
         let (namespace, name) = key;
         let writer = self.caches.writers.get(&ObjectRef::new(name).within(namespace));
-        let Some((writer, pod_uid)) = writer.as_ref().and_then(|writer| Some((writer, active(writer)?))) else {
+        let held = writer.as_ref().and_then(|writer| Some((writer, held(writer)?)));
+        let Some((writer, Held { pod_uid, starting })) = held else {
             self.failing.lock().remove(key);
             self.asking.observations.remove(key);
             return Outcome::Done;
@@ -161,16 +190,22 @@ impl Poller {
             Target::At(addresses) => hear(&addresses, &writer.spec.writer_uid, self.context.options.poll_timeout).await,
         };
         self.context.metrics.polls.get_or_create(&OfResult { result: result(&answer) }).inc();
+        if starting && answer.is_err() {
+            // Its container is not there yet, or has just begun: nobody misses its answer.
+            return Outcome::Again(spread(START.min(interval)));
+        }
         let known = self.asking.observations.get(key).filter(|known| known.pod_uid == pod_uid);
         let before =
             known.clone().unwrap_or_else(|| Observation { pod_uid: pod_uid.to_owned(), ..Observation::default() });
         let failing = self.failing.lock().remove(key).filter(|failing| failing.pod_uid == pod_uid);
-        let (observation, failing, wait) = follow(&before, failing, answer, Instant::now(), interval);
+        let (mut observation, failing, wait) = follow(&before, failing, answer, Instant::now(), interval);
+        observation.starting = starting;
+        let wait = if starting { wait.min(interval / SOONER) } else { wait };
         if let Some(failing) = failing {
             self.failing.lock().insert(key.clone(), failing);
         }
         let is_news = observation.is_news(&before);
-        if is_news || known.is_none() {
+        if is_news || known.is_none_or(|known| known.starting != starting) {
             self.asking.observations.set(key, observation.clone());
         }
         if is_news {
@@ -263,7 +298,11 @@ fn follow(
 ) -> (Observation, Option<Failing>, Duration) {
     let pod_uid = before.pod_uid.clone();
     let why = match answer {
-        Ok(directories) => return (Observation { pod_uid, directories, silent: None }, None, interval),
+        Ok(directories) => {
+            let unwell = directories.iter().any(|directory| directory.state != HEALTHY);
+            let wait = if unwell { interval / SOONER } else { interval };
+            return (Observation { pod_uid, directories, ..Observation::default() }, None, wait);
+        }
         Err(NoAnswer::Unreachable(why) | NoAnswer::Unusable(why)) => why,
     };
     let (times, since) = failing.map_or((0, now), |failing| (failing.times, failing.since));
@@ -272,7 +311,7 @@ fn follow(
     let is_silent = now.duration_since(since) >= interval * SILENT;
     let longest = if is_silent { interval * SELDOM } else { interval };
     let observation =
-        if is_silent { Observation { pod_uid, directories: Vec::new(), silent: Some(why) } } else { before.clone() };
+        if is_silent { Observation { pod_uid, silent: Some(why), ..Observation::default() } } else { before.clone() };
     (observation, Some(failing), doubled.min(longest))
 }
 
@@ -313,7 +352,7 @@ fn ledger_patch(writer: &WalWriter, heard: &Observation) -> Option<Value> {
     }
     let tests = [
         json!({"op": "test", "path": "/metadata/uid", "value": writer.metadata.uid}),
-        json!({"op": "test", "path": "/status/phase", "value": "Active"}),
+        json!({"op": "test", "path": "/status/phase", "value": writer.status.as_ref()?.phase}),
         json!({"op": "test", "path": "/status/holder/podUid", "value": heard.pod_uid}),
     ];
     Some(Value::Array(tests.into_iter().chain(changes).collect()))

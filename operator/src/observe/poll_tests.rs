@@ -91,7 +91,11 @@ fn a_sidecar_is_asked_where_its_container_says_then_where_the_spec_does() {
 #[test]
 fn one_that_does_not_answer_is_asked_less_often_and_is_silent_in_time() {
     let begin = Instant::now();
-    let heard = Observation { pod_uid: "u".into(), directories: vec![directory("file:///wal", "full")], silent: None };
+    let heard = Observation {
+        pod_uid: "u".into(),
+        directories: vec![directory("file:///wal", "full")],
+        ..Observation::default()
+    };
     let refused = || Err(NoAnswer::Unreachable("refused".to_owned()));
     let (mut known, mut failing, mut now) = (heard.clone(), None, begin);
     let mut waits = Vec::new();
@@ -117,7 +121,7 @@ fn the_ledger_is_written_where_a_state_changed_and_only_for_the_pod_that_was_ask
         json!({"phase": "Active", "holder": {"podName": "orders-0", "podUid": "u"}, "volumes": [
             {"name": "a", "url": "file:///a", "state": a}, {"name": "b", "url": "file:///b", "state": b}]})
     };
-    let said = |directories| Observation { pod_uid: "u".into(), directories, silent: None };
+    let said = |directories| Observation { pod_uid: "u".into(), directories, ..Observation::default() };
     let both = said(vec![directory("file:///a", "slow"), directory("file:///b", "full"), directory("file:///c", "x")]);
     assert_eq!(ledger_patch(&writer(volumes(json!("slow"), json!("full"))), &both), None);
     let patch = ledger_patch(&writer(volumes(json!(null), json!("full"))), &both).unwrap();
@@ -132,7 +136,7 @@ fn the_ledger_is_written_where_a_state_changed_and_only_for_the_pod_that_was_ask
         ])
     );
     // Nothing is shown of a silent one, nor of a directory that it does not speak of.
-    let silent = Observation { pod_uid: "u".into(), directories: Vec::new(), silent: Some("refused".into()) };
+    let silent = Observation { pod_uid: "u".into(), silent: Some("refused".into()), ..Observation::default() };
     for heard in [silent, said(vec![directory("file:///b", "full")])] {
         let patch = ledger_patch(&writer(volumes(json!("slow"), json!(null))), &heard).unwrap();
         assert!(patch.to_string().contains(r#"{"op":"remove","path":"/status/volumes/0/state"}"#), "{patch}");
@@ -149,7 +153,7 @@ fn that_a_directory_is_well_is_not_written_and_that_it_is_well_again_is() {
             "volumes": [{"name": "a", "url": "file:///a", "state": state}]})
     };
     let well = vec![directory("file:///a", "healthy")];
-    let heard = Observation { pod_uid: "u".into(), directories: well, silent: None };
+    let heard = Observation { pod_uid: "u".into(), directories: well, ..Observation::default() };
     for stands in [json!(null), json!("healthy")] {
         assert_eq!(ledger_patch(&writer(volume(stands)), &heard), None);
     }
@@ -158,11 +162,31 @@ fn that_a_directory_is_well_is_not_written_and_that_it_is_well_again_is() {
 }
 
 #[test]
-fn only_the_pod_of_an_active_writer_is_asked() {
-    let held = |phase: &str| writer(json!({"phase": phase, "holder": {"podName": "orders-0", "podUid": "u"}}));
-    assert_eq!(active(&held("Active")), Some("u"));
-    for phase in ["Pending", "Releasing", "Released", "Lost"] {
-        assert_eq!(active(&held(phase)), None, "{phase}");
+fn the_pod_of_a_writer_that_starts_or_runs_is_asked_and_once_more_when_it_has_started() {
+    let with = |phase: &str| writer(json!({"phase": phase, "holder": {"podName": "orders-0", "podUid": "u"}}));
+    let (active, pending) = (with("Active"), with("Pending"));
+    let (active, pending) = (held(&active).unwrap(), held(&pending).unwrap());
+    assert_eq!((active.pod_uid, active.starting, pending.starting), ("u", false, true));
+    for phase in ["Releasing", "Released", "Lost"] {
+        assert_eq!(held(&with(phase)), None, "{phase}");
     }
-    assert_eq!(active(&writer(json!({"phase": "Active"}))), None);
+    assert_eq!(held(&writer(json!({"phase": "Active"}))), None);
+    let heard = |pod: &str, starting| Observation { pod_uid: pod.into(), starting, ..Observation::default() };
+    for (held, known, new) in [
+        (pending, heard("u", true), false),
+        (active, heard("u", true), true),
+        (active, heard("u", false), false),
+        (active, heard("v", false), true),
+    ] {
+        assert_eq!(held.is_new_after(&known), new, "{held:?} after {known:?}");
+    }
+}
+
+#[test]
+fn what_is_not_well_is_asked_about_sooner() {
+    let known = Observation { pod_uid: "u".into(), ..Observation::default() };
+    for (state, wait) in [("healthy", INTERVAL), ("missing_bucket", INTERVAL / SOONER)] {
+        let answer = Ok(vec![directory("s3://a", "healthy"), directory("s3://b", state)]);
+        assert_eq!(follow(&known, None, answer, Instant::now(), INTERVAL).2, wait, "{state}");
+    }
 }

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use walstorage_crds::buckets;
 
 /// Directories of one writer: 16 URLs, a journal, and as many that drain.
 const DIRECTORIES: usize = 64;
 /// Characters of a state: as the schemas have it.
 const STATE: usize = 64;
 /// Characters of a sentence.
-const SENTENCE: usize = 256;
+const SENTENCE: usize = 512;
 /// Use that changed by less than this part of the space is not told.
 const STEP: u64 = 50;
 /// Use that changed by less is never told: a file system moves so much by itself.
@@ -16,6 +17,8 @@ const LEAST_STEP: u64 = 1 << 20;
 
 /// The state of a directory of which nothing is to be told.
 pub const HEALTHY: &str = "healthy";
+/// The phase of a sidecar that reads its log.
+const RECOVERING: &str = "recovering";
 
 /// What is known of the sidecar of one writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Observation {
     pub directories: Vec<Directory>,
     /// Why it has not answered for long.
     pub silent: Option<String>,
+    /// It had not started when it said that.
+    pub starting: bool,
 }
 
 /// A directory, as its sidecar sees it.
@@ -33,7 +38,7 @@ pub struct Observation {
 pub struct Directory {
     /// As in `config.toml`.
     pub url: String,
-    /// One of the sidecar's words.
+    /// One of the sidecar's words; of a bucket with which something is wrong, the name of that.
     pub state: String,
     /// Why it is in that state.
     pub reason: String,
@@ -57,7 +62,7 @@ impl Observation {
     /// Whether somebody should be told that this came after `before`: sentences may count bytes, so they alone do not.
     #[must_use]
     pub fn is_news(&self, before: &Self) -> bool {
-        let Self { pod_uid, directories, silent } = self;
+        let Self { pod_uid, directories, silent, starting: _ } = self;
         let same = |(now, before): (&Directory, &Directory)| {
             let moved = has_moved(before.used, now.used, now.capacity.unwrap_or_default());
             now.url == before.url && now.state == before.state && now.emptied == before.emptied && !moved
@@ -80,6 +85,7 @@ pub fn has_moved(before: u64, now: u64, capacity: u64) -> bool {
 #[serde(default, rename_all = "camelCase")]
 struct Answer {
     writer: Option<Writer>,
+    phase: String,
     directories: Option<Vec<Shown>>,
 }
 
@@ -116,10 +122,10 @@ fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 /// # Errors
 /// A sentence, when it is no status, or another's.
 pub(super) fn read(body: &[u8], writer_uid: &str) -> Result<Vec<Directory>, String> {
-    let Answer { writer, directories } =
+    let Answer { writer, phase, directories } =
         serde_json::from_slice(body).map_err(|error| format!("it answers with no status ({error})"))?;
     let uid = writer.unwrap_or_default().uid;
-    // A sidecar that recovers does not know yet who it is.
+    // A sidecar without a grant does not know who it is until it has read that.
     if uid.is_empty() {
         return Err("it has not read its directories yet".to_owned());
     }
@@ -128,16 +134,24 @@ pub(super) fn read(body: &[u8], writer_uid: &str) -> Result<Vec<Directory>, Stri
     }
     let mut shown: Vec<Directory> =
         directories.unwrap_or_default().into_iter().take(DIRECTORIES).map(directory).collect();
+    if phase == RECOVERING {
+        // Nobody has looked yet: only what is wrong is known.
+        shown.retain(|directory| directory.state != HEALTHY);
+    }
     shown.sort_by(|a, b| a.url.cmp(&b.url));
     Ok(shown)
 }
 
 fn directory(shown: Shown) -> Directory {
     let Shown { url, state, reason, remedy, in_use, draining, capacity_bytes, free_bytes } = shown;
+    let reason = reason.unwrap_or_default();
+    let (sentence, name) = if url.starts_with("file:") { (reason.as_str(), None) } else { buckets::split(&reason) };
+    let name = name.filter(|name| state == "failed" || state == "slow" && *name != "throttled");
     Directory {
         url: short(&url, 512),
-        state: short(&state, STATE),
-        reason: short(&reason.unwrap_or_default(), SENTENCE),
+        state: short(name.unwrap_or(&state), STATE),
+        // Where it is stands beside it.
+        reason: short(sentence.strip_prefix(&format!("{url}: ")).unwrap_or(sentence), SENTENCE),
         remedy: short(&remedy.unwrap_or_default(), SENTENCE),
         capacity: (capacity_bytes > 0).then_some(capacity_bytes),
         used: capacity_bytes.saturating_sub(free_bytes),
@@ -201,6 +215,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_bucket_is_its_state_by_name() {
+        let said = |url: &str, state: &str, reason: &str| json!({"url": url, "state": state, "reason": reason});
+        let body = status(&json!([
+            said("file:///a", "failed", "no such bucket (missing_bucket)"),
+            said("s3://a", "failed", "s3://a: no such bucket (missing_bucket)"),
+            said("s3://b", "failed", "something else (os error 5)"),
+            said("s3://c", "slow", "no connection (unreachable)"),
+            said("s3://d", "slow", "fewer requests (throttled)"),
+            said("s3://e", "full", "no room (refused)"),
+        ]));
+        let states: Vec<(String, String)> =
+            read(&body, UID).unwrap().into_iter().map(|one| (one.state, one.reason)).collect();
+        let expected = [
+            ("failed", "no such bucket (missing_bucket)"),
+            ("missing_bucket", "no such bucket"),
+            ("failed", "something else (os error 5)"),
+            ("unreachable", "no connection"),
+            ("slow", "fewer requests"),
+            ("full", "no room"),
+        ];
+        assert_eq!(states, expected.map(|(state, reason)| (state.to_owned(), reason.to_owned())));
+    }
+
+    #[test]
+    fn of_a_sidecar_that_reads_its_log_only_what_is_wrong_is_known() {
+        let of = |phase: &str| {
+            let directories = json!([{"url": "file:///a", "state": "healthy"},
+                {"url": "s3://b", "state": "slow", "reason": "no connection (unreachable)"}]);
+            let body = json!({"writer": {"uid": UID}, "phase": phase, "directories": directories}).to_string();
+            read(body.as_bytes(), UID).unwrap().into_iter().map(|one| one.state).collect::<Vec<_>>()
+        };
+        assert_eq!(of("recovering"), ["unreachable"]);
+        assert_eq!(of("waiting"), ["healthy", "unreachable"]);
+    }
+
+    #[test]
     fn only_what_a_user_would_see_is_news() {
         let directory = |used| Directory {
             url: "file:///a".into(),
@@ -209,7 +259,8 @@ mod tests {
             used,
             ..Directory::default()
         };
-        let of = |directory| Observation { pod_uid: "u".into(), directories: vec![directory], silent: None };
+        let of =
+            |directory| Observation { pod_uid: "u".into(), directories: vec![directory], ..Observation::default() };
         let before = of(directory(10 << 20));
         type Edit = fn(&mut Observation);
         let table: [(Edit, bool); 9] = [

@@ -3,9 +3,9 @@
 //! The reports are for display: nothing is decided by them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use walstorage_crds::names::ADMIN_PORT_NAME;
+use walstorage_crds::buckets;
+use walstorage_crds::names::{self, ADMIN_PORT_NAME};
 use walstorage_crds::walstorage::{Effective, EffectiveUrl, Place, UrlState};
 use walstorage_crds::walwriter::{Phase, WalWriter, WriterVolume};
 
@@ -61,8 +61,19 @@ fn listed(effective: &Effective) -> impl Iterator<Item = &EffectiveUrl> {
     effective.urls.iter().chain(&effective.journal)
 }
 
+/// Writers whose pods run; of those whose pods start the ones of which something is known.
 fn held(found: &Found) -> impl Iterator<Item = &WalWriter> {
-    found.writers.iter().map(AsRef::as_ref).filter(|writer| phase(writer) == Some(Phase::Active))
+    let known = |writer: &WalWriter| {
+        observation(found, writer).is_some() || volumes(writer).iter().any(|volume| volume.state.is_some())
+    };
+    found.writers.iter().map(AsRef::as_ref).filter(move |writer| match phase(writer) {
+        Some(Phase::Active) => true,
+        Some(Phase::Pending) => known(writer),
+        Some(
+            Phase::Releasing | Phase::Released | Phase::Orphaned | Phase::Drained | Phase::Reclaiming | Phase::Lost,
+        )
+        | None => false,
+    })
 }
 
 fn volumes(writer: &WalWriter) -> &[WriterVolume] {
@@ -129,26 +140,10 @@ pub fn healthy(found: &Found, effective: &Effective) -> Said {
         return Said::unknown("NotObserved", "adminPort is 0: nobody can ask the sidecars");
     }
     let reported = reported(found);
-    let mut bad: Vec<(usize, String)> = Vec::new();
-    for directory in reported.iter().filter(|directory| !FINE.contains(&directory.state)) {
-        let (writer, state) = (&directory.writer.spec.writer, directory.state);
-        let mut sentence = format!("{} of writer {writer} is {state}", directory.named(effective));
-        let reason = directory.said.map(|said| said.reason.as_str()).filter(|reason| !reason.is_empty());
-        if let Some(reason) = reason {
-            // Writing to a String cannot fail.
-            let _ = write!(sentence, ": {reason}");
-        }
-        if let Some(remedy) = remedy(effective, directory) {
-            let _ = write!(sentence, " ({remedy})");
-        }
-        bad.push((rank(state), sentence));
-    }
-    if !bad.is_empty() {
-        bad.sort();
-        let count = bad.len();
-        let shown: Vec<String> = bad.into_iter().take(5).map(|(_, sentence)| sentence).collect();
-        let more = if count > shown.len() { format!("; and {} more", count - shown.len()) } else { String::new() };
-        return Said::no("DirectoryUnhealthy", format!("{}{more}", shown.join("; ")));
+    let unhealthy = unhealthy(found, effective);
+    if let Some(worst) = unhealthy.first() {
+        let reason = buckets::reason(&worst.state).unwrap_or("DirectoryUnhealthy");
+        return Said::no(reason, listed_in_one(&unhealthy));
     }
     let silent: Vec<(&WalWriter, &str)> =
         held(found).filter_map(|writer| Some((writer, observation(found, writer)?.silent.as_deref()?))).collect();
@@ -174,6 +169,78 @@ pub fn healthy(found: &Found, effective: &Effective) -> Said {
     }
 }
 
+/// A directory that is not well, of a writer's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unhealthy {
+    /// The holder: name and uid.
+    pub pod: Option<(String, String)>,
+    /// The writer.
+    pub writer: String,
+    /// The URL's name; of a bucket the URL too.
+    pub what: String,
+    /// How it is.
+    pub state: String,
+    /// Why, and what to do, as it follows the state in a sentence.
+    pub because: String,
+}
+
+impl Unhealthy {
+    /// All of it in a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { pod: _, writer, what, state, because } = self;
+        format!("{what} of writer {writer} is {state}{because}")
+    }
+}
+
+/// The directories that are not well, the worst first.
+#[must_use]
+pub fn unhealthy(found: &Found, effective: &Effective) -> Vec<Unhealthy> {
+    let reported = reported(found);
+    let mut all: Vec<Unhealthy> = reported
+        .iter()
+        .filter(|directory| !FINE.contains(&directory.state))
+        .map(|directory| {
+            let name = directory.named(effective);
+            let is_bucket = !directory.url.starts_with("file:") && name != directory.url;
+            let why = directory.said.map(|said| said.reason.as_str()).filter(|reason| !reason.is_empty());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let remedy = remedy(effective, directory).map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+            let holder = directory.writer.status.as_ref().and_then(|status| status.holder.as_ref());
+            Unhealthy {
+                pod: holder.map(|holder| (holder.pod_name.clone(), holder.pod_uid.clone())),
+                writer: directory.writer.spec.writer.clone(),
+                what: if is_bucket { format!("{name} ({})", directory.url) } else { name.to_owned() },
+                state: directory.state.to_owned(),
+                because: why + &remedy,
+            }
+        })
+        .collect();
+    all.sort_by(|a, b| {
+        let key = |one: &Unhealthy| (rank(&one.state), one.what.clone(), one.state.clone(), one.writer.clone());
+        key(a).cmp(&key(b))
+    });
+    all
+}
+
+/// One sentence for all: of writers that say the same of a directory only the first is quoted.
+fn listed_in_one(unhealthy: &[Unhealthy]) -> String {
+    let same = |a: &Unhealthy, b: &Unhealthy| (&a.what, &a.state) == (&b.what, &b.state);
+    let groups: Vec<&[Unhealthy]> = unhealthy.chunk_by(same).collect();
+    let shown = groups.iter().take(5).filter_map(|group| {
+        let first = group.first()?;
+        let writers: Vec<String> = group.iter().map(|one| one.writer.clone()).collect();
+        Some(match writers.as_slice() {
+            [_] => first.sentence(),
+            _ => format!("{} of {} is {}{}", first.what, some(&writers, "writer"), first.state, first.because),
+        })
+    });
+    let shown: Vec<String> = shown.collect();
+    let more =
+        if groups.len() > shown.len() { format!("; and {} more", groups.len() - shown.len()) } else { String::new() };
+    shown.join("; ") + &more
+}
+
 /// What is known about removed URLs besides: whether nothing is left there.
 #[must_use]
 pub fn emptied(found: &Found, draining: &[Draining]) -> String {
@@ -195,21 +262,33 @@ pub fn emptied(found: &Found, draining: &[Draining]) -> String {
 /// What to do about a directory, as far as the operator can know.
 fn remedy(effective: &Effective, directory: &Reported<'_>) -> Option<String> {
     let name = directory.named(effective);
-    let credentials = listed(effective).find(|url| url.name == name).and_then(secret);
-    match (directory.state, credentials) {
-        ("full", _) => Some("raise the URL's volume.size, or let the application truncate".to_owned()),
-        ("not_mounted" | "pending_restart", _) => Some("restart the pod".to_owned()),
-        ("failed" | "missing", Some(secret)) => Some(format!(
+    let listed = listed(effective).find(|url| url.name == name);
+    let bucket = listed.and_then(|url| match &url.place {
+        Place::Bucket(bucket) => Some((url.url.scheme(), &bucket.spec)),
+        Place::Disk(_) => None,
+    });
+    let credentials = bucket.and_then(|(_, spec)| spec.credentials.as_ref());
+    let secret = credentials.and_then(|credentials| credentials.secret_name.as_deref());
+    let authority = bucket.and_then(|(_, spec)| spec.ca_bundle.as_ref());
+    match (directory.state, bucket.zip(secret), authority) {
+        ("full", ..) => Some("raise the URL's volume.size, or let the application truncate".to_owned()),
+        ("not_mounted" | "pending_restart", ..) => Some("restart the pod".to_owned()),
+        ("no_credentials" | "wrong_credentials" | "expired_credentials", Some(((scheme, _), secret)), _) => {
+            Some(format!(
+                "credentials come from Secret {secret} (keys {}), which the operator cannot read: create or correct it; pods have \
+             it a minute or two later, and nothing has to be restarted",
+                names::secret_keys(scheme).join(", ")
+            ))
+        }
+        ("misconfigured" | "unreachable", _, Some(authority)) => Some(format!(
+            "certificates come from key {} of ConfigMap {}: is it there and right? Pods have it a minute or two after it is \
+             corrected, and nothing has to be restarted",
+            authority.key, authority.config_map_name
+        )),
+        ("failed" | "missing", Some((_, secret)), _) => Some(format!(
             "credentials come from Secret {secret}, which the operator cannot read: is it there and right?"
         )),
         _ => directory.said.map(|said| said.remedy.clone()).filter(|remedy| !remedy.is_empty()),
-    }
-}
-
-fn secret(url: &EffectiveUrl) -> Option<&str> {
-    match &url.place {
-        Place::Bucket(bucket) => bucket.spec.credentials.as_ref()?.secret_name.as_deref(),
-        Place::Disk(_) => None,
     }
 }
 

@@ -24,6 +24,7 @@ mod memory;
 pub mod outdated;
 pub mod pods;
 pub mod status;
+mod told;
 pub mod validate;
 
 use std::collections::HashMap;
@@ -36,12 +37,13 @@ use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use walstorage_crds::walstorage::{Reason, WalStorage};
+use walstorage_crds::walstorage::{Effective, Reason, WalStorage};
 
 use self::apply::Applied;
 use self::build::Built;
 use self::dereference::Found;
 use self::memory::{Maps, Own, Starting, Written};
+use self::told::Told;
 use self::validate::Judged;
 use crate::observe::Observations;
 use crate::process::cache::{Caches, Change, Kind};
@@ -90,6 +92,7 @@ pub async fn run(
         caches,
         observations,
         unwritable: Mutex::default(),
+        told: Mutex::default(),
         maps: Mutex::default(),
         own,
     });
@@ -179,6 +182,8 @@ struct Controller {
     observations: Observations,
     /// Since when a storage has a writer that can write nowhere.
     unwritable: Mutex<HashMap<Key, Timestamp>>,
+    /// What Events said last of directories that are not well.
+    told: Mutex<HashMap<Key, Told>>,
     /// ConfigMaps as they were read last.
     maps: Mutex<Maps>,
     /// Statuses as they were written last.
@@ -212,6 +217,7 @@ impl Controller {
         let client = &self.context.client;
         let Some(mut found) = dereference::read(client, &self.caches, &self.maps, key, Timestamp::now()).await? else {
             self.unwritable.lock().remove(key);
+            self.told.lock().remove(key);
             self.maps.lock().keep(key, None);
             self.own.lock().wrote(key, None);
             return Ok((Outcome::Done, "gone"));
@@ -242,6 +248,9 @@ impl Controller {
         if let Some(verdict) = built.verdict {
             self.context.events.publish(object, verdict);
         }
+        if let Ok(effective) = &judged.effective {
+            self.tell(key, &found, effective);
+        }
         let next = next.unwrap_or(self.context.options.resync).min(self.context.options.resync);
         match &judged.effective {
             Ok(_) => Ok((Outcome::Again(next), "ok")),
@@ -250,6 +259,23 @@ impl Controller {
                 Ok((Outcome::Again(next.min(CONFLICT)), "refused"))
             }
             Err(_) => Ok((Outcome::Again(next), "refused")),
+        }
+    }
+
+    /// Events about directories, where there is something new to say of them.
+    fn tell(&self, key: &Key, found: &Found, effective: &Effective) {
+        let unhealthy = directories::unhealthy(found, effective);
+        let notes = {
+            let mut told = self.told.lock();
+            let before = told.remove(key).unwrap_or_default();
+            let (next, notes) = before.next(found, &unhealthy, &directories::healthy(found, effective));
+            if !next.is_empty() {
+                told.insert(key.clone(), next);
+            }
+            notes
+        };
+        for (object, note) in notes {
+            self.context.events.publish(object, note);
         }
     }
 

@@ -141,3 +141,14 @@ impl Trouble {
         Self { condition, sentence: sentence.into(), retry_after: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_knows_every_name() {
+        let known = walstorage_crds::buckets::STATES.map(|(name, _)| name);
+        assert_eq!(Condition::ALL.map(Condition::as_str), known);
+    }
+}

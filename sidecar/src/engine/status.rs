@@ -18,7 +18,8 @@ pub(super) fn status(inner: &Inner) -> EngineStatus {
     let writer_id = inner.config.lock().wal.writer_id.clone().unwrap_or_default();
     let memory_limit_bytes = inner.memory_limit();
     let mut status = EngineStatus {
-        writer_uid: None,
+        // Until it is read who wrote here, the grant says who is to.
+        writer_uid: inner.grant.as_ref().map(|grant| grant.writer_uid),
         writer_id,
         epoch: Epoch(0),
         grant: inner.grant.as_ref().map_or(0, |grant| grant.epoch),
@@ -45,7 +46,7 @@ pub(super) fn status(inner: &Inner) -> EngineStatus {
         show_troubles(inner, &mut status);
     } else if let Some(waiting) = &inner.recovering.lock().waiting {
         status.phase = Phase::Waiting;
-        status.writer_uid = waiting.writer;
+        status.writer_uid = waiting.writer.or(status.writer_uid);
         status.waiting_for.clone_from(&waiting.reasons);
         status.damage.clone_from(&waiting.damage);
         status.warnings.clone_from(&waiting.warnings);
@@ -74,7 +75,7 @@ fn show_troubles(inner: &Inner, status: &mut EngineStatus) {
         let shown = status.directories.iter_mut().filter(|dir| dir.url == url);
         for dir in shown.filter(|dir| matches!(dir.state, DirectoryState::Healthy | DirectoryState::Slow)) {
             dir.state = DirectoryState::Slow;
-            dir.reason = trouble.sentence.clone();
+            dir.reason = format!("{} ({})", trouble.sentence, trouble.condition);
             "it is asked again by itself; what waits for it is not lost".clone_into(&mut dir.remedy);
         }
     }

@@ -44,7 +44,7 @@ fn settings() -> Settings {
 }
 
 /// A storage in a cluster with one good class, and nothing else.
-fn found(spec: Value) -> Found {
+pub(super) fn found(spec: Value) -> Found {
     let standard = ClassView { immediate: false, expands: true, default: true };
     Found {
         storage: Arc::new(storage(spec)),

@@ -16,7 +16,7 @@ fn directory(url: &str, state: &str, used: u64) -> Directory {
 }
 
 fn said(uid: &str, directories: Vec<Directory>) -> Observation {
-    Observation { pod_uid: uid.to_owned(), directories, silent: None }
+    Observation { pod_uid: uid.to_owned(), directories, ..Observation::default() }
 }
 
 fn one_disk() -> Value {
@@ -109,7 +109,7 @@ fn a_sidecars_own_reason_and_remedy_are_passed_on() {
 fn a_sidecar_that_does_not_answer_is_named_with_what_may_be_in_the_way() {
     let mut found = two_writers();
     hear(&mut found, "orders-0", said("u0", vec![directory("file:///wal/a", "healthy", 0)]));
-    let silent = |why: &str| Observation { pod_uid: "u1".into(), directories: Vec::new(), silent: Some(why.into()) };
+    let silent = |why: &str| Observation { pod_uid: "u1".into(), silent: Some(why.into()), ..Observation::default() };
     hear(&mut found, "orders-1", silent("10.0.0.7:9465: no answer within 3 s"));
     let status = look(&mut found);
     let (is, reason, message) = super::said(&status, "DirectoriesHealthy");
@@ -195,4 +195,70 @@ fn a_url_that_sidecars_have_emptied_waits_for_restarts() {
         assert!(message.ends_with(sentence), "{message}");
         assert_eq!(url(&status, 1).0, Some("draining"));
     }
+}
+
+/// A bucket by Secret and authority, and one pod that holds, or is about to hold, its writer.
+fn in_a_bucket(phase: &str, heard: Directory) -> Found {
+    let bucket =
+        json!({"credentials": {"secretName": "wal-s3"}, "caBundle": {"configMapName": "corp-ca", "key": "ca.crt"}});
+    let mut found = settled(json!({"walUrls": [{"name": "b", "url": "s3://bucket/wal", "bucket": bucket}]}));
+    let status = json!({"phase": phase, "holder": {"podName": "orders-0", "podUid": "u0"},
+        "volumes": [{"name": "b", "url": "s3://bucket/wal"}]});
+    found.writers = vec![writer("orders-0", status)];
+    hear(&mut found, "orders-0", said("u0", vec![heard]));
+    found
+}
+
+#[test]
+fn what_is_wrong_with_a_bucket_is_the_reason_and_the_remedy_names_what_the_operator_cannot_read() {
+    for (state, reason, remedy) in [
+        ("no_credentials", "NoCredentials", "Secret wal-s3 (keys access_key_id, secret_access_key, session_token)"),
+        ("wrong_credentials", "WrongCredentials", "Secret wal-s3"),
+        ("expired_credentials", "ExpiredCredentials", "nothing has to be restarted"),
+        ("misconfigured", "Misconfigured", "key ca.crt of ConfigMap corp-ca"),
+        ("unreachable", "Unreachable", "key ca.crt of ConfigMap corp-ca"),
+        ("missing_bucket", "MissingBucket", "its own remedy"),
+        ("not_create_only", "NotCreateOnly", "its own remedy"),
+    ] {
+        let heard = Directory {
+            reason: "its own reason".to_owned(),
+            remedy: "its own remedy".to_owned(),
+            ..directory("s3://bucket/wal", state, 0)
+        };
+        for phase in ["Pending", "Active"] {
+            let mut found = in_a_bucket(phase, heard.clone());
+            let status = look(&mut found);
+            let (is, said, message) = super::said(&status, "DirectoriesHealthy");
+            assert_eq!((is, said), ("False", reason), "{phase}: {message}");
+            let begins = format!("b (s3://bucket/wal) of writer orders-0 is {state}: its own reason (");
+            assert!(message.starts_with(&begins) && message.contains(remedy), "{message}");
+            assert_eq!(url(&status, 0).0, Some(state));
+            assert_eq!(directories::unwritable(&found), ["orders-0"]);
+        }
+    }
+}
+
+#[test]
+fn writers_that_say_the_same_are_named_in_one_sentence() {
+    let mut found = in_a_bucket("Active", directory("s3://bucket/wal", "missing_bucket", 0));
+    for (name, uid) in [("orders-1", "u1"), ("orders-2", "u2")] {
+        found.writers.push(held(name, uid, json!([{"name": "b", "url": "s3://bucket/wal"}])));
+        hear(&mut found, name, said(uid, vec![directory("s3://bucket/wal", "missing_bucket", 0)]));
+    }
+    let status = look(&mut found);
+    let (_, _, message) = super::said(&status, "DirectoriesHealthy");
+    assert_eq!(message, "b (s3://bucket/wal) of 3 writers (orders-0, orders-1, orders-2) is missing_bucket");
+}
+
+#[test]
+fn a_pod_that_starts_and_was_not_heard_is_no_reason_to_doubt() {
+    let mut found = two_writers();
+    for (writer, uid) in [("orders-0", "u0"), ("orders-1", "u1")] {
+        hear(&mut found, writer, said(uid, vec![directory("file:///wal/a", "healthy", GIB)]));
+    }
+    look(&mut found);
+    found
+        .writers
+        .push(writer("orders-2", json!({"phase": "Pending", "holder": {"podName": "orders-2", "podUid": "u2"}})));
+    assert_eq!(super::said(&look(&mut found), "DirectoriesHealthy"), ("True", "Healthy", "2 directories"));
 }

@@ -277,7 +277,10 @@ fn what_sidecars_report_is_shown_and_a_missing_secret_leads_to_its_name() {
     let status = looked(&found);
     let (is, reason, message) = said(&status, "DirectoriesHealthy");
     assert_eq!((is, reason), ("False", "DirectoryUnhealthy"));
-    assert!(message.contains("b of writer orders-0 is failed (credentials come from Secret wal-s3"), "{message}");
+    assert!(
+        message.contains("b (s3://bucket/wal) of writer orders-0 is failed (credentials come from Secret wal-s3"),
+        "{message}"
+    );
     assert!(message.contains("a of writer orders-1 is full (raise the URL's volume.size"), "{message}");
     let states: Vec<_> = status.urls.iter().flatten().map(|url| url.state.as_deref().unwrap()).collect();
     assert_eq!(states, ["full", "failed"], "the worst of each");

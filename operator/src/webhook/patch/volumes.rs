@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use walstorage_crds::names::{
     self, SOCKET_DIR, VOLUME_CONFIG as CONFIG, VOLUME_NO_TOKEN as NO_TOKEN, VOLUME_SOCKET as SOCKET,
 };
-use walstorage_crds::url::{Scheme, WalUrl};
+use walstorage_crds::url::WalUrl;
 use walstorage_crds::walstorage::{Bucket, Effective, EffectiveUrl, Place};
 use walstorage_crds::walwriter::{Empty, WriterVolume};
 
@@ -116,7 +116,7 @@ fn bucket_sources(url: &EffectiveUrl, bucket: &Bucket) -> Vec<Value> {
     if let Some(secret) = &credentials.secret_name {
         let folder = below(names::credentials_dir(&url.name));
         let item = |key: &&str| json!({"key": key, "path": format!("{folder}/{key}")});
-        let items: Vec<_> = keys(url.url.scheme()).iter().map(item).collect();
+        let items: Vec<_> = names::secret_keys(url.url.scheme()).iter().map(item).collect();
         sources.push(json!({"secret": {"name": secret, "items": items, "optional": true}}));
     }
     if let Some(identity) = &credentials.workload_identity {
@@ -126,16 +126,6 @@ fn bucket_sources(url: &EffectiveUrl, bucket: &Bucket) -> Vec<Value> {
         }}));
     }
     sources
-}
-
-/// The files that a sidecar reads, by kind of bucket.
-const fn keys(scheme: Scheme) -> &'static [&'static str] {
-    match scheme {
-        Scheme::File => &[],
-        Scheme::S3 => &["access_key_id", "secret_access_key", "session_token"],
-        Scheme::Gcs => &["service_account.json"],
-        Scheme::Adls => &["account_key", "sas_token", "client_id", "client_secret", "tenant_id"],
-    }
 }
 
 /// Whether a bucket is reached with a token of the pod's service account.
