@@ -4,6 +4,7 @@ Requests are served one at a time: moto looks whether a key is there and then cr
 would create it twice.
 """
 
+import io
 import sys
 import threading
 
@@ -25,6 +26,16 @@ def main() -> None:
     one_at_a_time = threading.Lock()
 
     def application(environ, start_response):
+        query = environ.get("QUERY_STRING", "")
+        if environ["REQUEST_METHOD"] == "POST" and query.startswith("Action="):
+            # To AWS the parameters of an action are the same in a query as in a form; moto looks at forms.
+            form = query.encode()
+            environ["wsgi.input"] = io.BytesIO(form)
+            environ.update(
+                QUERY_STRING="",
+                CONTENT_LENGTH=str(len(form)),
+                CONTENT_TYPE="application/x-www-form-urlencoded",
+            )
         with one_at_a_time:
             return [b"".join(inner(environ, start_response))]
 

@@ -5,8 +5,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use walstorage_sidecar::directory::bucket::Bucket as _;
 use walstorage_sidecar::directory::store::Limits;
 use walstorage_sidecar::proto::{FlushRequest, Status};
@@ -139,6 +147,69 @@ async fn what_is_wrong_with_credentials_is_said_and_repairing_their_file_is_enou
     std::fs::write(&key, right).unwrap();
     sidecar.wait_ready().await;
     append(&mut sidecar.grpc(), "c", &[b"x"]).await;
+    sidecar.stop().await;
+}
+
+/// A server's side of TLS before an address: its own, and the certificate of who vouches for it. Serves until the set is dropped.
+async fn behind_tls(upstream: &str, serving: &mut JoinSet<()>) -> (String, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let upstream = upstream.to_owned();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
+            connections.spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (endpoint, authority.pem())
+}
+
+/// AWS's web identity, as a pod has it: the token of a service account, in a file, for the keys of a role. Tokens travel by HTTPS
+/// only, here under an authority of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projected_token_is_exchanged_for_keys_of_a_role() {
+    let Some(emulated) = Emulated::new("a_projected_token_is_exchanged", Cloud::S3).await else { return };
+    let mut serving = JoinSet::new();
+    let (endpoint, authority) = behind_tls(&emulated.address, &mut serving).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (token, ca, url) = (folder.path().join("token"), folder.path().join("ca.crt"), emulated.url("wal").to_string());
+    std::fs::write(&ca, authority).unwrap();
+    let mut setup = Setup::new(0).set("bucket_commit_interval_ms = 20");
+    setup.urls(std::slice::from_ref(&url));
+    setup.add(&format!("writer_id = {WRITER:?}"));
+    setup.table(&format!(
+        "[storage.wal_config.url_options.{url:?}]\nendpoint = {endpoint:?}\nregion = \"us-east-1\"\nca_file = {ca:?}\n\
+         token_file = {token:?}\nrole_arn = \"arn:aws:iam::123456789012:role/orders\"\naudience = \"sts.amazonaws.com\"\n"
+    ));
+    setup.environment = vec![("AWS_ENDPOINT_URL_STS".to_owned(), endpoint)];
+    let mut sidecar = Sidecar::new(setup);
+    sidecar.start();
+    let waiting = |status: &Status| status.phase == "waiting" && !status.waiting_for.is_empty();
+    let status = sidecar.wait_status("waiting for the token", waiting).await;
+    let reason = &status.directories[0].reason;
+    assert!(reason.contains("token_file") && reason.ends_with("(no_credentials)"), "{status:#?}");
+    std::fs::write(&token, "of.the.cluster").unwrap();
+    sidecar.wait_ready().await;
+    append(&mut sidecar.grpc(), "c", &[b"x"]).await;
+    sidecar.kill_and_restart().await;
+    assert_eq!(payloads(&mut sidecar.grpc(), "c").await, [b"x".to_vec()]);
     sidecar.stop().await;
 }
 

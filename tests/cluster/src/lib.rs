@@ -54,6 +54,7 @@ pub mod runbook;
 pub mod skip;
 mod spec;
 pub mod starts;
+pub mod store;
 pub mod story;
 pub mod supervisor;
 pub mod team;
