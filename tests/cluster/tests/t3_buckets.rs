@@ -5,15 +5,19 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use anyhow::{Context as _, Result, ensure};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use walstorage_cluster_tests::images::WALSTORAGE;
 use walstorage_cluster_tests::numbered::Verdict;
 use walstorage_cluster_tests::objects::{disk, stateful_set, storage, template};
 use walstorage_cluster_tests::store::{KEY, Refusal, Store, secret};
 use walstorage_cluster_tests::team::Team;
 use walstorage_cluster_tests::witness::Witness;
-use walstorage_cluster_tests::{Cluster, charts, pods};
+use walstorage_cluster_tests::{Cluster, binaries, charts, pods, try_eventually};
 
 const TWO: &str = "orders,payments";
 /// So many more entries show that an app goes on.
@@ -38,11 +42,8 @@ impl<'a> Cloud<'a> {
 
     /// A WalStorage `orders` of these URLs and a StatefulSet `app` of one pod, which appends to two collections.
     fn begin(&self, urls: &[Value]) -> Result<()> {
-        let spec = json!({
-            "walUrls": urls, "distributionStrategy": "RoundRobin", "globalFlushThreshold": "64Mi", "bucketCommitInterval": "50ms",
-        });
         let pods = template("app", "orders", &["append", TWO, "--every", "20"], Some(&self.witness));
-        self.team.apply(&[storage("orders", &spec), stateful_set("app", 1, &pods)])
+        self.team.apply(&[storage("orders", &spec(urls)), stateful_set("app", 1, &pods)])
     }
 
     /// The pod goes, and the next one goes on after all that was acknowledged.
@@ -69,6 +70,19 @@ impl<'a> Cloud<'a> {
         Ok(shown)
     }
 
+    /// Waits until an Event of the WalStorage says each of this, and returns all of them.
+    async fn told(&self, wanted: &[&str]) -> Result<String> {
+        try_eventually(&format!("Events say {wanted:?}"), || async {
+            let shown = self.team.kubectl(&["describe", "wal", "orders"])?;
+            let events = shown.split_once("Events:").context("no Events")?.1;
+            match wanted.iter().find(|wanted| !events.contains(**wanted)) {
+                None => Ok(events.to_owned()),
+                Some(lacking) => Err(anyhow!("no Event says {lacking}: {events}")),
+            }
+        })
+        .await
+    }
+
     /// Waits until the condition DirectoriesHealthy is so, with this reason.
     async fn healthy(&self, is: &str, reason: &str) -> Result<()> {
         let condition =
@@ -85,6 +99,13 @@ impl<'a> Cloud<'a> {
     async fn exec(&self, command: &[&str]) -> Result<String> {
         pods::exec(&self.team.pods(), "app-0", "app", command).await
     }
+}
+
+/// What the WalStorage of these tests says, with these URLs.
+fn spec(urls: &[Value]) -> Value {
+    json!({
+        "walUrls": urls, "distributionStrategy": "RoundRobin", "globalFlushThreshold": "64Mi", "bucketCommitInterval": "50ms",
+    })
 }
 
 async fn shared_or_skip(test: &str) -> Result<Option<&'static Cluster>> {
@@ -197,10 +218,8 @@ async fn waits_for_its_secret(cloud: &Cloud<'_>) -> Result<()> {
     cloud.store.make("secret").await?;
     cloud.begin(&[cloud.store.url("cloud", "secret", &by_secret())])?;
     let lacks = ["NoCredentials", "cloud (s3://secret/wal) of writer app-0 is no_credentials", "Secret wal-s3"];
-    let shown = cloud.described(&lacks).await?;
-    println!("{shown}");
-    let events = shown.split_once("Events:").context("no events")?.1;
-    ensure!(events.contains("DirectoryUnhealthy") && events.contains("no_credentials"), "{events}");
+    println!("{}", cloud.described(&lacks).await?);
+    println!("{}", cloud.told(&["DirectoryUnhealthy", "no_credentials"]).await?);
     let pod = cloud.team.shows(&["describe", "pod", "app-0"], "DirectoryUnhealthy").await?;
     println!("{}", pod.split_once("Events:").context("no events")?.1);
     ensure!(pod.contains("Secret wal-s3"), "{pod}");
@@ -219,7 +238,7 @@ async fn waits_for_its_secret(cloud: &Cloud<'_>) -> Result<()> {
     cloud.witness.goes_on("app-0", MORE).await?;
     cloud.healthy("True", "Healthy").await?;
     ensure!(cloud.restarts().await? == [0, 0], "nothing had to be started again");
-    cloud.described(&["DirectoriesHealthy", "DirectoryHealthy"]).await?;
+    cloud.told(&["DirectoryHealthy"]).await?;
     cloud.is_whole().await
 }
 
@@ -304,15 +323,76 @@ async fn names_what_is_refused(cloud: &Cloud<'_>) -> Result<()> {
         println!("{reason}: {}", cloud.team.kubectl(&["get", "wal", "orders", state])?);
         cloud.described(&[remedy]).await?;
     }
-    let shown = cloud.described(&["NotCreateOnly"]).await?;
-    let events = shown.split_once("Events:").context("no events")?.1;
-    println!("{events}");
-    for (_, reason, remedy) in table {
-        ensure!(events.contains(remedy), "no Event about {reason}: {events}");
-    }
+    println!("{}", cloud.told(&table.map(|(_, _, remedy)| remedy)).await?);
     ensure!(cloud.restarts().await? == [0, 0], "it waits");
     cloud.store.refuse(None);
     cloud.witness.reborn("app-0", 0, MORE).await?;
     cloud.healthy("True", "Healthy").await?;
     cloud.is_whole().await
+}
+
+/// What a writer left on its disk when its workload was scaled down is moved to the bucket by the Job that `render` prints; its
+/// next pod has no disk, and reads everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_moves_an_orphans_entries_to_the_bucket() -> Result<()> {
+    let test = "a_job_moves_an_orphans_entries_to_the_bucket";
+    let Some(cloud) = cloud_or_skip(test, "drain").await? else { return Ok(()) };
+    let outcome = is_drained_by_a_job(&cloud).await;
+    cloud.team.explained(outcome)
+}
+
+async fn is_drained_by_a_job(cloud: &Cloud<'_>) -> Result<()> {
+    let bucket = cloud.store.url("cloud", "drain", &by_secret());
+    cloud.store.make("drain").await?;
+    cloud.team.apply(&[secret("wal-s3", KEY)])?;
+    cloud.begin(&[disk("fast", "64Mi"), bucket.clone()])?;
+    cloud.witness.reborn("app-0", 0, MORE).await?;
+    cloud.team.kubectl(&["scale", "statefulset", "app", "--replicas=0"])?;
+    let shown = "--output=jsonpath={.status.phase} {range .status.volumes[*]}{.name}={.empty} {end}";
+    let shown = ["get", "walwriter", "orders.app-0", shown];
+    cloud.team.shows(&shown, "Orphaned fast=False cloud=False").await?;
+
+    let known = cloud.team.kubectl(&["get", "walwriters,walstorages", "--output=yaml"])?;
+    let job = render_drain("orders.app-0", &known)?;
+    println!("{job}");
+    cloud.team.apply(&[serde_yaml::from_str(&job)?])?;
+    cloud.team.kubectl(&["wait", "--for=condition=complete", "job/drain-orders-app-0", "--timeout=120s"])?;
+    println!("{}", cloud.team.kubectl(&["logs", "job/drain-orders-app-0", "--container=drain"])?);
+    println!("{}", cloud.team.shows(&shown, "fast=True cloud=False").await?);
+    cloud.team.shows(&shown, "Orphaned").await?;
+    let claims = cloud.team.kubectl(&["get", "persistentvolumeclaims", "--output=name"])?;
+    ensure!(claims.contains("wal-orders--fast-app-0"), "an emptied claim stays with its writer: {claims}");
+
+    // Without the disk, and with it away.
+    cloud.team.apply(&[storage("orders", &spec(&[bucket]))])?;
+    let config = ["get", "configmap", "orders-walstorage", "--output=jsonpath={.data}"];
+    try_eventually("the disk leaves the configuration", || async {
+        let text = cloud.team.kubectl(&config)?;
+        if text.contains("file:") { Err(anyhow!(text)) } else { Ok(()) }
+    })
+    .await?;
+    let before = cloud.witness.lives("app-0").len();
+    cloud.team.kubectl(&["scale", "statefulset", "app", "--replicas=1"])?;
+    cloud.witness.reborn("app-0", before, MORE).await?;
+    let pod = cloud.team.pods().get("app-0").await?.spec.context("a spec")?;
+    let claims = pod.volumes.iter().flatten().filter(|volume| volume.persistent_volume_claim.is_some()).count();
+    ensure!(claims == 0, "its pod has a disk");
+    cloud.is_whole().await
+}
+
+/// The Job that `render drain` prints of what `kubectl` does.
+fn render_drain(writer: &str, known: &str) -> Result<String> {
+    let image = ["--sidecar-image", WALSTORAGE, "--sidecar-pull-policy", "Never"];
+    let mut child = Command::new(binaries::program("walstorage-operator"))
+        .args(["render", "drain", writer, "-f", "-"])
+        .args(image)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("its input")?.write_all(known.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{said}");
+    Ok(String::from_utf8(output.stdout)?)
 }
