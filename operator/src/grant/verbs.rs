@@ -5,7 +5,7 @@ use walstorage_crds::walwriter::{Phase, WalWriterStatus, WriterVolume, condition
 
 use super::call::ClaimFacts;
 use super::context::{Cx, Flow};
-use super::ledger::{Ledger, StatusExt as _};
+use super::ledger::{Ledger, StatusExt as _, may_hold};
 use super::run::NoteReason;
 
 /// `abandon=<writerUid>`: its entries are given up.
@@ -98,6 +98,10 @@ async fn lost_claims(cx: &Cx, ledger: &Ledger) -> Flow<Vec<Loss>> {
     let mut lost = Vec::new();
     for volume in ledger.volumes() {
         let (Some(name), Some(uid)) = (&volume.claim_name, &volume.claim_uid) else { continue };
+        // Nothing is on it, and no pod will have it.
+        if !may_hold(volume) && cx.disk(&volume.name).is_none() {
+            continue;
+        }
         // The cache may say that all is well; that something is wrong, only the API server does.
         if ledger.phase() != Some(Phase::Lost) && cx.view.claims.get(name).is_some_and(|claim| claim.uid == *uid) {
             continue;

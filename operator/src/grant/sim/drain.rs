@@ -4,7 +4,7 @@ use walstorage_crds::names;
 use walstorage_crds::walwriter::Phase;
 
 use super::control::template;
-use super::world::World;
+use super::world::{World, storage};
 use crate::grant::run::NoteReason;
 use crate::identity::PodPhase;
 
@@ -21,6 +21,21 @@ fn pod_of_job(world: &mut World, name: &str, drains: Option<&str>) {
     pod.gates = vec![names::GATE.to_owned()];
     pod.claims = vec![(names::volume("orders", "a"), names::claim("orders", "a", "db-0"))];
     world.api.put_pod(pod);
+}
+
+/// A Job drains an orphan, completes, and its pod is long gone.
+fn is_drained(world: &mut World, uid: &str, left: usize) {
+    pod_of_job(world, "drain-now", Some(uid));
+    world.rounds(8);
+    assert_eq!(world.phase("db-0"), Some(Phase::Active), "{}", world.shown());
+    let holder = world.status("db-0").holder.unwrap();
+    assert_eq!((holder.pod_name.as_str(), world.nodes.replayed), ("drain-now", 1), "it reads what there is");
+    // What it moved is in buckets, and nobody has applied it.
+    world.nodes.kill(&mut world.api, &holder.pod_uid);
+    world.containers_end("drain-now", "db-0", left);
+    world.api.edit_pod("drain-now", |pod| pod.phase = PodPhase::Succeeded);
+    world.rounds(2);
+    assert_eq!(world.phase("db-0"), Some(Phase::Released));
 }
 
 #[test]
@@ -49,19 +64,8 @@ fn the_pod_of_a_drain_job_gets_the_orphan_that_it_names_and_leaves_it_an_orphan(
     assert!(world.notes(NoteReason::WriterBelongsToAnother) >= before + 2);
 
     let left = world.unapplied();
-    pod_of_job(&mut world, "drain-now", Some(&uid));
-    world.rounds(8);
-    assert_eq!(world.phase("db-0"), Some(Phase::Active), "{}", world.shown());
-    let holder = world.status("db-0").holder.unwrap();
-    assert_eq!((holder.pod_name.as_str(), world.nodes.replayed), ("drain-now", 1), "it reads what there is");
-    assert_eq!(world.api.writers["orders.db-0"].spec.workload, workload, "and the writer is whose it was");
-
-    // The Job completes. What it moved is in buckets, and nobody has applied it.
-    world.nodes.kill(&mut world.api, &holder.pod_uid);
-    world.containers_end("drain-now", "db-0", left);
-    world.api.edit_pod("drain-now", |pod| pod.phase = PodPhase::Succeeded);
-    world.rounds(2);
-    assert_eq!(world.phase("db-0"), Some(Phase::Released));
+    is_drained(&mut world, &uid, left);
+    assert_eq!(world.api.writers["orders.db-0"].spec.workload, workload, "the writer is whose it was");
     let report = world.status("db-0").last_report.unwrap();
     assert_eq!(report.unapplied_entries, i64::try_from(left).ok());
     assert_eq!(report.empty.as_deref(), Some(&["a".to_owned()][..]));
@@ -73,4 +77,22 @@ fn the_pod_of_a_drain_job_gets_the_orphan_that_it_names_and_leaves_it_an_orphan(
     world.settle();
     assert_eq!(world.phase("db-0"), Some(Phase::Active));
     assert!(world.unapplied() >= left);
+}
+
+/// Nothing is lost with a claim that is known to be empty, once no pod is to have it.
+#[test]
+fn an_emptied_claim_is_missed_only_while_its_url_is_in_the_storage() {
+    for (urls, phase) in [(["a"], Phase::Lost), (["b"], Phase::Orphaned)] {
+        let mut world = World::serving(1, &["a"], 3);
+        let (uid, left) = (world.writer_uid("db-0"), world.unapplied());
+        world.stateful = 0;
+        world.rounds(80);
+        is_drained(&mut world, &uid, left);
+        world.rounds(80);
+        world.api.remove_pod("drain-now");
+        world.api.storage = Some(storage(&urls));
+        world.api.delete_claim(&names::claim("orders", "a", "db-0"));
+        world.rounds(8);
+        assert_eq!(world.phase("db-0"), Some(phase), "{urls:?}: {}", world.shown());
+    }
 }
