@@ -201,14 +201,18 @@ impl Life<'_> {
         for collection in self.log.iter() {
             let home = &self.log.journals[collection.home];
             let lives = self.world.lives_in.entry(collection.incarnation).or_default();
+            lives.ever.insert(home.url.clone());
+            if collection.moved {
+                // Until that is said it lives where it lived, and what it has is there.
+                continue;
+            }
             if lives.last.as_ref() != Some(&home.url) {
                 lives.last = Some(home.url.clone());
                 lives.told.clear();
-                lives.ever.insert(home.url.clone());
             }
             // Others are told in their next frames; one that comes back, by the checkpoint with which its session begins.
             let others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
-            let said = !collection.moved && home.in_flight.is_none();
+            let said = home.in_flight.is_none();
             let is_told = |other: &Journal| {
                 other.in_flight.is_none() && other.facts.is_empty() && other.since_checkpoint < u64::MAX
             };
