@@ -10,7 +10,7 @@ mod inner;
 mod leftover;
 mod probe;
 mod reader;
-mod segment_file;
+pub(crate) mod segment_file;
 pub(crate) mod segment_read;
 mod shelved;
 mod stamp;

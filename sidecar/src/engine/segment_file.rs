@@ -43,6 +43,16 @@ pub(super) fn open(disk: &dyn Disk, path: &Path, write: bool) -> io::Result<At> 
     })
 }
 
+/// Whether the segment `id` is surely under none of its names. Where a device says nothing, or a header cannot be read, it may
+/// be there.
+pub(crate) fn is_gone(disk: &dyn Disk, path: &SegmentPath, id: Uuid) -> bool {
+    path.names().iter().all(|name| match open(disk, name, false) {
+        Ok(At::Segment(found)) => found.header.segment != id,
+        Ok(At::Nothing) => true,
+        Ok(At::Unreadable(_)) | Err(_) => false,
+    })
+}
+
 /// Opens the segment `id` under whichever of its names it lies. `Err` in `Ok`: it is under none; why, as far as that is
 /// known.
 ///

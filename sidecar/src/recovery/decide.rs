@@ -12,22 +12,23 @@ use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
 use super::shared::Shared;
-use super::{Context, Handle, Waiting, shelf, stamps};
+use super::{Context, Handle, Waiting, shared, shelf, stamps};
 use crate::ambient;
 use crate::api::{DamageReport, JournalIo, LostRange};
 use crate::commit::collection::Collection;
 use crate::commit::flush_jobs::Flusher;
 use crate::commit::journal::{Journal, OldStream};
 use crate::commit::log::{Identity as LogIdentity, Settings, Start};
-use crate::commit::segments::Segment;
+use crate::commit::segments::{Segment, SegmentPath};
 use crate::commit::shelf::Shelf;
 use crate::commit::slots::Pool;
 use crate::commit::stream::Stream;
 use crate::commit::wear::Wear;
 use crate::directory::disk::SharedDisk;
 use crate::directory::identity::{Identity, JOURNAL};
+use crate::engine::segment_file;
 use crate::fencing::directory::Objects;
-use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, GapCause, Subject};
+use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, FlushedFact, GapCause, Subject};
 use crate::format::names::SlotName;
 use crate::format::{StreamId, StreamKey, record};
 use crate::placement::Candidate;
@@ -118,7 +119,16 @@ pub(super) fn decide(
 ) -> Result<Decided, Box<Waiting>> {
     let wal = &context.config.wal;
     let keep = wal.on_damage == walstorage_crds::config::OnDamage::Gap;
-    let mut merged = merge::merge(inputs, keep);
+    let is_gone = |name: &CollectionName, fact: &FlushedFact, last: Lsn| {
+        let Some(place) = places.iter().find(|place| place.identity.directory == fact.directory) else { return false };
+        let disk = place.opened.disk.0.as_ref();
+        if fact.shared {
+            return shared::is_gone(disk, fact.segment);
+        }
+        let path = SegmentPath::of(name, &Segment::of_fact(fact, last, 0), disk.objects().is_some(), None);
+        segment_file::is_gone(disk, &path, fact.segment)
+    };
+    let mut merged = merge::merge(inputs, keep, &is_gone);
     let mut warnings = merged.contradictions.clone();
     let mut records = Records::default();
     let mut seed = ambient::seed();

@@ -90,8 +90,12 @@ struct Parts {
     parts: Vec<(Uuid, StreamKey, Found)>,
 }
 
-/// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`).
-pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
+/// Whether the file of a segment is not there: of a collection of this name, as this fact says, with this last LSN.
+pub(crate) type IsGone<'a> = dyn Fn(&CollectionName, &FlushedFact, Lsn) -> bool + 'a;
+
+/// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`). `is_gone` is asked about
+/// segments that may have been removed for a younger one that is lost.
+pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, is_gone: &IsGone<'_>) -> Merged {
     let mut merged = Merged::default();
     let mut incarnations: HashMap<Incarnation, Parts> = HashMap::new();
     let here: HashSet<Uuid> = inputs.iter().map(|input| input.directory).collect();
@@ -141,7 +145,7 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool) -> Merged {
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let (collection, dead) = parts.merge(name.clone(), incarnation, &here, &mut merged.contradictions);
+        let (collection, dead) = parts.merge(name.clone(), incarnation, &here, &mut merged.contradictions, is_gone);
         merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
         merged.collections.push(collection);
     }
@@ -160,6 +164,12 @@ impl Parts {
         all.0.into_values()
     }
 
+    /// The segments of all parts in directories that are not here.
+    fn lost_segments(&self, here: &HashSet<Uuid>) -> Vec<(FlushedFact, Lsn)> {
+        let all = self.parts.iter().flat_map(|(_, _, found)| found.segments.0.values());
+        all.filter(|(fact, _)| !here.contains(&fact.directory)).copied().collect()
+    }
+
     /// The collection, and the segments that it does not need.
     fn merge(
         self,
@@ -167,8 +177,17 @@ impl Parts {
         incarnation: Incarnation,
         here: &HashSet<Uuid>,
         contradictions: &mut Vec<String>,
+        is_gone: &IsGone<'_>,
     ) -> (MergedCollection, Vec<(FlushedFact, Lsn)>) {
-        let segments = self.segments(here).collect();
+        let mut segments: Vec<(FlushedFact, Lsn)> = self.segments(here).collect();
+        let lost = self.lost_segments(here);
+        segments.retain(|(fact, last)| {
+            // Of two that hold the same entries the older one goes first.
+            let younger = |(other, end): &(FlushedFact, Lsn)| {
+                other.segment > fact.segment && other.first_lsn <= *last && fact.first_lsn <= *end
+            };
+            mutant!(RewrittenCounts) || !lost.iter().any(younger) || !is_gone(&name, fact, *last)
+        });
         let parts = self.parts;
         let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
         let latest = |(dir, _, found): &&(Uuid, StreamKey, Found)| (found.has_entries, found.last_seen, *dir);

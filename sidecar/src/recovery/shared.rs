@@ -106,6 +106,11 @@ pub(super) fn look(disk: &dyn Disk) -> io::Result<Vec<There>> {
     Ok(there)
 }
 
+/// Whether a segment is surely none of the shared ones.
+pub(super) fn is_gone(disk: &dyn Disk, id: Uuid) -> bool {
+    look(disk).is_ok_and(|there| there.iter().all(|file| file.segment.is_some_and(|segment| segment != id)))
+}
+
 /// The segment that a file's header names.
 fn segment_at(disk: &dyn Disk, path: &Path) -> Option<Uuid> {
     let mut head = vec![0; MAX_HEADER];

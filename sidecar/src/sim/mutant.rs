@@ -92,6 +92,8 @@ mutants! {
     FullIsNotEmptied,
     /// One segment that cannot be read keeps all others where they are.
     OneUnreadableKeepsAll,
+    /// A segment counts though it was removed for a younger one, which is lost.
+    RewrittenCounts,
     /// What a segment has in gaps keeps it where it is.
     GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.

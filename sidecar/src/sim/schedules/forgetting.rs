@@ -184,3 +184,34 @@ fn give_up(world: &mut World, lost: &Path) {
     world.give_up(missing.and_then(|missing| missing.uuid).unwrap(), lost);
     world.machine.break_with(lost, dead);
 }
+
+#[test]
+pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it() {
+    let mut world = World::new(13, Shape { directories: 2, journal: true, gaps: true, ..Shape::default() });
+    let lost = world.serve(|life| {
+        life.append_and_settle(0, 4, 3_000);
+        life.flush(&collection(0));
+        life.settle();
+        let home = life.home(0);
+        assert_eq!(life.log.segments_in(home), 1);
+        // Its segment is copied, and the old one removed.
+        life.log.empty(&[home], life.world.now);
+        life.pass(Duration::from_secs(5));
+        let now = life.home(0);
+        assert!(now != home && life.log.segments_in(home) == 0 && life.log.segments_in(now) == 1);
+        life.root(now).to_owned()
+    });
+    give_up(&mut world, &lost);
+    for _ in 0..2 {
+        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+        world.live(ready, |life| {
+            life.open();
+            let found = life.found(0);
+            let gap = found.items.iter().any(|item| matches!(item, Item::Gap { first: Lsn(1), .. }));
+            assert!(gap && found.unreadable.is_empty(), "{:?} {:?}", found.items, found.unreadable);
+            life.check();
+        });
+        world.machine.cut();
+        world.given_up.clear();
+    }
+}
