@@ -272,8 +272,12 @@ impl Log {
         let collection = self.get(part.collection);
         let own = |segment: &&Segment| segment.dir == dir && !(segment.sealed || segment.shared || segment.not_found);
         let size = self.settings.segment_size;
-        let open =
-            |segment: &&Segment| own(segment) && !segment.closed && segment.length < size && segment.last < part.first;
+        let follows = |segment: &Segment| {
+            let next = segment.last.next();
+            let gap = || next < part.first && collection.is_gap(next, Lsn(part.first.0 - 1));
+            next == part.first || gap() || (next < part.first && mutant!(TruncatedFlushedOver))
+        };
+        let open = |segment: &&Segment| own(segment) && !segment.closed && segment.length < size && follows(segment);
         let behind = collection.segments.last().filter(open).cloned();
         let id = behind.as_ref().map(|segment| segment.id);
         let in_the_way = collection.segments.iter().filter(own).find(|segment| Some(segment.id) != id).cloned();
@@ -342,6 +346,13 @@ impl Log {
         let Some(collection) = collection.filter(|c| c.incarnation == part.incarnation && !c.deleted) else {
             return Piece::End;
         };
+        // A truncation has come between: what lies behind it goes to a segment of its own, so that no segment has LSNs in it that
+        // only a journal knows to be truncated.
+        let behind =
+            matches!(&self.journals[dir].flusher.job, Some(Job::Flush(job)) if matches!(job.target, Target::Behind(_)));
+        if from <= collection.truncated_to && (behind || from > part.first) && !mutant!(TruncatedFlushedOver) {
+            return Piece::End;
+        }
         if let Some(source) = part.source {
             return self.rewrite_piece(collection, source, from, part.last);
         }

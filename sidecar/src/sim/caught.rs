@@ -8,7 +8,7 @@ use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
-use crate::commit::tests::{detour, draining, durability, evacuating as commits, facts, space};
+use crate::commit::tests::{detour, draining, durability, evacuating as commits, facts, pressure, space};
 use crate::engine::bucket_tests;
 use crate::fencing::model;
 use crate::format::{record, stream};
@@ -125,6 +125,9 @@ fn catches(mutant: Mutant) -> bool {
         }
         Mutant::OneUnreadableKeepsAll => {
             fails(draining::schedule_24_a_segment_that_cannot_be_read_keeps_no_other_where_it_is)
+        }
+        Mutant::TruncatedFlushedOver => {
+            fails(pressure::schedule_17_a_truncation_that_comes_before_a_flush_is_written_leaves_no_hole_in_its_segment)
         }
         Mutant::RewrittenCounts => {
             fails(forgetting::schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it)

@@ -92,6 +92,8 @@ mutants! {
     FullIsNotEmptied,
     /// One segment that cannot be read keeps all others where they are.
     OneUnreadableKeepsAll,
+    /// A segment may have LSNs in it that were truncated while it was written, and are not there.
+    TruncatedFlushedOver,
     /// A segment counts though it was removed for a younger one, which is lost.
     RewrittenCounts,
     /// What a segment has in gaps keeps it where it is.

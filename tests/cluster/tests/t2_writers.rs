@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use kube::api::ListParams;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use walstorage_cluster_tests::gateway::{Side, resource_of};
 use walstorage_cluster_tests::{DEADLINE, audit};
@@ -45,9 +46,13 @@ async fn writers_on_a_real_api_server() {
     assert!(counts.ungated >= 20 && counts.grants >= counts.ungated && counts.deleted_claims >= 1, "{counts:?}");
 }
 
+/// Two hundred pods take all processors: one test has them at a time.
+static CROWD: Mutex<()> = Mutex::const_new(());
+
 /// Two controllers that both believe to lead: each has a Lease in a namespace of its own.
 #[tokio::test]
 async fn two_leaders_grant_two_hundred_pods_once_each_as_they_come_roll_and_scale() {
+    let _crowd = CROWD.lock().await;
     let rig = Rig::start().await;
     rig.lead(0).await;
     rig.lead(1).await;
@@ -92,6 +97,7 @@ async fn two_leaders_grant_two_hundred_pods_once_each_as_they_come_roll_and_scal
 /// One pool without a surge, half of it at a time: whoever comes takes over from whoever goes, and nobody waits for ever.
 #[tokio::test]
 async fn a_deployment_of_two_hundred_rolls_and_its_pods_take_over_each_others_writers() {
+    let _crowd = CROWD.lock().await;
     let rig = Rig::start().await;
     rig.lead(0).await;
     let shop = Shop::open(&rig, "rolls", json!({})).await;

@@ -10,7 +10,7 @@ use crate::error::Reason;
 
 impl Rig {
     /// Of each segment of a collection: whether it is shared, the first LSN and the last.
-    fn segments_of(&self, collection: &str) -> Vec<(bool, u64, u64)> {
+    pub(super) fn segments_of(&self, collection: &str) -> Vec<(bool, u64, u64)> {
         let segments = &self.log.find(&name(collection)).unwrap().segments;
         segments.iter().map(|segment| (segment.shared, segment.first.0, segment.last.0)).collect()
     }

@@ -263,24 +263,25 @@ fn a_deletion_during_a_flush_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_truncation_during_a_flush_does_not_take_the_segment_being_written() {
-    let mut rig = Rig::new(small());
-    append(&mut rig, "c", 10);
-    rig.now += DUE_WAIT;
-    assert!(rig.flush(0));
-    while rig.commit(0) {}
-    append(&mut rig, "c", 10);
-    rig.now += DUE_WAIT;
-    let work = rig.log.poll_flush(0, rig.now);
-    let FlushWork::Flush(job) = &work else { panic!() };
-    assert!(matches!(job.target, Target::Behind(_)));
-    let _truncated = rig.truncate("c", 15);
-    while rig.commit(0) {}
-    rig.carry_out(0, work);
-    while rig.step(0) | rig.flush(0) {}
-    assert_eq!(rig.flushed_to("c"), 20);
-    assert_eq!(rig.segments[0].files.len(), 1);
-    rig.check();
+fn a_truncation_during_a_flush_takes_the_segment_being_written_only_where_nothing_goes_behind_it() {
+    for (to, flushed_to, files) in [(5, 20, 1), (10, 20, 1), (11, 10, 0), (15, 10, 0)] {
+        let mut rig = Rig::new(small());
+        append(&mut rig, "c", 10);
+        rig.now += DUE_WAIT;
+        assert!(rig.flush(0));
+        while rig.commit(0) {}
+        append(&mut rig, "c", 10);
+        rig.now += DUE_WAIT;
+        let work = rig.log.poll_flush(0, rig.now);
+        let FlushWork::Flush(job) = &work else { panic!() };
+        assert!(matches!(job.target, Target::Behind(_)));
+        let _truncated = rig.truncate("c", to);
+        while rig.commit(0) {}
+        rig.carry_out(0, work);
+        while rig.step(0) | rig.flush(0) {}
+        assert_eq!((rig.flushed_to("c"), rig.segments[0].files.len()), (flushed_to, files), "to {to}");
+        rig.check();
+    }
 }
 
 #[test]

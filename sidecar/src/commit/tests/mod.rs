@@ -10,7 +10,7 @@ pub(crate) mod facts;
 mod flush;
 mod freeing;
 mod objects;
-mod pressure;
+pub(crate) mod pressure;
 mod rerouting;
 mod rig;
 mod segments;

@@ -6,6 +6,7 @@ use super::flush::{append, flushing, small};
 use super::rig::{Rig, Setup, batch};
 use crate::commit::flush_plan::DUE_WAIT;
 use crate::commit::frames::IDLE;
+use crate::types::Lsn;
 
 #[test]
 fn under_memory_pressure_large_collections_are_flushed_alone_and_small_ones_together() {
@@ -154,4 +155,32 @@ fn segments_of_a_directory_that_is_to_be_emptied_are_rewritten_elsewhere() {
     }
     assert_eq!((rig.segments[home].files.len(), rig.segments[1 - home].files.len()), (0, 1));
     assert_eq!((rig.log.segments_in(home), rig.flushed_to("c")), (0, 10));
+}
+
+#[test]
+pub(crate) fn schedule_17_a_truncation_that_comes_before_a_flush_is_written_leaves_no_hole_in_its_segment() {
+    let mut rig = flushing(small());
+    append(&mut rig, "c", 10);
+    rig.pass(DUE_WAIT);
+    assert_eq!((rig.segments_of("c"), rig.flushed), (vec![(false, 1, 10)], 1));
+    for _ in 0..5 {
+        rig.send("c", &[&[0; 10_000]]);
+        while rig.commit(0) {}
+    }
+    let mut flushed = rig.ask_flush("c");
+    let work = rig.log.poll_flush(0, rig.now);
+    let mut truncated = rig.truncate("c", 12);
+    while rig.commit(0) {}
+    assert_eq!(truncated.try_recv().unwrap(), Ok(Lsn(12)));
+    rig.carry_out(0, work);
+    for _ in 0..4 {
+        rig.pass(DUE_WAIT);
+        rig.check();
+    }
+    assert_eq!(flushed.try_recv().unwrap(), Ok(Lsn(15)));
+    for file in rig.segments[0].files.values() {
+        let lsns: Vec<u64> = file.entries.keys().map(|(_, lsn)| lsn.0).collect();
+        assert_eq!(lsns[lsns.len() - 1] - lsns[0] + 1, lsns.len() as u64, "{lsns:?}");
+    }
+    assert_eq!(rig.segments_of("c"), [(false, 13, 15)]);
 }

@@ -373,13 +373,17 @@ impl<'r> Shop<'r> {
         .await
     }
 
-    /// Waits for an event of this reason on an object, and returns its sentence.
+    /// Waits for an event of this reason on an object, and returns its sentence. That an API server under load gave the webhook no
+    /// answer is none: who creates tries again.
     pub(crate) async fn event(&self, reason: &str, object: &str) -> String {
         let events: Api<Event> = Api::namespaced(self.rig.client.clone(), &self.namespace);
         eventually(&format!("an event {reason} on {object}"), || async {
             let all = events.list(&ListParams::default()).await?.items;
             let on = |event: &&Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(object);
-            let found = all.iter().filter(on).find(|event| event.reason.as_deref() == Some(reason));
+            let passes =
+                |event: &&Event| event.note.as_deref().is_some_and(|note| note.contains("read now, try again"));
+            let mut found = all.iter().filter(on).filter(|event| !passes(event));
+            let found = found.find(|event| event.reason.as_deref() == Some(reason));
             let seen: BTreeSet<_> = all.iter().filter_map(|event| event.reason.clone()).collect();
             found.and_then(|event| event.note.clone()).with_context(|| format!("{seen:?}"))
         })
