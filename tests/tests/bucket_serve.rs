@@ -5,21 +5,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use walstorage_sidecar::directory::bucket::Bucket as _;
 use walstorage_sidecar::directory::store::Limits;
 use walstorage_sidecar::proto::{FlushRequest, Status};
 use walstorage_tests::emulators::gate::Gate;
-use walstorage_tests::emulators::{Cloud, Emulated};
+use walstorage_tests::emulators::{Cloud, Emulated, tls};
 use walstorage_tests::harness::calls::{append, describe, payloads, request, truncate};
 use walstorage_tests::harness::{Setup, Sidecar, binaries, run};
 
@@ -152,18 +147,7 @@ async fn what_is_wrong_with_credentials_is_said_and_repairing_their_file_is_enou
 
 /// A server's side of TLS before an address: its own, and the certificate of who vouches for it. Serves until the set is dropped.
 async fn behind_tls(upstream: &str, serving: &mut JoinSet<()>) -> (String, String) {
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    let tls = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let (acceptor, authority) = tls::private();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
     let upstream = upstream.to_owned();
@@ -178,7 +162,7 @@ async fn behind_tls(upstream: &str, serving: &mut JoinSet<()>) -> (String, Strin
             });
         }
     });
-    (endpoint, authority.pem())
+    (endpoint, authority)
 }
 
 /// AWS's web identity, as a pod has it: the token of a service account, in a file, for the keys of a role. Tokens travel by HTTPS

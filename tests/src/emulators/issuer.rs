@@ -12,13 +12,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rcgen::CertifiedKey;
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+
+use super::tls;
 
 /// The token of a workload that is to be exchanged.
 pub const SUBJECT: &str = "the-token-of-the-workload";
@@ -38,7 +36,7 @@ pub struct Issuer {
     pub identities: String,
     /// Where the store is. It lets nobody do anything.
     pub store: String,
-    /// The certificate that both have, as PEM. Nobody knows it who was not told.
+    /// The certificate of who vouches for both, as PEM.
     pub certificate: String,
     seen: Arc<Mutex<Seen>>,
     _serving: JoinSet<()>,
@@ -49,7 +47,7 @@ impl Issuer {
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let (tls, certificate) = tls();
+        let (tls, certificate) = tls::private();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut serving = JoinSet::new();
         let served = Arc::clone(&seen);
@@ -91,19 +89,6 @@ impl Issuer {
         let headers = seen.presented.as_ref()?;
         Some((headers.get("authorization")?.clone(), headers.get("x-amz-security-token").cloned()))
     }
-}
-
-fn tls() -> (TlsAcceptor, String) {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("TLS")
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .expect("a certificate with its key");
-    (TlsAcceptor::from(Arc::new(config)), cert.pem())
 }
 
 fn answer(status: StatusCode, body: impl Into<Bytes>) -> Answer {

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod google;
 pub mod issuer;
 pub mod proxy;
+pub mod tls;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
