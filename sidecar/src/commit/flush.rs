@@ -75,11 +75,14 @@ impl Log {
             return work;
         }
         let flusher = &self.journals[dir].flusher;
-        let rewrite = flusher.rewrite_at;
+        let retry = flusher.blocked.as_ref().map(|(at, _)| *at).filter(|at| *at > now);
+        if !self.journals[dir].takes_segments() {
+            // What is due stays so; who finds room signals.
+            return FlushWork::Wait(retry);
+        }
         let due = flusher.due.first().map(|(at, _)| *at);
         let again = flusher.plan_again.filter(|_| self.flush.goal.is_some() || self.flush.eager);
-        let retry = flusher.blocked.as_ref().map(|(at, _)| *at).filter(|at| *at > now);
-        FlushWork::Wait(due.into_iter().chain(again).chain(retry).chain(rewrite).min())
+        FlushWork::Wait(due.into_iter().chain(again).chain(retry).chain(flusher.rewrite_at).min())
     }
 
     fn finish_flushing(&mut self, dir: DirIx) -> FlushWork {

@@ -212,7 +212,11 @@ impl Log {
     /// A journal is rather full: what lives in its oldest file goes to segments.
     pub(super) fn plan_for_journals(&mut self, now: Instant) {
         for dir in 0..self.journals.len() {
-            if self.journals[dir].stream.over || !self.wants_cleaning(dir) {
+            if self.journals[dir].stream.over {
+                continue;
+            }
+            if !self.wants_cleaning(dir) {
+                self.journals[dir].flusher.clean = false;
                 continue;
             }
             let mut found: Vec<(u64, ColIx, Incarnation)> = self
@@ -223,9 +227,6 @@ impl Log {
                     Some((bytes, ix, incarnation))
                 })
                 .collect();
-            if self.oldest_in_need(dir).next().is_none() {
-                self.journals[dir].flusher.clean = false;
-            }
             found.sort_unstable_by_key(|(bytes, _, incarnation)| (std::cmp::Reverse(*bytes), *incarnation));
             for (_, ix, incarnation) in found {
                 if let Some(there) = self.flush_dir(self.get(ix), now) {
@@ -235,10 +236,10 @@ impl Log {
         }
     }
 
-    /// Whether a journal is over its mark, what can go already not counted.
+    /// Whether a journal is over its mark, what can go already not counted. On a full disk everything is.
     fn wants_cleaning(&self, dir: DirIx) -> bool {
         let journal = &self.journals[dir];
-        let mark = if journal.flusher.clean { 0 } else { journal.cleaning_mark() };
+        let mark = if journal.flusher.clean || journal.full.is_some() { 0 } else { journal.cleaning_mark() };
         if journal.used_bytes() <= mark {
             return false;
         }

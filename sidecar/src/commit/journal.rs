@@ -389,9 +389,10 @@ impl Journal {
         self.takes_facts() && self.in_use
     }
 
-    /// Whether segments may be written here: whatever becomes of its stream, its files can be written.
+    /// Whether segments may be written here: whatever becomes of its stream, its files can be written. On a full disk, too,
+    /// as far as it has room below the mark: what goes to a segment frees more in a journal.
     pub(crate) fn takes_segments(&self) -> bool {
-        self.is_healthy() && self.full.is_none()
+        self.is_healthy() && self.full.as_ref().is_none_or(|full| self.spares_a_segment(full))
     }
 
     /// Whether segments may be removed here: also where there is no space, which is what that makes.

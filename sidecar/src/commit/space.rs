@@ -5,6 +5,8 @@
 //! 2. Facts go on, so that truncation makes room whatever is left: in what is written ahead of the current file, in the
 //!    last free file, as a new session where the stream ended, or in the 5 %.
 //! 3. Nobody has to do anything but make room: it goes on by itself.
+//! 4. Between the two marks journals are emptied into segments. A few entries keep a whole stream of an earlier start, and
+//!    where that alone uses 85 % of the disk nothing else would ever make room.
 
 use std::time::{Duration, Instant};
 
@@ -98,6 +100,11 @@ impl Journal {
         (self.signalled, self.upkeep_signalled) = (true, true);
     }
 
+    /// Whether a full disk has been measured to have room below the mark.
+    pub(super) fn spares_a_segment(&self, full: &Full) -> bool {
+        full.measured && self.space.spares(self.grown) && !mutant!(FullDisksTakeNoSegments)
+    }
+
     /// What is wrong with the directory, for messages.
     pub(super) fn condition(&self) -> String {
         match (&self.health, &self.full) {
@@ -171,6 +178,10 @@ impl Log {
         let journal = &mut self.journals[dir];
         let again = journal.measured_space(space, now);
         if !again {
+            if journal.full.is_some() && journal.takes_segments() {
+                journal.pressed = true;
+                self.signal_flushers();
+            }
             return;
         }
         tracing::info!(directory = %journal.url, "there is room again");

@@ -174,6 +174,7 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::SessionsWithoutFiles => {
             fails(space::a_free_file_that_was_the_first_of_a_session_begins_no_other_on_a_full_disk)
         }
+        Mutant::FullDisksTakeNoSegments => fails(space::between_the_marks_a_full_disk_empties_its_journal_into_segments),
         Mutant::BegunUnseen => {
             fails(opening::no_log_is_begun_beside_one_that_cannot_be_looked_at_wherever_the_last_start_was_cut)
         }

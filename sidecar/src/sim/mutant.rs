@@ -178,6 +178,8 @@ mutants! {
     EvacuatedWithSegments,
     /// A full directory begins a session although no file that is there may become its first one.
     SessionsWithoutFiles,
+    /// Between the marks a full directory takes no segments either.
+    FullDisksTakeNoSegments,
     /// A start puts no fence into the streams before it.
     NoFence,
     /// A start does not look again whether the writer has passed its fence.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{MARKER, Rig, Setup, batch, name};
+use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::{IDLE, Work};
 use crate::commit::journal::Health;
 use crate::commit::outcome::{Committed, Failure};
@@ -353,6 +354,67 @@ fn the_room_that_removed_segments_make_is_believed_at_once() {
     assert!(rig.unlinked[home].is_empty(), "no file of the journal makes any: {:?}", rig.unlinked[home]);
     measure(&mut rig, home, 10);
     assert!(rig.log.journals[home].is_healthy(), "it need not be a quota, which is not measured");
+}
+
+/// Forty entries of one collection in two files of a journal, none of them in a segment.
+fn with_two_files() -> Rig {
+    let setup = Setup {
+        in_place: true,
+        flushes: true,
+        journal_max: 4 * SLOT,
+        memory_flush_size: 4 * SLOT,
+        ..Setup::default()
+    };
+    let mut rig = Rig::new(setup);
+    for _ in 0..40 {
+        rig.send("c", &[&[0; 30_000]]);
+        rig.settle();
+    }
+    assert_eq!((rig.flushed_to("c"), rig.log.journals[0].slots.len()), (0, 2));
+    rig
+}
+
+#[test]
+pub(crate) fn between_the_marks_a_full_disk_empties_its_journal_into_segments() {
+    let mut rig = with_two_files();
+    measure(&mut rig, 0, 96);
+    rig.pass(IDLE);
+    assert_eq!(rig.flushed_to("c"), 0, "a segment would take what is left for facts");
+    measure(&mut rig, 0, 90);
+    rig.pass(IDLE);
+    assert_eq!(rig.flushed_to("c"), 40);
+    assert!(!rig.unlinked[0].is_empty(), "what is in segments keeps no file of the journal");
+    assert!(rig.submit(batch("c", &[b"x"])).is_err(), "entries wait for more room");
+}
+
+#[test]
+fn a_device_that_said_it_is_full_takes_no_segments_before_its_file_system_is_measured_to_be() {
+    let mut rig = with_two_files();
+    rig.send("c", &[b"x"]);
+    rig.frame(0);
+    no_space(&mut rig, 0);
+    measure(&mut rig, 0, 80);
+    rig.pass(IDLE);
+    assert_eq!(rig.flushed_to("c"), 0, "a quota is not measured");
+    measure(&mut rig, 0, 90);
+    rig.pass(IDLE);
+    assert_eq!(rig.flushed_to("c"), 40);
+}
+
+#[test]
+fn what_is_due_on_a_full_disk_does_not_keep_its_flusher_awake() {
+    let setup = Setup { in_place: true, flushes: true, memory_flush_size: 64 << 10, ..Setup::default() };
+    let mut rig = Rig::new(setup);
+    rig.send("c", &[&[0; 100_000]]);
+    assert!(rig.commit(0));
+    rig.log.journals[0].space = Space { capacity: 100 << 20, free: 0 };
+    rig.log.journals[0].watch_space(rig.now);
+    let much_later = rig.now + Duration::from_secs(10);
+    assert_eq!(rig.log.poll_flush(0, much_later), FlushWork::Wait(None));
+    // It is signalled when there is room.
+    measure(&mut rig, 0, 50);
+    rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.flushed_to("c"), 1);
 }
 
 #[test]
