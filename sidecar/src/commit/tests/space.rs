@@ -358,13 +358,8 @@ fn the_room_that_removed_segments_make_is_believed_at_once() {
 
 /// Forty entries of one collection in two files of a journal, none of them in a segment.
 fn with_two_files() -> Rig {
-    let setup = Setup {
-        in_place: true,
-        flushes: true,
-        journal_max: 4 * SLOT,
-        memory_flush_size: 4 * SLOT,
-        ..Setup::default()
-    };
+    let setup =
+        Setup { in_place: true, flushes: true, journal_max: 4 * SLOT, memory_flush_size: 4 * SLOT, ..Setup::default() };
     let mut rig = Rig::new(setup);
     for _ in 0..40 {
         rig.send("c", &[&[0; 30_000]]);
