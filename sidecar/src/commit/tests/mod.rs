@@ -12,6 +12,7 @@ mod freeing;
 mod objects;
 pub(crate) mod pressure;
 mod rerouting;
+mod reserve;
 mod rig;
 mod segments;
 mod sessions;
