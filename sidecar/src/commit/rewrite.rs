@@ -178,10 +178,8 @@ impl Log {
     pub(super) fn doom_rewritten(&mut self, ix: ColIx, id: Uuid) {
         let Some(collection) = self.collections[ix].as_mut() else { return };
         let Some(new) = collection.segments.iter().find(|segment| segment.id == id) else { return };
-        let (first, last) = (new.first, new.last);
-        let covers = |held: Option<(Lsn, Lsn)>| held.is_none_or(|(from, to)| first <= from && to <= last);
-        let old = |segment: &Segment| segment.id < id && covers(collection.held_of(segment));
-        let (gone, kept): (Vec<_>, Vec<_>) = collection.segments.iter().cloned().partition(old);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            collection.segments.iter().cloned().partition(|segment| collection.is_replaced(segment, new));
         collection.segments = kept;
         self.doom_several(ix, gone);
     }

@@ -132,6 +132,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::RewrittenCounts => {
             fails(forgetting::schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it)
         }
+        Mutant::RewrittenUntold => {
+            fails(forgetting::schedule_12_a_directory_knows_where_went_what_was_in_it)
+        }
         Mutant::GapsKeepSegments => {
             fails(draining::schedule_24_what_a_segment_has_in_gaps_does_not_keep_it_where_it_is)
         }

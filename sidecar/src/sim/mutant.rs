@@ -96,6 +96,8 @@ mutants! {
     TruncatedFlushedOver,
     /// A segment counts though it was removed for a younger one, which is lost.
     RewrittenCounts,
+    /// A directory hears nothing of what replaces a segment in it.
+    RewrittenUntold,
     /// What a segment has in gaps keeps it where it is.
     GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.

@@ -215,3 +215,43 @@ pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up
         world.given_up.clear();
     }
 }
+
+/// What a directory held is copied elsewhere, it is removed, and the power goes before the others say that it is empty; then
+/// all others are given up.
+#[test]
+pub(in crate::sim) fn schedule_12_a_directory_knows_where_went_what_was_in_it() {
+    let mut world = World::new(14, Shape { directories: 2, gaps: true, ..Shape::default() });
+    let lost = world.serve(|life| {
+        life.append_and_settle(0, 4, 3_000);
+        life.flush(&collection(0));
+        life.settle();
+        let home = life.home(0);
+        assert_eq!(life.log.segments_in(home), 1);
+        life.log.empty(&[home], life.world.now);
+        for _ in 0..1000 {
+            let flusher = &life.log.journals[home].flusher;
+            if life.log.segments_in(home) == 0 && flusher.remove.is_empty() && flusher.removing.is_empty() {
+                break;
+            }
+            life.world.pass(Duration::from_millis(5));
+            (0..2).for_each(|dir| life.run(dir, &[Worker::Commit, Worker::Flush]));
+        }
+        let segments = (life.log.segments_in(home), life.log.segments_in(1 - home));
+        assert_eq!((segments, life.evacuated().len()), ((0, 1), 0));
+        life.root(1 - home).to_owned()
+    });
+    world.machine.cut();
+    give_up(&mut world, &lost);
+    for _ in 0..2 {
+        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+        world.live(ready, |life| {
+            life.open();
+            let found = life.found(0);
+            let gap = found.items.iter().any(|item| matches!(item, Item::Gap { first: Lsn(1), .. }));
+            assert!(gap && found.unreadable.is_empty(), "{:?} {:?}", found.items, found.unreadable);
+            life.check();
+        });
+        world.machine.cut();
+        world.given_up.clear();
+    }
+}
