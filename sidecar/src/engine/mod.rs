@@ -12,6 +12,7 @@ mod probe;
 mod reader;
 pub(crate) mod segment_file;
 pub(crate) mod segment_read;
+pub(crate) mod segment_scan;
 mod shelved;
 mod stamp;
 mod status;

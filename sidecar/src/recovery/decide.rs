@@ -2,7 +2,6 @@
 //! random ids.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 use uuid::Uuid;
 
@@ -12,9 +11,9 @@ use super::load::{LoadedJournal, LoadedStream};
 use super::merge::{self, Input, Merged, MergedCollection};
 use super::open::Opened;
 use super::shared::Shared;
-use super::{Context, Handle, Waiting, shared, shelf, stamps};
+use super::{Context, Handle, Waiting, damage, shared, shelf, stamps, unnamed};
 use crate::ambient;
-use crate::api::{DamageReport, JournalIo, LostRange};
+use crate::api::{DamageReport, JournalIo};
 use crate::commit::collection::Collection;
 use crate::commit::flush_jobs::Flusher;
 use crate::commit::journal::{Journal, OldStream};
@@ -25,11 +24,10 @@ use crate::commit::slots::Pool;
 use crate::commit::stream::Stream;
 use crate::commit::wear::Wear;
 use crate::directory::disk::SharedDisk;
-use crate::directory::identity::{Identity, JOURNAL};
+use crate::directory::identity::Identity;
 use crate::engine::segment_file;
 use crate::fencing::directory::Objects;
 use crate::format::facts::{self, AcceptedDamage, Close, EpochFact, Fact as _, FlushedFact, GapCause, Subject};
-use crate::format::names::SlotName;
 use crate::format::{StreamId, StreamKey, record};
 use crate::placement::Candidate;
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
@@ -39,14 +37,14 @@ const FORGOTTEN_SPAN: u64 = 1 << 40;
 
 /// An open directory, its journal's files noted.
 pub(super) struct Place {
-    opened: Opened,
-    identity: Identity,
+    pub(super) opened: Opened,
+    pub(super) identity: Identity,
     old: Vec<OldStream>,
     closes: Vec<Close>,
     garbage: Vec<(String, u64)>,
     accepted: Vec<AcceptedDamage>,
     /// What lies there counts.
-    counts: bool,
+    pub(super) counts: bool,
     shared: Shared,
 }
 
@@ -130,17 +128,18 @@ pub(super) fn decide(
     };
     let mut merged = merge::merge(inputs, keep, &is_gone);
     let mut warnings = merged.contradictions.clone();
+    let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
+    warnings.extend(unnamed::adopt(&mut merged, &places, only_homes));
     let mut records = Records::default();
     let mut seed = ambient::seed();
     forget(context, forgotten_now, &places, &mut merged, epoch, new_epoch, &mut records, &mut seed);
-    let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
     let mut losses = merged.losses(only_homes);
     if mutant!(LossesNotReported) {
         losses.clear();
     }
-    let damage = reports(&places, &merged, &losses);
+    let damage = damage::reports(&places, &merged, &losses);
     if !keep && !damage.is_empty() {
-        let reasons = damage.iter().map(sentence).collect();
+        let reasons = damage.iter().map(damage::sentence).collect();
         let present =
             places.iter().map(|place| (place.opened.wanted.url.clone(), Some(place.identity.directory))).collect();
         let writer = places.first().map(|place| place.identity.writer);
@@ -158,7 +157,7 @@ pub(super) fn decide(
         records.collection(&merged.collections[index], new_epoch);
     }
     if !damage.is_empty() {
-        warnings.extend(damage.iter().map(sentence));
+        warnings.extend(damage.iter().map(damage::sentence));
     }
     let mut newly_accepted: HashMap<Uuid, Vec<AcceptedDamage>> = HashMap::new();
     for lost in &merged.unresolved {
@@ -330,84 +329,6 @@ fn forget(
             }
         }
     }
-}
-
-/// What is damaged, for people and programs: one report per place, holes with the first of them.
-fn reports(places: &[Place], merged: &Merged, losses: &[(usize, Lsn, Lsn)]) -> Vec<DamageReport> {
-    let mut reports = Vec::new();
-    for lost in &merged.unresolved {
-        let Some(place) = places.iter().find(|place| place.identity.directory == lost.directory) else { continue };
-        let damage = &lost.loss.damage;
-        let name = SlotName { key: lost.key, file: damage.file };
-        let file = place.opened.disk.0.display(&Path::new(JOURNAL).join(name.to_string()));
-        let salvage = &lost.loss.salvage;
-        let mut named = named_in(salvage.records.iter().map(|saved| &saved.raw));
-        named.extend(named_in(&salvage.partial));
-        if damage.most_entries() > lost.loss.salvage.entries {
-            named.push((None, None));
-        }
-        reports.push(DamageReport {
-            directory: place.opened.wanted.url.clone(),
-            file: file.display().to_string(),
-            offset: damage.offset,
-            what: damage.what.to_string(),
-            lost: named,
-        });
-    }
-    let holes = losses.iter().filter_map(|&(index, first, last)| {
-        let collection = &merged.collections[index];
-        let inside = collection.holes.contains(&(first, last));
-        inside.then(|| (Some(collection.name.clone()), Some((first, last))))
-    });
-    let holes: Vec<_> = holes.collect();
-    match (reports.first_mut(), holes.is_empty()) {
-        (_, true) => {}
-        (Some(report), false) => report.lost.extend(holes),
-        (None, false) => {
-            let Some(place) = places.first() else { return reports };
-            reports.push(DamageReport {
-                directory: place.opened.wanted.url.clone(),
-                file: place.opened.disk.0.display(Path::new(JOURNAL)).display().to_string(),
-                offset: 0,
-                what: "entries that were acknowledged are in no file".to_owned(),
-                lost: holes,
-            });
-        }
-    }
-    reports
-}
-
-/// Collections and LSNs of records that are readable in a damaged frame.
-fn named_in<'a>(records: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<LostRange> {
-    let mut named: Vec<LostRange> = Vec::new();
-    for raw in records {
-        let Ok((record, _)) = record::decode(raw) else { continue };
-        if record.kind != record::Kind::Data {
-            continue;
-        }
-        let name = CollectionName::new(record.collection_id).ok();
-        match named.last_mut() {
-            Some((last_name, Some((_, last)))) if *last_name == name && last.next() == record.lsn => *last = record.lsn,
-            _ => named.push((name, Some((record.lsn, record.lsn)))),
-        }
-    }
-    named
-}
-
-fn sentence(report: &DamageReport) -> String {
-    let mut of: Vec<String> = Vec::new();
-    for (name, range) in &report.lost {
-        of.push(match (name, range) {
-            (Some(name), Some((first, last))) => format!("{:?} LSN {first} to {last}", name.as_str()),
-            (Some(name), None) => format!("{:?}, LSNs unknown", name.as_str()),
-            (None, _) => "unknown".to_owned(),
-        });
-    }
-    let of = if of.is_empty() { "no entries".to_owned() } else { of.join(", ") };
-    format!(
-        "damage in {} at offset {}: {} (of {of}); restore the file, or set on_damage = \"gap\" to go on with what is left",
-        report.file, report.offset, report.what
-    )
 }
 
 impl MergedCollection {

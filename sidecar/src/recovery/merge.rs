@@ -94,7 +94,7 @@ struct Parts {
 pub(crate) type IsGone<'a> = dyn Fn(&CollectionName, &FlushedFact, Lsn) -> bool + 'a;
 
 /// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`). `is_gone` is asked about
-/// segments that may have been removed for a younger one that is lost.
+/// segments that may have been removed for a younger one, which is lost or of which a lost frame spoke.
 pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, is_gone: &IsGone<'_>) -> Merged {
     let mut merged = Merged::default();
     let mut incarnations: HashMap<Incarnation, Parts> = HashMap::new();
@@ -145,7 +145,9 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, is_gone: &IsGone<'_>
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let (collection, dead) = parts.merge(name.clone(), incarnation, &here, &mut merged.contradictions, is_gone);
+        let facts_lost = merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed);
+        let contradictions = &mut merged.contradictions;
+        let (collection, dead) = parts.merge(name.clone(), incarnation, &here, facts_lost, contradictions, is_gone);
         merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
         merged.collections.push(collection);
     }
@@ -170,12 +172,14 @@ impl Parts {
         all.filter(|(fact, _)| !here.contains(&fact.directory)).copied().collect()
     }
 
-    /// The collection, and the segments that it does not need.
+    /// The collection, and the segments that it does not need. `facts_lost`: of any segment it may have been said, in a frame
+    /// that is lost, that a younger one is in its place.
     fn merge(
         self,
         name: CollectionName,
         incarnation: Incarnation,
         here: &HashSet<Uuid>,
+        facts_lost: bool,
         contradictions: &mut Vec<String>,
         is_gone: &IsGone<'_>,
     ) -> (MergedCollection, Vec<(FlushedFact, Lsn)>) {
@@ -186,7 +190,8 @@ impl Parts {
             let younger = |(other, end): &(FlushedFact, Lsn)| {
                 other.segment > fact.segment && other.first_lsn <= *last && fact.first_lsn <= *end
             };
-            mutant!(RewrittenCounts) || !lost.iter().any(younger) || !is_gone(&name, fact, *last)
+            let replaced = (lost.iter().any(younger) && !mutant!(RewrittenCounts)) || facts_lost;
+            !replaced || !is_gone(&name, fact, *last)
         });
         let parts = self.parts;
         let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
@@ -423,6 +428,24 @@ impl MergedCollection {
             return self.seen.contains_key(&directory);
         }
         self.told.get(&directory).is_some_and(|moves| *moves >= self.move_number)
+    }
+
+    /// Takes a segment that was found where a fact of it is lost, in place of what is known of the same one; answers those
+    /// that are not needed beside it.
+    pub(super) fn adopt(&mut self, fact: FlushedFact, last: Lsn) -> Vec<(FlushedFact, Lsn)> {
+        let mut segments = std::mem::take(&mut self.segments);
+        segments.retain(|(known, _)| known.segment != fact.segment);
+        segments.push((fact, last));
+        let dead = self.take_segments(segments);
+        self.head = self.head.max(last);
+        let below = self.truncated_to.max(self.flushed_to);
+        self.entries.truncate_to(below);
+        self.noted.retain(|found| found.last > below);
+        for found in &mut self.noted {
+            found.first = found.first.max(below.next());
+        }
+        self.holes = holes(self);
+        dead
     }
 
     /// Records LSNs as lost.

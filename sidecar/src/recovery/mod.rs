@@ -10,6 +10,7 @@
 pub(crate) mod buckets;
 pub(crate) mod budget;
 pub(crate) mod content;
+mod damage;
 mod decide;
 mod granted;
 mod home;
@@ -26,6 +27,7 @@ pub(crate) mod salvage;
 mod shared;
 pub(crate) mod shelf;
 mod stamps;
+mod unnamed;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;

@@ -135,6 +135,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::RewrittenUntold => {
             fails(forgetting::schedule_12_a_directory_knows_where_went_what_was_in_it)
         }
+        Mutant::ReplacedUnnamed => {
+            fails(rot::schedule_04_what_a_lost_frame_said_of_a_segment_is_read_in_the_segment)
+        }
         Mutant::GapsKeepSegments => {
             fails(draining::schedule_24_what_a_segment_has_in_gaps_does_not_keep_it_where_it_is)
         }

@@ -98,6 +98,8 @@ mutants! {
     RewrittenCounts,
     /// A directory hears nothing of what replaces a segment in it.
     RewrittenUntold,
+    /// After damage nobody looks for segments of which the lost frames spoke.
+    ReplacedUnnamed,
     /// What a segment has in gaps keeps it where it is.
     GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.

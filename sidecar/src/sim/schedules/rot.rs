@@ -303,3 +303,78 @@ pub(in crate::sim) fn schedule_04_copies_behind_a_lost_frame_do_not_hide_what_it
         assert!(lost.iter().any(|gap| (gap.0..=gap.1).contains(&3)), "LSN 3 is not in {lost:?}");
     });
 }
+
+/// The frame of an entry and that of the FLUSHED of its segment are lost.
+#[test]
+pub(in crate::sim) fn schedule_04_what_a_lost_frame_said_of_a_segment_is_read_in_the_segment() {
+    let mut world = world(17);
+    world.shape.gaps = true;
+    let places = world.serve(|life| {
+        frame(life);
+        let entry = frame(life);
+        life.flush(&collection(0));
+        let said = life.next_place(0);
+        life.settle();
+        frame(life);
+        [entry, said]
+    });
+    for (name, offset) in places {
+        world.machine.flip(Path::new(ROOT), &name, offset + 50, 3);
+    }
+    world.oracle.damaged();
+    for _ in 0..3 {
+        world.serve(|life| {
+            is_all_read(life);
+            frame(life);
+        });
+    }
+}
+
+/// A shared segment was rewritten and removed; the frame that speaks of the new one is lost.
+#[test]
+fn schedule_04_what_is_in_a_segment_that_a_lost_frame_put_in_place_of_another_is_read() {
+    let mut world = World::new(18, Shape { journal_max: 1 << 18, collections: 4, gaps: true, ..Shape::default() });
+    let said = world.serve(|life| {
+        life.log.flush_eagerly();
+        for n in 0..4 {
+            life.append(&collection(n), 2, 2_000, Ack::Durable);
+        }
+        life.settle();
+        life.pass(Duration::from_millis(1500));
+        for n in 1..4 {
+            life.truncate(&collection(n), Lsn(2));
+        }
+        life.truncate(&collection(0), Lsn(1));
+        life.settle();
+        let files = |life: &Life<'_>| {
+            let files = life.world.machine.files(Path::new(ROOT)).into_iter().map(|(name, _)| name);
+            files.filter(|name| name.starts_with("_wal/shared")).collect::<Vec<_>>()
+        };
+        let before = files(life);
+        assert_eq!(before.len(), 1);
+        let mut said = None;
+        for _ in 0..1000 {
+            if !files(life).contains(&before[0]) {
+                break;
+            }
+            life.world.pass(Duration::from_millis(10));
+            life.step(0, Worker::Flush);
+            let place = life.next_place(0);
+            life.run(0, &[Worker::Commit]);
+            if life.next_place(0) != place && files(life).len() == 2 {
+                said.get_or_insert(place);
+            }
+        }
+        assert_eq!(files(life).len(), 1);
+        frame(life);
+        said.unwrap()
+    });
+    world.machine.flip(Path::new(ROOT), &said.0, said.1 + 50, 3);
+    world.oracle.damaged();
+    for _ in 0..3 {
+        world.serve(|life| {
+            is_all_read(life);
+            frame(life);
+        });
+    }
+}
