@@ -202,6 +202,8 @@ impl Life<'_> {
             let home = &self.log.journals[collection.home];
             let lives = self.world.lives_in.entry(collection.incarnation).or_default();
             lives.ever.insert(home.url.clone());
+            // A flush goes elsewhere while its path at home fails.
+            lives.ever.extend(collection.segments.iter().map(|segment| self.log.journals[segment.dir].url.clone()));
             if collection.moved {
                 // Until that is said it lives where it lived, and what it has is there.
                 continue;

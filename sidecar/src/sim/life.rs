@@ -17,7 +17,6 @@ use super::world::{World, collection};
 use crate::api::CompletionQueue;
 use crate::commit::flush_jobs::FlushWork;
 use crate::commit::frames::{FrameJob, Work};
-use crate::commit::journal::OldStream;
 use crate::commit::log::{Log, Stage, Worker};
 use crate::commit::upkeep::Upkeep;
 use crate::directory::disk::SharedDisk;
@@ -341,10 +340,11 @@ impl Life<'_> {
                 proven.extend((end > 0).then(|| Proven { root: dir.root.clone(), name, end }));
             };
             let key = journal.stream.key;
-            // A session that has written nothing yet does not say where the one before it ended.
-            let closed = |old: &&OldStream| old.key.epoch < key.epoch || journal.stream.durable_frame > 0;
-            for (name, bytes) in journal.old.iter().filter(closed).flat_map(|old| &old.files) {
-                add(name.clone(), *bytes);
+            // A stream that has written nothing yet does not say where the one before it ended.
+            if journal.stream.durable_frame > 0 {
+                for (name, bytes) in journal.old.iter().flat_map(|old| &old.files) {
+                    add(name.clone(), *bytes);
+                }
             }
             for slot in &journal.slots {
                 let last = slot.file == journal.stream.file;

@@ -27,6 +27,7 @@ use crate::commit::read::{Piece, decode};
 use crate::directory::disk::SharedDisk;
 use crate::engine::segment_read::{self, ReadError};
 use crate::fencing::directory::Buckets;
+use crate::recovery::open::Unusable;
 use crate::recovery::{Context, Handle, Outcome, Progress, Ready, Waiting, attempt};
 use crate::types::{CollectionName, Incarnation, Lsn};
 
@@ -64,7 +65,7 @@ pub(super) struct Producer {
     pub(super) under_way: bool,
 }
 
-/// In which directories a collection has lived.
+/// In which directories a collection has lived, or had segments.
 #[derive(Debug, Default)]
 pub(super) struct LivesIn {
     pub(super) ever: BTreeSet<WalUrl>,
@@ -181,7 +182,9 @@ impl World {
             aside.heal();
             lose(&aside, root);
             let attempt = attempt(&self.context(&aside), &Progress::default());
-            matches!(&attempt, Outcome::Waiting(waiting) if waiting.unusable.iter().any(|it| it.root == *root))
+            // It may wait for another one, while this one is not known to anybody.
+            let named = |it: &Unusable| it.root == *root && it.uuid.is_some();
+            matches!(&attempt, Outcome::Waiting(waiting) if waiting.unusable.iter().any(named))
         };
         let dies: fn(&Machine, &Path) =
             |aside, root| aside.break_with(root, Faults { dead: true, ..Faults::default() });

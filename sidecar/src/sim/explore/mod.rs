@@ -75,7 +75,8 @@ fn random_life(world: &mut World, between: &mut between::Between) {
         }),
         Err(Stopped::Off) => world.machine.note(Event::CutInRecovery),
         Err(Stopped::Waiting(waiting)) => {
-            assert!(world.oracle.may_lose(), "the start waits: {:?}", waiting.reasons);
+            let may_lose = world.oracle.may_lose();
+            assert!(may_lose, "the start waits: {:?}\n{:?}\n{between:?}", waiting.reasons, world.shape);
             world.shape.gaps = true;
         }
     }
