@@ -214,11 +214,6 @@ impl Collection {
         self.held(segment.first, segment.last)
     }
 
-    /// Whether `old` holds nothing that is not in `new`, which was made later.
-    pub(super) fn is_replaced(&self, old: &Segment, new: &Segment) -> bool {
-        old.id < new.id && self.held_of(old).is_none_or(|(first, last)| new.first <= first && last <= new.last)
-    }
-
     /// Bytes of memory that count against the bound.
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.producers.cost()

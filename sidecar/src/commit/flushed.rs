@@ -4,9 +4,7 @@
 //! 1. A segment counts for reads, memory and the journal only when its FLUSHED fact is durable.
 //! 2. It is said in the segment's own directory before the journal of its collection says it, where these differ: whoever
 //!    loses the one still has the entries in the other.
-//! 3. A directory hears what replaces a segment in it before that is removed: whoever has only that directory would look for
-//!    the segment for ever.
-//! 4. A fact that was put into a frame is never given up: the frame may have landed. Until it is durable somewhere nothing
+//! 3. A fact that was put into a frame is never given up: the frame may have landed. Until it is durable somewhere nothing
 //!    is written to its segment, and the segment is not removed.
 
 use std::time::{Duration, Instant};
@@ -133,8 +131,7 @@ impl Log {
             Some(home) => {
                 let (own, facts) = (segment.dir, self.commit_journal(home));
                 let first = if self.journals[own].hears() && !mutant!(FlushedSaidElsewhere) { own } else { facts };
-                let fact =
-                    FlushedNote { collection: ix, incarnation, name: part.name.clone(), segment, said: Vec::new() };
+                let fact = FlushedNote { collection: ix, incarnation, name: part.name.clone(), segment };
                 self.queue_fact(first, Fact::Flushed(Box::new(fact)), now);
             }
             // Deleted under way; no fact ever spoke of what is new.
@@ -277,29 +274,20 @@ impl Log {
         self.flush_is_over(job.collection, job.incarnation, now);
     }
 
-    /// A FLUSHED is durable in `dir`. It counts when all have said it that have to.
-    pub(super) fn flushed_said(&mut self, dir: DirIx, mut note: FlushedNote, now: Instant) {
-        note.said.push(dir);
-        match self.next_to_say(&note) {
-            Some(next) => self.queue_fact(next, Fact::Flushed(Box::new(note)), now),
+    /// A FLUSHED is durable in `dir`. It counts when the journal says so too to which the facts of its collection go.
+    pub(super) fn flushed_said(&mut self, dir: DirIx, note: FlushedNote, now: Instant) {
+        let facts = self.live(note.collection, note.incarnation).map(|collection| collection.home);
+        let facts =
+            facts.map(|home| self.commit_journal(home)).filter(|facts| *facts != dir && self.journals[*facts].hears());
+        match facts {
+            Some(facts) => self.queue_fact(facts, Fact::Flushed(Box::new(note)), now),
             None => self.flushed_durable(note, now),
         }
     }
 
-    /// Who has to say a FLUSHED yet: where segments lie that are not needed behind it, and at last the journal to which the
-    /// facts of its collection go.
-    fn next_to_say(&self, note: &FlushedNote) -> Option<DirIx> {
-        let collection = self.collections[note.collection].as_ref()?;
-        let collection = Some(collection).filter(|collection| collection.incarnation == note.incarnation)?;
-        let replaced = collection.segments.iter().filter(|old| collection.is_replaced(old, &note.segment));
-        let replaced = replaced.map(|old| old.dir).filter(|_| !mutant!(RewrittenUntold));
-        let facts = self.commit_journal(collection.home);
-        replaced.chain([facts]).find(|dir| self.journals[*dir].hears() && !note.said.contains(dir))
-    }
-
     /// A FLUSHED is durable: what it speaks of leaves memory.
     fn flushed_durable(&mut self, note: FlushedNote, now: Instant) {
-        let FlushedNote { collection: ix, incarnation, name, segment, said: _ } = note;
+        let FlushedNote { collection: ix, incarnation, name, segment } = note;
         let Some(collection) = self.live(ix, incarnation).filter(|collection| !collection.delete_durable) else {
             return self.doom(&name, incarnation, segment);
         };

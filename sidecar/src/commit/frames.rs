@@ -297,7 +297,7 @@ impl Log {
                     }
                 }
                 Fact::Flushed(note) => {
-                    let FlushedNote { collection, incarnation, name, segment, said: _ } = &*note;
+                    let FlushedNote { collection, incarnation, name, segment } = &*note;
                     if self.live(*collection, *incarnation).is_none_or(|collection| collection.delete_durable) {
                         self.doom(name, *incarnation, segment.clone());
                         continue;

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use walstorage_crds::url::WalUrl;
 
 use super::answer::ChangeWaiter;
-use super::collection::{ColIx, DirIx, PendingBatch, TruncateWish};
+use super::collection::{ColIx, PendingBatch, TruncateWish};
 use super::flush_jobs::Flusher;
 use super::frames::IDLE;
 use super::segments::Segment;
@@ -93,8 +93,6 @@ pub(crate) struct FlushedNote {
     pub(crate) incarnation: Incarnation,
     pub(crate) name: CollectionName,
     pub(crate) segment: Segment,
-    /// Directories in which it is durable.
-    pub(crate) said: Vec<DirIx>,
 }
 
 /// A checkpoint being written.

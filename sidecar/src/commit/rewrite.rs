@@ -41,8 +41,10 @@ impl Log {
         self.doom_hollow();
         let Some(parts) = self.parts_to_rewrite(dir, now) else {
             self.forget_attempts();
-            self.journals[dir].flusher.rewrite_at =
-                self.flush.tried.values().map(|tried| tried.again).filter(|at| *at > now).min();
+            let again = self.flush.tried.values().map(|tried| tried.again).filter(|at| *at > now);
+            // Where the segments of an emptied directory may go changes with whatever fails and comes back.
+            let look = (self.is_emptying() && !mutant!(EmptyingForgotten)).then_some(now + LOOK);
+            self.journals[dir].flusher.rewrite_at = again.chain(look).min();
             return None;
         };
         let once =
@@ -178,8 +180,10 @@ impl Log {
     pub(super) fn doom_rewritten(&mut self, ix: ColIx, id: Uuid) {
         let Some(collection) = self.collections[ix].as_mut() else { return };
         let Some(new) = collection.segments.iter().find(|segment| segment.id == id) else { return };
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            collection.segments.iter().cloned().partition(|segment| collection.is_replaced(segment, new));
+        let (first, last) = (new.first, new.last);
+        let covers = |held: Option<(Lsn, Lsn)>| held.is_none_or(|(from, to)| first <= from && to <= last);
+        let old = |segment: &Segment| segment.id < id && covers(collection.held_of(segment));
+        let (gone, kept): (Vec<_>, Vec<_>) = collection.segments.iter().cloned().partition(old);
         collection.segments = kept;
         self.doom_several(ix, gone);
     }

@@ -32,9 +32,6 @@ use crate::format::{StreamId, StreamKey, record};
 use crate::placement::Candidate;
 use crate::types::{CollectionName, DirectoryId, Epoch, Incarnation, Lsn};
 
-/// LSNs that a forgotten directory may have held beyond what is known.
-const FORGOTTEN_SPAN: u64 = 1 << 40;
-
 /// An open directory, its journal's files noted.
 pub(super) struct Place {
     pub(super) opened: Opened,
@@ -126,7 +123,8 @@ pub(super) fn decide(
         let path = SegmentPath::of(name, &Segment::of_fact(fact, last, 0), disk.objects().is_some(), None);
         segment_file::is_gone(disk, &path, fact.segment)
     };
-    let mut merged = merge::merge(inputs, keep, &is_gone);
+    let gives_up = epoch.is_some_and(|epoch| epoch.members.iter().any(|member| forgotten_now.contains(&member.uuid)));
+    let mut merged = merge::merge(inputs, keep, gives_up, &is_gone);
     let mut warnings = merged.contradictions.clone();
     let only_homes = |directory: Uuid| epoch.is_some_and(|epoch| !epoch.may_be_mixed(directory));
     warnings.extend(unnamed::adopt(&mut merged, &places, only_homes));
@@ -315,7 +313,7 @@ fn forget(
                 collection.lose(first, last, GapCause::DirectoryForgotten);
                 records.gap(collection, first, last, GapCause::DirectoryForgotten, new_epoch);
             }
-            let (first, last) = (collection.head.next(), Lsn(collection.head.0.saturating_add(FORGOTTEN_SPAN)));
+            let (first, last) = (collection.head.next(), Lsn(collection.head.0.saturating_add(merge::UNHEARD_SPAN)));
             collection.lose(first, last, GapCause::DirectoryForgotten);
             records.gap(collection, first, last, GapCause::DirectoryForgotten, new_epoch);
             if collection.home == member.uuid {

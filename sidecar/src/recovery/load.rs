@@ -273,7 +273,7 @@ fn missing_streams(
             id: Some(close.stream),
             files: Vec::new(),
             content: StreamContent::new(Known::default(), Arc::clone(budget)),
-            losses: vec![Loss { damage, salvage: Salvage::default(), accepted: known }],
+            losses: vec![Loss { damage, salvage: Salvage::default(), accepted: known, alone: true }],
             close: ClosedAt { frame_seq: close.frame_seq, crc: close.crc },
         });
     }
@@ -391,6 +391,8 @@ impl Loader<'_> {
             content = self.again(key, slots, scans, &verdict)?;
         }
         let mut losses = Vec::new();
+        let mut heads = scans.iter().flat_map(|scan| &scan.places).map(|place| &place.head.header);
+        let alone = verdict.floor > 0 || heads.any(|head| (head.oldest, head.oldest_session) < verdict.oldest);
         for damage in &verdict.damage {
             let salvage = match damage.at {
                 Some(at) => self.salvage(slots, scans, at),
@@ -399,7 +401,7 @@ impl Loader<'_> {
             let last = damage.last_seq.unwrap_or(i64::MAX as u64);
             let known =
                 accepted.iter().any(|a| Some(a.stream) == id && a.first_seq <= damage.first_seq && last <= a.last_seq);
-            losses.push(Loss { damage: damage.clone(), salvage, accepted: known });
+            losses.push(Loss { damage: damage.clone(), salvage, accepted: known, alone });
         }
         let needed = which_are_needed(scans, &verdict, close);
         Ok(Judged { id, content, verdict, losses, needed })

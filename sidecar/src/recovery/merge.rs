@@ -23,6 +23,10 @@ use crate::format::facts::{FlushedFact, GapCause};
 use crate::format::record::{self, RecordRef};
 use crate::types::{CollectionName, Epoch, Incarnation, Lsn};
 
+/// LSNs that may have been given beyond what is known, where nothing says how many: a directory that is given up held them, or a
+/// frame is lost that said how far a collection goes.
+pub(super) const UNHEARD_SPAN: u64 = 1 << 40;
+
 /// One directory's part.
 #[derive(Debug)]
 pub(crate) struct Input {
@@ -93,9 +97,10 @@ struct Parts {
 /// Whether the file of a segment is not there: of a collection of this name, as this fact says, with this last LSN.
 pub(crate) type IsGone<'a> = dyn Fn(&CollectionName, &FlushedFact, Lsn) -> bool + 'a;
 
-/// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`). `is_gone` is asked about
-/// segments that may have been removed for a younger one, which is lost or of which a lost frame spoke.
-pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, is_gone: &IsGone<'_>) -> Merged {
+/// Merges what was read. `keep_salvage`: use what is left of damaged frames (`on_damage = "gap"`). `gives_up`: a directory is
+/// given up by this start. Then, and where frames are lost, what they knew is not known any more, and `is_gone` is asked about
+/// each segment: it may have been removed for a younger one.
+pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, gives_up: bool, is_gone: &IsGone<'_>) -> Merged {
     let mut merged = Merged::default();
     let mut incarnations: HashMap<Incarnation, Parts> = HashMap::new();
     let here: HashSet<Uuid> = inputs.iter().map(|input| input.directory).collect();
@@ -145,7 +150,8 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, is_gone: &IsGone<'_>
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let facts_lost = merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed);
+        let facts_lost =
+            (merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed)) || (gives_up && !mutant!(RewrittenCounts));
         let contradictions = &mut merged.contradictions;
         let (collection, dead) = parts.merge(name.clone(), incarnation, &here, facts_lost, contradictions, is_gone);
         merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
@@ -166,13 +172,7 @@ impl Parts {
         all.0.into_values()
     }
 
-    /// The segments of all parts in directories that are not here.
-    fn lost_segments(&self, here: &HashSet<Uuid>) -> Vec<(FlushedFact, Lsn)> {
-        let all = self.parts.iter().flat_map(|(_, _, found)| found.segments.0.values());
-        all.filter(|(fact, _)| !here.contains(&fact.directory)).copied().collect()
-    }
-
-    /// The collection, and the segments that it does not need. `facts_lost`: of any segment it may have been said, in a frame
+    /// The collection, and the segments that it does not need. `facts_lost`: of any segment it may have been said, where
     /// that is lost, that a younger one is in its place.
     fn merge(
         self,
@@ -183,16 +183,8 @@ impl Parts {
         contradictions: &mut Vec<String>,
         is_gone: &IsGone<'_>,
     ) -> (MergedCollection, Vec<(FlushedFact, Lsn)>) {
-        let mut segments: Vec<(FlushedFact, Lsn)> = self.segments(here).collect();
-        let lost = self.lost_segments(here);
-        segments.retain(|(fact, last)| {
-            // Of two that hold the same entries the older one goes first.
-            let younger = |(other, end): &(FlushedFact, Lsn)| {
-                other.segment > fact.segment && other.first_lsn <= *last && fact.first_lsn <= *end
-            };
-            let replaced = (lost.iter().any(younger) && !mutant!(RewrittenCounts)) || facts_lost;
-            !replaced || !is_gone(&name, fact, *last)
-        });
+        let there = |(fact, last): &(FlushedFact, Lsn)| !facts_lost || !is_gone(&name, fact, *last);
+        let segments: Vec<(FlushedFact, Lsn)> = self.segments(here).filter(there).collect();
         let parts = self.parts;
         let home = parts.iter().filter_map(|(_, _, found)| found.home).max();
         let latest = |(dir, _, found): &&(Uuid, StreamKey, Found)| (found.has_entries, found.last_seen, *dir);
@@ -410,6 +402,7 @@ impl MergedCollection {
     /// last entries may have been among them.
     fn may_have_ended_in(&self, lost: &Unresolved, only_homes: bool) -> bool {
         let there = !only_homes
+            || self.is_unheard_in(lost)
             || self.home == lost.directory
             || self.has_entries_in.contains(&lost.directory)
             || self.has_entries_in.iter().any(|directory| *directory != self.home);
@@ -420,6 +413,21 @@ impl MergedCollection {
         let seen_there = self.seen.get(&lost.directory).is_some_and(after);
         let seen_later = self.last_seen.0.epoch > lost.key.epoch;
         there && !seen_there && !seen_later
+    }
+
+    /// Whether a checkpoint in the lost frames may have said where it lives and how far it goes: their stream says nothing of it
+    /// before them, and what was there before is freed.
+    fn is_unheard_in(&self, lost: &Unresolved) -> bool {
+        let in_stream = self.seen.get(&lost.directory).is_some_and(|moment| moment.0 == lost.key);
+        lost.loss.alone && !in_stream && !mutant!(LostHeadsGivenAgain)
+    }
+
+    /// How many of its last LSNs may have been in lost frames.
+    fn may_lack(&self, lost: &Unresolved) -> u64 {
+        if self.is_unheard_in(lost) {
+            return UNHEARD_SPAN;
+        }
+        lost.loss.damage.most_entries().saturating_sub(lost.loss.salvage.entries)
     }
 
     /// Whether a COLLECTION in `directory` says where it lives now.
@@ -467,7 +475,7 @@ impl Merged {
                 .unresolved
                 .iter()
                 .filter(|lost| collection.may_have_ended_in(lost, only_homes(lost.directory)))
-                .map(|lost| lost.loss.damage.most_entries().saturating_sub(lost.loss.salvage.entries))
+                .map(|lost| collection.may_lack(lost))
                 .fold(0_u64, u64::saturating_add);
             if most > 0 {
                 losses.push((index, collection.head.next(), Lsn(collection.head.0.saturating_add(most))));

@@ -31,6 +31,8 @@ pub(crate) struct Loss {
     pub(crate) salvage: Salvage,
     /// An earlier start recorded it as gaps already.
     pub(crate) accepted: bool,
+    /// What came before is freed, be it of this stream or older ones: it was stated in a checkpoint, perhaps in what is lost.
+    pub(crate) alone: bool,
 }
 
 impl Loss {

@@ -132,8 +132,8 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::RewrittenCounts => {
             fails(forgetting::schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it)
         }
-        Mutant::RewrittenUntold => {
-            fails(forgetting::schedule_12_a_directory_knows_where_went_what_was_in_it)
+        Mutant::LostHeadsGivenAgain => {
+            fails(rot::schedule_04_an_lsn_that_only_a_lost_checkpoint_spoke_of_is_not_given_again)
         }
         Mutant::ReplacedUnnamed => {
             fails(rot::schedule_04_what_a_lost_frame_said_of_a_segment_is_read_in_the_segment)
@@ -143,6 +143,9 @@ fn catches(mutant: Mutant) -> bool {
         }
         Mutant::DrainEndsWithAnEdit => {
             fails(draining::schedule_24_what_a_call_drains_stays_empty_whatever_the_configuration_says)
+        }
+        Mutant::EmptyingForgotten => {
+            fails(evacuating::schedule_24_emptying_goes_on_when_the_directory_that_was_to_take_it_fails)
         }
         Mutant::EmptiedAgainInUse => fails(
             commits::schedule_24_an_emptied_directory_that_closes_with_the_process_is_not_said_to_be_in_use_again,

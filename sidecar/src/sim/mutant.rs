@@ -96,14 +96,16 @@ mutants! {
     TruncatedFlushedOver,
     /// A segment counts though it was removed for a younger one, which is lost.
     RewrittenCounts,
-    /// A directory hears nothing of what replaces a segment in it.
-    RewrittenUntold,
+    /// LSNs are given again that only a lost checkpoint spoke of.
+    LostHeadsGivenAgain,
     /// After damage nobody looks for segments of which the lost frames spoke.
     ReplacedUnnamed,
     /// What a segment has in gaps keeps it where it is.
     GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.
     DrainEndsWithAnEdit,
+    /// While directories are emptied nobody looks again where segments may go.
+    EmptyingForgotten,
     /// A directory that is empty and closes is said to be in use by those that close later.
     EmptiedAgainInUse,
     /// A directory that came back is not told what it missed when the process stops.

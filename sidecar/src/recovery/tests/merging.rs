@@ -30,7 +30,7 @@ fn claim_1_only_the_highest_incarnation_counts_and_a_deletion_removes_it_and_all
             two.frame(&[delete("c", deleted)]);
         }
         for inputs in [vec![input(&[&one]), input(&[&two])], vec![input(&[&two]), input(&[&one])]] {
-            let merged = merge(inputs, false, &nothing_is_gone);
+            let merged = merge(inputs, false, false, &nothing_is_gone);
             let found = merged.collections.first().map(|c| c.incarnation);
             assert_eq!(found, want, "{deleted:?}");
             assert_eq!(merged.tombstones.values().copied().next(), deleted);
@@ -46,7 +46,7 @@ fn claim_2_every_lsn_is_an_entry_or_in_a_gap_or_a_hole() {
     let mut two = other(1);
     two.begin(Vec::new());
     two.frame(&[entry("c", C, 6, Epoch(1), b"x"), gap("c", C, 4, 4), collection("c", C, 10, DIRECTORY, Epoch(1))]);
-    let merged = merge(vec![input(&[&one]), input(&[&two])], false, &nothing_is_gone);
+    let merged = merge(vec![input(&[&one]), input(&[&two])], false, false, &nothing_is_gone);
     let c = &merged.collections[0];
     assert_eq!((c.truncated_to, c.head), (Lsn(2), Lsn(10)));
     assert_eq!(c.holes, [(Lsn(5), Lsn(5)), (Lsn(7), Lsn(7)), (Lsn(9), Lsn(10))]);
@@ -62,7 +62,7 @@ fn claim_3_of_two_contents_the_higher_epoch_wins_and_it_is_reported() {
     two.begin(Vec::new());
     two.frame(&[entry("c", C, 1, Epoch(2), b"higher")]);
     for inputs in [vec![input(&[&one]), input(&[&two])], vec![input(&[&two]), input(&[&one])]] {
-        let merged = merge(inputs, false, &nothing_is_gone);
+        let merged = merge(inputs, false, false, &nothing_is_gone);
         let raw: Vec<_> = merged.collections[0].entries.iter(Lsn(1)).map(|(_, raw)| raw.to_vec()).collect();
         assert_eq!(raw, [entry("c", C, 1, Epoch(2), b"higher")]);
         assert_eq!(merged.contradictions.len(), 1);
@@ -77,7 +77,7 @@ fn a_copy_of_a_later_epoch_is_no_contradiction() {
     let mut two = other(2);
     two.begin(Vec::new());
     two.frame(&[entry("c", C, 1, Epoch(2), b"same")]);
-    let merged = merge(vec![input(&[&one]), input(&[&two])], false, &nothing_is_gone);
+    let merged = merge(vec![input(&[&one]), input(&[&two])], false, false, &nothing_is_gone);
     assert!(merged.contradictions.is_empty());
     assert_eq!(merged.collections[0].entries.entries(), 1);
 }
@@ -90,8 +90,8 @@ fn without_a_fact_the_home_does_not_depend_on_the_order_of_directories() {
     let mut two = other(1);
     two.begin(Vec::new());
     two.frame(&[entry("c", C, 2, Epoch(1), b"x")]);
-    let straight = merge(vec![input(&[&one]), input(&[&two])], false, &nothing_is_gone);
-    let turned = merge(vec![input(&[&two]), input(&[&one])], false, &nothing_is_gone);
+    let straight = merge(vec![input(&[&one]), input(&[&two])], false, false, &nothing_is_gone);
+    let turned = merge(vec![input(&[&two]), input(&[&one])], false, false, &nothing_is_gone);
     assert_eq!(straight.collections[0].home, turned.collections[0].home);
 }
 
@@ -117,10 +117,10 @@ fn claim_4_a_gap_recorded_since_does_not_hide_that_later_entries_were_lost() {
     let mut buf = Vec::new();
     fact.encode_record(&mut buf);
     second.frame(&[buf, gap("c", C, 3, 3)]);
-    let merged = merge(vec![input(&[&first, &second])], true, &nothing_is_gone);
+    let merged = merge(vec![input(&[&first, &second])], true, false, &nothing_is_gone);
     assert_eq!((merged.unresolved.len(), losses(&merged)), (0, vec![]));
     flip(&mut first, fourth + 150);
-    let merged = merge(vec![input(&[&first, &second])], true, &nothing_is_gone);
+    let merged = merge(vec![input(&[&first, &second])], true, false, &nothing_is_gone);
     assert_eq!(merged.unresolved.len(), 1);
     assert_eq!(losses(&merged), [(0, Lsn(4), Lsn(4))]);
 }
@@ -135,7 +135,7 @@ fn claim_4_the_last_entries_may_have_been_in_a_journal_that_is_nobodys_home() {
     journal.frame(&[]);
     flip(&mut journal, lost + 150);
     flip(&mut journal, lost + 195);
-    let merged = merge(vec![input(&[&journal])], true, &nothing_is_gone);
+    let merged = merge(vec![input(&[&journal])], true, false, &nothing_is_gone);
     assert_eq!(merged.losses(|directory| directory != DIRECTORY), [(0, Lsn(4), Lsn(5))]);
     assert_eq!(merged.losses(|_| true), [], "where collections have their home, another's is not concerned");
 }
@@ -148,7 +148,7 @@ fn a_torn_batch_is_kept_whole_or_not_at_all() {
     let offset = stream.frame(&records);
     stream.frame(&[entry("c", C, 4, Epoch(1), b"x")]);
     flip(&mut stream, offset + 400);
-    let merged = merge(vec![input(&[&stream])], true, &nothing_is_gone);
+    let merged = merge(vec![input(&[&stream])], true, false, &nothing_is_gone);
     let c = &merged.collections[0];
     assert_eq!(c.entries.iter(Lsn(1)).map(|(lsn, _)| lsn.0).collect::<Vec<_>>(), [4]);
     assert_eq!(c.holes, [(Lsn(1), Lsn(3))]);

@@ -39,7 +39,7 @@ fn what_follows_the_closed_end_does_not_count() {
     let mut second = Stream::new(2, 0);
     second.begin(vec![close]);
     second.frame(&[entry("c", C, 2, Epoch(2), b"another")]);
-    let merged = crate::recovery::merge::merge(vec![input(&[&first, &second])], false, &|_, _, _| false);
+    let merged = crate::recovery::merge::merge(vec![input(&[&first, &second])], false, false, &|_, _, _| false);
     let c = &merged.collections[0];
     let payloads: Vec<Vec<u8>> = c.entries.iter(Lsn(1)).map(|(_, raw)| raw.to_vec()).collect();
     assert_eq!(payloads, [entry("c", C, 1, Epoch(1), b"acknowledged"), entry("c", C, 2, Epoch(2), b"another")]);

@@ -138,3 +138,21 @@ fn schedule_24_a_directory_that_has_left_takes_nothing_though_it_failed_and_came
     world.machine.heal();
     world.serve(|life| life.check());
 }
+
+#[test]
+pub(in crate::sim) fn schedule_24_emptying_goes_on_when_the_directory_that_was_to_take_it_fails() {
+    let mut world = World::new(8, Shape { directories: 3, ..Shape::default() });
+    world.serve(|life| {
+        life.append_and_settle(0, 4, 3_000);
+        life.flush(&collection(0));
+        life.settle();
+        let home = life.home(0);
+        // It is taken for healthy until it is written to.
+        let next = life.root((home + 1) % 3).to_owned();
+        life.world.machine.break_with(&next, Faults { unmounted: true, ..Faults::default() });
+        life.log.empty(&[home], life.world.now);
+        life.pass(Duration::from_secs(20));
+        assert_eq!(life.log.segments_in(home), 0, "{:#?}", life.log.journals);
+        life.check();
+    });
+}

@@ -185,6 +185,23 @@ fn give_up(world: &mut World, lost: &Path) {
     world.machine.break_with(lost, dead);
 }
 
+/// Readers are told that the first collection's entries are lost, by this start and by the next one, to which nobody says again
+/// what is given up.
+fn is_a_gap_twice(mut world: World) {
+    for _ in 0..2 {
+        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+        world.live(ready, |life| {
+            life.open();
+            let found = life.found(0);
+            let gap = found.items.iter().any(|item| matches!(item, Item::Gap { first: Lsn(1), .. }));
+            assert!(gap && found.unreadable.is_empty(), "{:?} {:?}", found.items, found.unreadable);
+            life.check();
+        });
+        world.machine.cut();
+        world.given_up.clear();
+    }
+}
+
 #[test]
 pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it() {
     let mut world = World::new(13, Shape { directories: 2, journal: true, gaps: true, ..Shape::default() });
@@ -202,18 +219,7 @@ pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up
         life.root(now).to_owned()
     });
     give_up(&mut world, &lost);
-    for _ in 0..2 {
-        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
-        world.live(ready, |life| {
-            life.open();
-            let found = life.found(0);
-            let gap = found.items.iter().any(|item| matches!(item, Item::Gap { first: Lsn(1), .. }));
-            assert!(gap && found.unreadable.is_empty(), "{:?} {:?}", found.items, found.unreadable);
-            life.check();
-        });
-        world.machine.cut();
-        world.given_up.clear();
-    }
+    is_a_gap_twice(world);
 }
 
 /// What a directory held is copied elsewhere, it is removed, and the power goes before the others say that it is empty; then
@@ -242,16 +248,36 @@ pub(in crate::sim) fn schedule_12_a_directory_knows_where_went_what_was_in_it() 
     });
     world.machine.cut();
     give_up(&mut world, &lost);
-    for _ in 0..2 {
-        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
-        world.live(ready, |life| {
-            life.open();
-            let found = life.found(0);
-            let gap = found.items.iter().any(|item| matches!(item, Item::Gap { first: Lsn(1), .. }));
-            assert!(gap && found.unreadable.is_empty(), "{:?} {:?}", found.items, found.unreadable);
-            life.check();
-        });
-        world.machine.cut();
-        world.given_up.clear();
-    }
+    is_a_gap_twice(world);
+}
+
+/// As before, and one directory that has not heard of it stays beside, which knows the removed segment.
+#[test]
+pub(in crate::sim) fn schedule_12_what_an_old_fact_says_of_a_removed_segment_does_not_count_when_one_is_given_up() {
+    let mut world = World::new(19, Shape { directories: 3, gaps: true, ..Shape::default() });
+    let lost = world.serve(|life| {
+        for n in 0..2 {
+            life.append_and_settle(n, 4, 3_000);
+            life.flush(&collection(n));
+            life.settle();
+        }
+        // What it holds alone keeps it in use.
+        let [home, deaf] = [0, 1].map(|n| life.home(n));
+        let other = 3 - home - deaf;
+        let journal = &mut life.log.journals[deaf];
+        (journal.since_checkpoint, journal.signalled) = (u64::MAX, true);
+        life.wake();
+        life.settle();
+        assert!(life.log.journals[deaf].since_checkpoint < u64::MAX, "it has not heard of the segment");
+        let unmounted = Faults { unmounted: true, ..Faults::default() };
+        let root = life.root(deaf).to_owned();
+        life.world.machine.break_with(&root, unmounted);
+        life.log.empty(&[home], life.world.now);
+        life.pass(Duration::from_secs(20));
+        assert_eq!((life.log.segments_in(home), life.log.segments_in(other)), (0, 1), "{:#?}", life.log.journals);
+        life.root(other).to_owned()
+    });
+    world.machine.heal();
+    give_up(&mut world, &lost);
+    is_a_gap_twice(world);
 }

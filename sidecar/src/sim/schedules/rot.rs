@@ -378,3 +378,50 @@ fn schedule_04_what_is_in_a_segment_that_a_lost_frame_put_in_place_of_another_is
         });
     }
 }
+
+/// Of a collection one directory has heard long ago, and the other one states it in a checkpoint, which is lost.
+#[test]
+pub(in crate::sim) fn schedule_04_an_lsn_that_only_a_lost_checkpoint_spoke_of_is_not_given_again() {
+    let shape = Shape { directories: 2, gaps: true, journal_max: 1 << 18, ..Shape::default() };
+    let mut world = World::new(19, shape);
+    let (root, (name, end), given) = world.serve(|life| {
+        for n in 0..2 {
+            life.append_and_settle(n, 2, 3_000);
+            life.flush(&collection(n));
+            life.settle();
+        }
+        let [home, deaf] = [0, 1].map(|n| life.home(n));
+        assert_ne!(home, deaf);
+        let journal = &mut life.log.journals[deaf];
+        (journal.since_checkpoint, journal.signalled) = (u64::MAX, true);
+        life.wake();
+        life.settle();
+        let root = life.root(deaf).to_owned();
+        life.world.machine.break_with(&root, Faults { unmounted: true, ..Faults::default() });
+        for _ in 0..100 {
+            if life.log.journals[home].stream.floor > 0 {
+                break;
+            }
+            life.append_and_settle(0, 1, 20_000);
+            let head = life.head(0);
+            life.truncate(&collection(0), head);
+            life.settle();
+        }
+        assert!(life.log.journals[home].stream.floor > 0);
+        life.pass(Duration::from_millis(1500));
+        // All that is left is in this file, and goes but for the last frame, which says that there was more.
+        (life.root(home).to_owned(), life.next_place(home), life.head(0))
+    });
+    world.machine.heal();
+    for page in (PAGE as u64..end - PAGE as u64).step_by(PAGE) {
+        // Behind a frame's head, which says that no entries are in it.
+        world.machine.flip(&root, &name, page + 150, 3);
+    }
+    world.oracle.damaged();
+    world.serve(|life| {
+        life.check();
+        life.append_and_settle(0, 1, 100);
+        let head = life.head(0);
+        assert!(head > given, "{head} is given a second time");
+    });
+}
