@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::election::{Effect, Election, Event, Record, Stored, Times};
 use super::health::Gate;
 
+/// How often a Lease is let go of that is found to be another than it was.
+const RELEASES: usize = 3;
+
 /// Where the Lease is.
 #[derive(Clone, Debug)]
 pub struct LeaseName {
@@ -94,8 +97,14 @@ where
     if let Some(running) = running {
         failed = running.end().await.and(failed);
     }
-    if let Some(write) = election.release() {
-        driver.ask(&write).await;
+    for _ in 0..RELEASES {
+        let Some(release) = election.release() else { break };
+        if driver.ask(&release).await != Event::Refused {
+            break;
+        }
+        // A renewal that was under way was done, and nobody heard of it.
+        let found = driver.ask(&Effect::Read).await;
+        election.step(driver.now(), found);
     }
     failed
 }

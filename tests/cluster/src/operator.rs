@@ -175,13 +175,32 @@ impl Operator {
         self.child.id()
     }
 
+    /// Stops it where it is, as on a machine that hangs: its connections stand, and nobody answers.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        Ok(rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)?)
+    }
+
     /// Ends it as a kubelet does, and returns its exit code.
     ///
     /// # Errors
     /// When it was ended by a signal, or cannot be waited for.
     pub fn stop(mut self) -> Result<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.signal(rustix::process::Signal::TERM)?;
         self.child.wait()?.code().context("a signal ended it")
     }
 

@@ -4,8 +4,10 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "storage/leader.rs"]
+mod leader;
+
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -416,56 +418,6 @@ async fn a_namespace_with_a_storage_can_be_deleted() {
         let left = namespaces.get_opt(&shop.namespace).await?;
         ensure!(left.is_none(), "{:?}", left.and_then(|left| left.status));
         Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn of_two_controllers_one_leads_and_the_other_takes_over() {
-    // A plane of its own: the shared one has its leader.
-    let plane = ControlPlane::start().await.unwrap();
-    plane.install_types().await;
-    let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-    Api::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
-    let mut first = Operator::start("controller", &plane, HOME, None, &TIMERS).unwrap();
-    first.ready().await;
-    let leases: Api<Lease> = Api::namespaced(plane.client(), HOME);
-    let holder = || async {
-        let lease = leases.get("walstorage-controller").await?;
-        let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
-        holder.context("nobody leads")
-    };
-    let one = eventually("one leads", holder).await;
-    let mut second = Operator::start("controller", &plane, HOME, None, &TIMERS).unwrap();
-    second.ready().await;
-    assert_eq!(second.metric("walstorage_operator_leader").await.unwrap(), Some(0.0));
-    let takes_over = |before: String| {
-        let holder = &holder;
-        async move {
-            eventually("another leads", || {
-                let before = before.clone();
-                async move {
-                    let now = holder().await?;
-                    ensure!(now != before, "{now}");
-                    Ok(now)
-                }
-            })
-            .await
-        }
-    };
-    // One that ends well lets go; one that is killed is waited for.
-    assert_eq!(first.stop().unwrap(), 0);
-    let other = takes_over(one).await;
-    let mut third = Operator::start("controller", &plane, HOME, None, &TIMERS).unwrap();
-    third.ready().await;
-    second.kill().unwrap();
-    takes_over(other).await;
-    let storages: Api<WalStorage> = Api::namespaced(plane.client(), HOME);
-    let storage = serde_json::from_value(json!({"metadata": {"name": "orders"}, "spec": {}})).unwrap();
-    storages.create(&PostParams::default(), &storage).await.unwrap();
-    eventually("the third works", || async {
-        let status = storages.get("orders").await?.status.unwrap_or_default();
-        status.config_hash.context("not rendered")
     })
     .await;
 }
