@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::Cluster;
@@ -66,16 +67,34 @@ pub fn uninstall(connection: &Connection) -> Result<()> {
     connection.helm(&["uninstall", RELEASE, "--namespace", RELEASE, "--wait"]).map(drop)
 }
 
-/// Applies some templates of the chart `walstorage` as they are rendered for this cluster, where the whole chart would
-/// wait for pods.
+/// Some templates of the chart `walstorage`, as they are rendered for this cluster.
+///
+/// # Errors
+/// With what helm says.
+pub fn rendered(connection: &Connection, templates: &[&str]) -> Result<String> {
+    let mut args = vec!["template".to_owned(), RELEASE.to_owned(), chart("walstorage")];
+    args.push(format!("--namespace={RELEASE}"));
+    args.extend(templates.iter().map(|template| format!("--show-only=templates/{template}.yaml")));
+    connection.helm(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What the chart `walstorage` says of the webhook, for one that is called at this URL instead of by its Service.
+///
+/// # Errors
+/// With what helm says, and when there is no such webhook in it.
+pub fn webhook(connection: &Connection, url: &str) -> Result<Value> {
+    let mut configuration: Value = serde_yaml::from_str(&rendered(connection, &["webhook-configuration"])?)?;
+    let hook = configuration.pointer_mut("/webhooks/0/clientConfig").context("no webhook")?;
+    *hook = json!({"url": url});
+    Ok(configuration["webhooks"][0].take())
+}
+
+/// Applies some templates of the chart `walstorage`, where the whole chart would wait for pods.
 ///
 /// # Errors
 /// With what helm or the API server says.
 pub fn apply(connection: &Connection, templates: &[&str]) -> Result<()> {
-    let mut args = vec!["template".to_owned(), RELEASE.to_owned(), chart("walstorage")];
-    args.push(format!("--namespace={RELEASE}"));
-    args.extend(templates.iter().map(|template| format!("--show-only=templates/{template}.yaml")));
-    let rendered = connection.helm(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let rendered = rendered(connection, templates)?;
     let mut kubectl = connection
         .command("kubectl")
         .args(["apply", "--server-side", "-f", "-"])

@@ -19,7 +19,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::Connection;
@@ -101,6 +101,7 @@ struct Trap {
 #[derive(Default)]
 struct Shared {
     trap: Mutex<Option<Trap>>,
+    held: Mutex<Option<(String, watch::Receiver<()>)>>,
 }
 
 /// The door. Closed on drop.
@@ -164,6 +165,17 @@ impl Gateway {
         *self.shared.trap.lock().expect("no holder panics") = Some(Trap { side, which: Box::new(which), caught });
         hears
     }
+
+    /// Reads of this path wait until what is returned is dropped.
+    ///
+    /// # Panics
+    /// When somebody panicked while holding some.
+    #[must_use]
+    pub fn hold(&self, path: &str) -> watch::Sender<()> {
+        let (held, until) = watch::channel(());
+        *self.shared.held.lock().expect("no holder panics") = Some((path.to_owned(), until));
+        held
+    }
 }
 
 #[derive(Clone)]
@@ -193,6 +205,7 @@ impl Door {
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let body = body.collect().await.context("the request is cut off")?.to_bytes();
         if method == Method::GET {
+            self.wait(&path).await;
             let (mut head, answer) = self.client.send(Request::from_parts(head, Body::from(body))).await?.into_parts();
             unframed(&mut head);
             return Ok(Response::from_parts(head, answer));
@@ -208,6 +221,15 @@ impl Door {
         self.log.0.lock().expect("no writer panics").push(written);
         self.stop(Side::After, &method, &path, &sent).await;
         Ok(Response::from_parts(head, Body::from(answer)))
+    }
+
+    /// Returns when reads of this path may go on.
+    async fn wait(&self, path: &str) {
+        let held = self.shared.held.lock().expect("no holder panics").clone();
+        if let Some((_, mut until)) = held.filter(|(held, _)| held == path) {
+            // An error says that whoever holds it has let go.
+            while until.changed().await.is_ok() {}
+        }
     }
 
     /// Never returns where the trap is.

@@ -4,6 +4,9 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "webhook/certificates.rs"]
+mod certificates;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,17 +15,17 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Event, LimitRange, Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, LimitRange, Namespace, Pod};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use walstorage_cluster_tests::gateway::{Gateway, Log};
 use walstorage_cluster_tests::operator::Operator;
-use walstorage_cluster_tests::{ControlPlane, eventually};
+use walstorage_cluster_tests::{ControlPlane, charts, eventually};
 
 const HOME: &str = "walstorage";
-const SECRET: &str = "walstorage-webhook-tls";
 const CONFIGURATION: &str = "walstorage-webhook";
 
 /// A control plane with workload controllers, two replicas of the webhook behind one address, and a controller.
@@ -30,7 +33,7 @@ struct Rig {
     plane: ControlPlane,
     webhooks: Vec<(SocketAddr, Operator)>,
     balancer: Balancer,
-    _controller: Operator,
+    controller: Operator,
 }
 
 impl Rig {
@@ -59,7 +62,7 @@ impl Rig {
         }
         let endpoints: Vec<_> = webhooks.iter().map(|(address, _)| *address).collect();
         let balancer = Balancer::start(endpoints.clone()).await;
-        configure(&plane, &balancer).await;
+        configure(&plane, &balancer.address.to_string()).await;
         let list = endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let args = [
             "--tls-name",
@@ -83,7 +86,7 @@ impl Rig {
         for (_, webhook) in &mut webhooks {
             webhook.ready().await;
         }
-        let rig = Self { plane, webhooks, balancer, _controller: controller };
+        let rig = Self { plane, webhooks, balancer, controller };
         rig.calls().await;
         rig
     }
@@ -133,26 +136,12 @@ impl Rig {
     }
 }
 
-/// The webhook's configuration as in the chart, with a URL.
-async fn configure(plane: &ControlPlane, balancer: &Balancer) {
+/// The webhook as in the chart, at a URL.
+async fn configure(plane: &ControlPlane, address: &str) {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(plane.client());
-    let configuration = json!({
-        "metadata": {"name": CONFIGURATION},
-        "webhooks": [{
-            "name": "pods.walstorage.dev",
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded",
-            "timeoutSeconds": 5,
-            "matchPolicy": "Equivalent",
-            "clientConfig": {"url": format!("https://{}/mutate", balancer.address)},
-            "objectSelector": {"matchExpressions": [{"key": "walstorage.dev/storage", "operator": "Exists"}]},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
-        }],
-    });
-    let configuration = serde_json::from_value(configuration).unwrap();
-    configurations.create(&PostParams::default(), &configuration).await.unwrap();
+    let hook = charts::webhook(plane, &format!("https://{address}/mutate")).expect("the chart's");
+    let configuration = serde_json::from_value(json!({"metadata": {"name": CONFIGURATION}, "webhooks": [hook]}));
+    configurations.create(&PostParams::default(), &configuration.unwrap()).await.unwrap();
 }
 
 /// A pod that the standard "restricted" admits.
@@ -217,9 +206,43 @@ async fn the_webhook_on_a_real_api_server() {
     refusals_stand_where_their_reader_looks(&rig).await;
     a_dry_run_leaves_nothing(&rig).await;
     defaults_of_a_limit_range_stay(&rig).await;
-    a_foreign_bundle_is_healed(&rig).await;
-    no_pod_is_refused_while_the_certificates_change(&rig).await;
+    certificates::a_foreign_bundle_is_healed(&rig).await;
+    certificates::no_pod_is_refused_while_they_change(&rig).await;
+    certificates::the_old_authority_is_trusted_until_every_replica_serves_the_new_certificate(&rig).await;
     both_replicas_answer_and_one_may_end_under_load(rig).await;
+}
+
+/// Waits until `/readyz` has these lines.
+async fn says(webhook: &Operator, lines: &[&str]) {
+    eventually(&format!("it says {lines:?}"), || async {
+        let (_, body) = webhook.get("/readyz").await?;
+        ensure!(lines.iter().all(|line| body.contains(line)), "{body}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Without the pods it would take a writer for free that one of them has; and nobody trusts it before the controller has said
+/// so. Until then it is no endpoint of its Service.
+#[tokio::test]
+async fn a_webhook_is_not_ready_before_it_has_seen_every_pod_and_is_trusted() {
+    let plane = ControlPlane::start().await.expect("a control plane");
+    plane.install_types().await;
+    let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
+    Api::<Namespace>::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
+    let door = Gateway::open(&plane, &Log::default()).await.unwrap();
+    let held = door.hold("/api/v1/pods");
+    let address = free_address();
+    let args = ["--listen", &address.to_string(), "--sidecar-image", "registry.example.com/walstorage:1"];
+    let mut webhook = Operator::behind(&door, "webhook", &plane, HOME, None, &args).expect("a webhook");
+    says(&webhook, &["[+] walstorages\n", "[+] walwriters\n", "[-] pods: not listed yet\n", "not ready\n"]).await;
+    drop(held);
+    says(&webhook, &["[+] pods\n", "[-] certificate: ", "not ready\n"]).await;
+    let args = ["--tls-name", "127.0.0.1", "--tls-interval", "500ms"];
+    let _controller = Operator::start("controller", &plane, HOME, None, &args).expect("a controller");
+    says(&webhook, &["[+] certificate\n", "[-] trust: ", "is not there\n", "not ready\n"]).await;
+    configure(&plane, &address.to_string()).await;
+    webhook.ready().await;
 }
 
 async fn pods_of_every_kind_are_patched_where_restricted_is_enforced(rig: &Rig) {
@@ -328,62 +351,6 @@ async fn defaults_of_a_limit_range_stay(rig: &Rig) {
     assert_eq!(resources["requests"]["cpu"], "100m", "{resources}");
 }
 
-async fn bundle(rig: &Rig) -> anyhow::Result<String> {
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(rig.plane.client());
-    let hooks = configurations.get(CONFIGURATION).await?.webhooks.unwrap_or_default();
-    let bundle = hooks[0].client_config.ca_bundle.clone().context("no bundle")?;
-    Ok(String::from_utf8(bundle.0)?)
-}
-
-async fn secret(rig: &Rig, key: &str) -> anyhow::Result<String> {
-    let secrets: Api<Secret> = Api::namespaced(rig.plane.client(), HOME);
-    let data = secrets.get(SECRET).await?.data.unwrap_or_default();
-    Ok(data.get(key).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default())
-}
-
-async fn a_foreign_bundle_is_healed(rig: &Rig) {
-    let before = bundle(rig).await.unwrap();
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(rig.plane.client());
-    let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
-    let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
-    configurations.patch(CONFIGURATION, &PatchParams::default(), &patch).await.unwrap();
-    eventually("the bundle is back", || async {
-        let now = bundle(rig).await?;
-        ensure!(now == before, "another bundle");
-        Ok(())
-    })
-    .await;
-    rig.calls().await;
-}
-
-async fn no_pod_is_refused_while_the_certificates_change(rig: &Rig) {
-    let namespace = rig.namespace("storm", &json!({})).await;
-    rig.storage(&namespace).await;
-    let (authority, leaf) = (secret(rig, "ca.crt").await.unwrap(), secret(rig, "tls.crt").await.unwrap());
-    let stop = Arc::new(AtomicBool::new(false));
-    let storm: Vec<_> = (0..4).map(|_| tokio::spawn(pods_until(rig.pods(&namespace), Arc::clone(&stop)))).collect();
-
-    let secrets: Api<Secret> = Api::namespaced(rig.plane.client(), HOME);
-    let rotate = json!({"metadata": {"annotations": {"walstorage.dev/rotate": "now"}}});
-    secrets.patch(SECRET, &PatchParams::default(), &Patch::Merge(&rotate)).await.unwrap();
-    eventually("one new authority, one new certificate", || async {
-        let (now, served) = (secret(rig, "ca.crt").await?, secret(rig, "tls.crt").await?);
-        let count = now.matches("BEGIN CERTIFICATE").count();
-        ensure!(count == 1 && now != authority && served != leaf, "{count} authorities");
-        ensure!(bundle(rig).await? == now, "the bundle is behind");
-        Ok(())
-    })
-    .await;
-    // Some more, with the new authority alone.
-    rig.calls().await;
-    stop.store(true, Ordering::Relaxed);
-    let mut made = 0;
-    for storm in storm {
-        made += storm.await.unwrap().expect("no pod was refused");
-    }
-    assert!(made >= 20, "{made} pods");
-}
-
 /// Makes pods (without keeping them) until it is told to stop; says how many.
 async fn pods_until(pods: Api<Pod>, stop: Arc<AtomicBool>) -> anyhow::Result<u64> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -401,7 +368,7 @@ async fn both_replicas_answer_and_one_may_end_under_load(rig: Rig) {
     rig.storage(&namespace).await;
     let stop = Arc::new(AtomicBool::new(false));
     let storm: Vec<_> = (0..4).map(|_| tokio::spawn(pods_until(rig.pods(&namespace), Arc::clone(&stop)))).collect();
-    let Rig { plane, mut webhooks, balancer, _controller } = rig;
+    let Rig { plane, mut webhooks, balancer, controller: _controller } = rig;
     let (address, other) = webhooks.pop().unwrap();
     // Requests share connections: the other one is asked when its connection is new.
     balancer.route(vec![address]);
