@@ -2,7 +2,8 @@
 //!
 //! Numbers are those of the operator's own invariants. 1 is watched all the time ([`watch`]), 9 when everything has come to
 //! rest ([`at_rest`]), the others in the log of a [`crate::gateway::Gateway`] ([`log`]): an answer has the version in which
-//! the API server made the change, which puts the changes of several controllers in their order.
+//! the API server made the change, which puts the changes of several controllers in their order. Each write names besides
+//! what it rests on, or two leaders could undo each other's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ use tokio::task::AbortHandle;
 use walstorage_crds::names;
 use walstorage_crds::walwriter::WalWriter;
 
-use crate::gateway::Written;
+use crate::gateway::{Written, resource_of};
 use crate::mirror;
 
 /// Namespace and name of a WalWriter.
@@ -81,13 +82,13 @@ struct Grants {
 
 impl Audit {
     fn take(&mut self, call: &Written) -> Result<()> {
+        rests(call)?;
         if call.is(&Method::PUT, "walwriters/status") {
             self.swapped(&call.answer)
         } else if call.is(&Method::PATCH, "pods") {
             self.patched(call)
         } else if call.is(&Method::DELETE, "pods") {
             self.counts.deleted_pods += 1;
-            preconditions(&call.sent)?;
             let node = &call.answer["spec"]["nodeName"];
             ensure!(call.answer["kind"] == "Pod" && node.is_null(), "I4: it was scheduled: {}", call.answer);
             Ok(())
@@ -99,7 +100,6 @@ impl Audit {
             Ok(())
         } else if call.is(&Method::DELETE, "persistentvolumeclaims") {
             self.counts.deleted_claims += 1;
-            preconditions(&call.sent)?;
             let labels = &call.answer["metadata"]["labels"];
             let (storage, writer) = (text(&labels[names::LABEL_STORAGE]), text(&labels[names::LABEL_WRITER]));
             let of = (text(&call.answer["metadata"]["namespace"]), names::wal_writer(&storage, &writer));
@@ -161,9 +161,26 @@ impl Audit {
     }
 }
 
-fn preconditions(sent: &Value) -> Result<()> {
-    let preconditions = &sent["preconditions"];
-    ensure!(preconditions["uid"].is_string() && preconditions["resourceVersion"].is_string(), "no preconditions");
+/// That a write names the object that it is meant for, and where it rests on more than that, the version that was read: the
+/// API server refuses it once there is another one of that name, or somebody else has written.
+fn rests(call: &Written) -> Result<()> {
+    let sent = &call.sent;
+    let named = |of: &Value, fields: &[&str]| fields.iter().all(|field| of[field].is_string());
+    let is_tested = |path: &str| {
+        let mut steps = sent.as_array().into_iter().flatten();
+        steps.any(|step| step["op"] == "test" && step["path"] == path && step["value"].is_string())
+    };
+    let rests = match (&call.method, resource_of(&call.path).as_str()) {
+        (&Method::DELETE, _) => named(&sent["preconditions"], &["uid", "resourceVersion"]),
+        (&Method::PATCH, "pods") => is_tested("/metadata/uid") && is_tested("/metadata/resourceVersion"),
+        (&Method::PUT, "walwriters/status" | "walstorages/status") => {
+            named(&sent["metadata"], &["uid", "resourceVersion"])
+        }
+        (&Method::PATCH, "walwriters" | "walstorages") => named(&sent["metadata"], &["resourceVersion"]),
+        (&Method::PATCH, "persistentvolumeclaims" | "configmaps") => named(&sent["metadata"], &["uid"]),
+        _ => true,
+    };
+    ensure!(rests, "no preconditions");
     Ok(())
 }
 
@@ -280,7 +297,7 @@ mod tests {
         call(
             Method::PUT,
             "/apis/walstorage.dev/v1alpha1/namespaces/n/walwriters/s.w/status",
-            json!({}),
+            json!({"metadata": {"uid": "u", "resourceVersion": "0"}}),
             json!({"metadata": {"namespace": "n", "name": "s.w", "resourceVersion": version},
                 "status": {"holder": holder, "epoch": epoch, "phase": phase}}),
         )
@@ -291,7 +308,11 @@ mod tests {
         call(
             Method::PATCH,
             "/api/v1/namespaces/n/pods/p",
-            json!([{"op": "remove", "path": "/spec/schedulingGates/0"}]),
+            json!([
+                {"op": "test", "path": "/metadata/uid", "value": uid},
+                {"op": "test", "path": "/metadata/resourceVersion", "value": "0"},
+                {"op": "remove", "path": "/spec/schedulingGates/0"},
+            ]),
             json!({"metadata": {"namespace": "n", "uid": uid, "resourceVersion": version,
                 "annotations": {"walstorage.dev/writer": "s.w", "walstorage.dev/grant": grant}}}),
         )
@@ -300,7 +321,14 @@ mod tests {
     fn initialized(version: &str) -> Written {
         let annotations = json!({"walstorage.dev/initialized": "true"});
         let answer = json!({"metadata": {"uid": "c", "resourceVersion": version, "annotations": annotations}});
-        call(Method::PATCH, "/api/v1/namespaces/n/persistentvolumeclaims/c", json!({}), answer)
+        let sent = json!({"metadata": {"uid": "c"}});
+        call(Method::PATCH, "/api/v1/namespaces/n/persistentvolumeclaims/c", sent, answer)
+    }
+
+    /// The same without a step of its patch.
+    fn without(path: &str, mut call: Written) -> Written {
+        call.sent.as_array_mut().unwrap().retain(|step| step["path"] != path);
+        call
     }
 
     fn delete(kind: &str, answer: Value) -> Written {
@@ -346,6 +374,14 @@ mod tests {
             (vec![swap("1", "a", 5, ""), swap("2", "", 5, ""), swap("3", "a", 5, "")], "I6"),
             (vec![initialized("1"), swap("2", "a", 5, ""), ungate("3", "a", 5, json!(["a"]))], "I7"),
             (vec![Written { sent: json!({}), ..delete("pods", json!({"kind": "Pod"})) }], "no preconditions"),
+            (vec![Written { sent: json!({}), ..delete("walwriters", json!({})) }], "no preconditions"),
+            (vec![Written { sent: json!({"metadata": {"uid": "u"}}), ..swap("1", "a", 5, "") }], "no preconditions"),
+            (vec![Written { sent: json!({"metadata": {}}), ..initialized("1") }], "no preconditions"),
+            (vec![swap("1", "a", 5, ""), without("/metadata/uid", ungate("2", "a", 5, none()))], "no preconditions"),
+            (
+                vec![swap("1", "a", 5, ""), without("/metadata/resourceVersion", ungate("2", "a", 5, none()))],
+                "no preconditions",
+            ),
         ] {
             let error = format!("{:#}", log(&bad).unwrap_err());
             assert!(error.contains(sentence), "{sentence}: {error}");
