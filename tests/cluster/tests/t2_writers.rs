@@ -11,6 +11,8 @@
 mod rig;
 #[path = "writers/scenarios.rs"]
 mod scenarios;
+#[path = "writers/told.rs"]
+mod told;
 
 use std::collections::BTreeSet;
 
@@ -38,9 +40,16 @@ async fn writers_on_a_real_api_server() {
         scenarios::a_drain_job_has_the_orphan_that_it_names_until_it_completes(&rig),
         scenarios::a_deleted_claim_is_lost_until_the_loss_is_accepted(&rig),
         scenarios::an_abandoned_writer_goes_with_its_claims(&rig),
+        scenarios::what_is_drained_goes_after_its_time_where_its_storage_says_so(&rig),
         scenarios::a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_force(&rig),
         scenarios::what_a_sidecar_says_is_shown(&rig),
         scenarios::a_dry_run_leaves_nothing(&rig),
+        told::a_pod_waits_for_a_storage_that_is_not_accepted(&rig),
+        told::claims_that_bind_before_the_pod_has_a_node_are_made_when_somebody_says_so(&rig),
+        told::a_claim_in_the_way_is_left_alone_until_its_labels_say_whose_it_is(&rig),
+        told::a_writer_of_another_workload_is_not_given_away(&rig),
+        told::a_workload_is_told_of_a_pod_that_begins_beside_a_lost_log(&rig),
+        told::an_edit_grows_claims_and_names_the_pods_that_it_makes_outdated(&rig),
     );
     let counts = rig.audit().await;
     assert!(counts.ungated >= 20 && counts.grants >= counts.ungated && counts.deleted_claims >= 1, "{counts:?}");
@@ -157,7 +166,7 @@ async fn a_leader_that_is_killed_at_any_step_of_a_grant_is_succeeded() {
             });
             shop.stateful_set(&name, 1, None).await;
             timeout(DEADLINE, caught).await.unwrap_or_else(|_| panic!("{what}: nobody came there")).unwrap();
-            rig.kill(0);
+            rig.kill(0).await;
             let pod = shop.pods().get(&format!("{name}-0")).await.unwrap();
             let gated = !pod.spec.unwrap().scheduling_gates.unwrap_or_default().is_empty();
             let let_go = what.starts_with("G5") && side == Side::After;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,12 +13,13 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use walstorage_cluster_tests::audit::{self, Counts, Watch};
 use walstorage_cluster_tests::binaries::repository;
 use walstorage_cluster_tests::gateway::{Gateway, Log, Written};
 use walstorage_cluster_tests::kubelet::{self, Kubelets};
 use walstorage_cluster_tests::operator::Operator;
-use walstorage_cluster_tests::{ControlPlane, eventually};
+use walstorage_cluster_tests::{ControlPlane, charts, eventually};
 use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
@@ -32,7 +32,7 @@ const IMAGE: &str = "localhost/walstorage:paper";
 
 /// Short timers: a test waits for seconds. The Lease alone is long: a machine with little time for the leader must not make
 /// another of it, which would not have heard the last words of pods.
-const TIMERS: [&str; 20] = [
+const TIMERS: [&str; 22] = [
     "--lease-duration",
     "60s",
     "--lease-renew",
@@ -45,6 +45,8 @@ const TIMERS: [&str; 20] = [
     "2s",
     "--handover-timeout",
     "2s",
+    "--unwritable-after",
+    "1s",
     "--poll-interval",
     "500ms",
     "--poll-timeout",
@@ -82,7 +84,7 @@ impl Rig {
         }
         rights(&plane);
         let addresses: Vec<String> = (0..2).map(|_| free_address()).collect();
-        configure(&client, &addresses).await;
+        configure(&plane, &addresses).await;
         let (log, wrote) = (Log::default(), Log::default());
         let gateways =
             [Gateway::open(&plane, &log).await.expect("a door"), Gateway::open(&plane, &log).await.expect("a door")];
@@ -108,8 +110,8 @@ impl Rig {
 
     /// Starts the controller of this number, unless it runs, and waits until it leads.
     pub(crate) async fn lead(&self, number: usize) {
-        let running = self.controllers[number].lock().unwrap().take();
-        let mut controller = running.unwrap_or_else(|| {
+        let mut running = self.controllers[number].lock().await;
+        let mut controller = running.take().unwrap_or_else(|| {
             let (gateway, home) = (&self.gateways[number], HOMES[number]);
             let started =
                 Operator::behind(gateway, "controller", &self.plane, home, Some(CONTROLLER), &arguments(number));
@@ -122,12 +124,12 @@ impl Rig {
             Ok(())
         })
         .await;
-        *self.controllers[number].lock().unwrap() = Some(controller);
+        *running = Some(controller);
     }
 
     /// Kills a controller, as a power cut would.
-    pub(crate) fn kill(&self, number: usize) {
-        let controller = self.controllers[number].lock().unwrap().take();
+    pub(crate) async fn kill(&self, number: usize) {
+        let controller = self.controllers[number].lock().await.take();
         controller.expect("it runs").kill().expect("it ends");
     }
 
@@ -143,9 +145,8 @@ impl Rig {
 
     /// A metric of a controller; 0 when it is not there.
     pub(crate) async fn metric(&self, number: usize, series: &str) -> f64 {
-        let controller = self.controllers[number].lock().unwrap().take().expect("it runs");
-        let value = controller.metric(series).await;
-        *self.controllers[number].lock().unwrap() = Some(controller);
+        let controller = self.controllers[number].lock().await;
+        let value = controller.as_ref().expect("it runs").metric(series).await;
         value.expect("it answers").unwrap_or_default()
     }
 
@@ -209,17 +210,14 @@ fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Two webhooks, each asked about half of the pods.
-async fn configure(client: &Client, addresses: &[String]) {
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+/// Two webhooks as in the chart, each asked about half of the pods.
+async fn configure(plane: &ControlPlane, addresses: &[String]) {
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(plane.client());
     let hook = |name: &str, address: &str, half: &Value| {
-        json!({
-            "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded", "timeoutSeconds": 5, "matchConditions": [half],
-            "clientConfig": {"url": format!("https://{address}/mutate")},
-            "objectSelector": {"matchExpressions": [{"key": "walstorage.dev/storage", "operator": "Exists"}]},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
-        })
+        let mut hook = charts::webhook(plane, &format!("https://{address}/mutate")).expect("the chart's");
+        hook["name"] = json!(name);
+        hook["matchConditions"] = json!([half]);
+        hook
     };
     // As a Service spreads connections, without either knowing of the other: by the random name of the token's volume.
     let half = |not: &str| {
@@ -245,13 +243,24 @@ pub(crate) struct Shop<'r> {
 
 impl<'r> Shop<'r> {
     pub(crate) async fn open(rig: &'r Rig, prefix: &str, spec: Value) -> Shop<'r> {
+        let shop = Self::empty(rig, prefix).await;
+        shop.storage(spec).await;
+        shop
+    }
+
+    /// The same without the WalStorage.
+    pub(crate) async fn empty(rig: &'r Rig, prefix: &str) -> Shop<'r> {
         let namespace = rig.plane.namespace(prefix).await;
         rig.plane.accounts(&namespace).await;
-        let shop = Shop { rig, namespace };
-        let storage = json!({"metadata": {"name": "orders"}, "spec": spec});
-        let storage: WalStorage = serde_json::from_value(storage).unwrap();
-        shop.storages().create(&PostParams::default(), &storage).await.expect("a WalStorage");
-        shop
+        Shop { rig, namespace }
+    }
+
+    /// Makes the WalStorage, or changes it.
+    pub(crate) async fn storage(&self, spec: Value) {
+        let wanted = json!({"apiVersion": "walstorage.dev/v1alpha1", "kind": "WalStorage",
+            "metadata": {"name": "orders"}, "spec": spec});
+        let user = PatchParams::apply("test").force();
+        self.storages().patch("orders", &user, &Patch::Apply(&wanted)).await.expect("a WalStorage");
     }
 
     pub(crate) fn storages(&self) -> Api<WalStorage> {
@@ -276,12 +285,17 @@ impl<'r> Shop<'r> {
 
     /// A StatefulSet whose pods leave so many entries, or do not say.
     pub(crate) async fn stateful_set(&self, name: &str, replicas: usize, leaves: Option<u64>) {
+        self.annotated_set(name, replicas, &annotations(leaves)).await;
+    }
+
+    /// A StatefulSet whose pods have these annotations.
+    pub(crate) async fn annotated_set(&self, name: &str, replicas: usize, annotations: &Value) {
         let sets: Api<StatefulSet> = Api::namespaced(self.rig.client.clone(), &self.namespace);
         let set = json!({
             "metadata": {"name": name},
             "spec": {
                 "replicas": replicas, "serviceName": name, "podManagementPolicy": "Parallel",
-                "selector": {"matchLabels": {"set": name}}, "template": template("set", name, leaves),
+                "selector": {"matchLabels": {"set": name}}, "template": template("set", name, annotations),
             },
         });
         sets.create(&PostParams::default(), &serde_json::from_value(set).unwrap()).await.expect("a StatefulSet");
@@ -290,7 +304,7 @@ impl<'r> Shop<'r> {
     /// A Deployment whose pods take over each other's writers.
     pub(crate) async fn deployment(&self, name: &str, replicas: usize, leaves: Option<u64>) {
         let deployments: Api<Deployment> = Api::namespaced(self.rig.client.clone(), &self.namespace);
-        let mut template = template("web", name, leaves);
+        let mut template = template("web", name, &annotations(leaves));
         template["metadata"]["labels"]["app"] = json!("pool");
         let deployment = json!({
             "metadata": {"name": name},
@@ -363,11 +377,16 @@ impl<'r> Shop<'r> {
 
     /// Waits until a condition of the storage is so, and returns its message.
     pub(crate) async fn said(&self, kind: &str, is: &str, reason: &str) -> String {
-        eventually(&format!("{kind} is {is} ({reason})"), || async {
+        self.says(kind, is, reason, "").await
+    }
+
+    /// Waits until its message has this part besides: one reason may have several sentences, one after the other.
+    pub(crate) async fn says(&self, kind: &str, is: &str, reason: &str, part: &str) -> String {
+        eventually(&format!("{kind} is {is} ({reason}): {part}"), || async {
             let status = self.storages().get("orders").await?.status.unwrap_or_default();
             let conditions = status.conditions.unwrap_or_default();
             let found = conditions.iter().find(|one| one.type_ == kind);
-            let found = found.filter(|one| one.status == is && one.reason == reason);
+            let found = found.filter(|one| one.status == is && one.reason == reason && one.message.contains(part));
             found.map(|one| one.message.clone()).with_context(|| format!("{conditions:?}"))
         })
         .await
@@ -376,16 +395,22 @@ impl<'r> Shop<'r> {
     /// Waits for an event of this reason on an object, and returns its sentence. That an API server under load gave the webhook no
     /// answer is none: who creates tries again.
     pub(crate) async fn event(&self, reason: &str, object: &str) -> String {
+        self.told(reason, object, "").await
+    }
+
+    /// Waits for one whose sentence has this part.
+    pub(crate) async fn told(&self, reason: &str, object: &str, part: &str) -> String {
         let events: Api<Event> = Api::namespaced(self.rig.client.clone(), &self.namespace);
-        eventually(&format!("an event {reason} on {object}"), || async {
+        eventually(&format!("an event {reason} on {object}: {part}"), || async {
             let all = events.list(&ListParams::default()).await?.items;
             let on = |event: &&Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(object);
             let passes =
                 |event: &&Event| event.note.as_deref().is_some_and(|note| note.contains("read now, try again"));
-            let mut found = all.iter().filter(on).filter(|event| !passes(event));
-            let found = found.find(|event| event.reason.as_deref() == Some(reason));
+            let of_reason = all.iter().filter(on).filter(|event| event.reason.as_deref() == Some(reason));
+            let notes = of_reason.filter(|event| !passes(event)).map(|event| event.note.clone().unwrap_or_default());
+            let notes: Vec<String> = notes.collect();
             let seen: BTreeSet<_> = all.iter().filter_map(|event| event.reason.clone()).collect();
-            found.and_then(|event| event.note.clone()).with_context(|| format!("{seen:?}"))
+            notes.iter().find(|note| note.contains(part)).cloned().with_context(|| format!("{notes:?} of {seen:?}"))
         })
         .await
     }
@@ -413,6 +438,24 @@ impl<'r> Shop<'r> {
         }
     }
 
+    /// Waits until a gauge of the first controller about this storage is so.
+    pub(crate) async fn gauge(&self, name: &str, more: &str, value: f64) {
+        let labels = format!("namespace=\"{}\",storage=\"orders\"{more}", self.namespace);
+        let series = format!("walstorage_operator_{name}{{{labels}}}");
+        eventually(&format!("{series} is {value}"), || async {
+            let now = self.rig.metric(0, &series).await;
+            ensure!((now - value).abs() < f64::EPSILON, "{now}");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// The gates of a pod.
+    pub(crate) async fn gates(&self, pod: &str) -> usize {
+        let pod = self.pods().get(pod).await.expect("a pod");
+        pod.spec.and_then(|spec| spec.scheduling_gates).map_or(0, |gates| gates.len())
+    }
+
     /// Sets an annotation of a pod.
     pub(crate) async fn annotate(&self, pod: &str, name: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {name: value}}});
@@ -434,8 +477,12 @@ async fn unhurried() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
-fn template(label: &str, name: &str, leaves: Option<u64>) -> Value {
-    let annotations = leaves.map(|leaves| json!({kubelet::LEAVES: leaves.to_string()}));
+/// Annotations of a pod that leaves so many entries, or does not say.
+fn annotations(leaves: Option<u64>) -> Value {
+    leaves.map_or_else(|| json!({}), |leaves| json!({kubelet::LEAVES: leaves.to_string()}))
+}
+
+fn template(label: &str, name: &str, annotations: &Value) -> Value {
     json!({
         "metadata": {"labels": {label: name, "walstorage.dev/storage": "orders"}, "annotations": annotations},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "paper"}]},

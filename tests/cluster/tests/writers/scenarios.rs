@@ -82,6 +82,9 @@ pub(crate) async fn a_stateful_set_that_shrinks_and_grows_finds_its_writers(rig:
     assert!(row.contains("Orphaned") && row.contains(" 7 ") && row.contains("False"), "{printed}");
     let sentence = shop.said("UndrainedData", "True", "OrphanedWriters").await;
     assert!(sentence.contains("1 writer (orders.db-4) without a pod, with 7 entries"), "{sentence}");
+    // What alerts go by.
+    shop.gauge("writers", ",phase=\"Orphaned\"", 1.0).await;
+    shop.gauge("unapplied_entries", "", 7.0).await;
 
     shop.scale("statefulset/db", 5);
     shop.active(5).await;
@@ -238,8 +241,8 @@ pub(crate) async fn a_deleted_claim_is_lost_until_the_loss_is_accepted(rig: &Rig
     shop.pods().delete("db-0", &DeleteParams::default()).await.unwrap();
     shop.another("db-0", &pod).await;
     shop.phase("orders.db-0", Phase::Lost).await;
-    let said = shop.said("ClaimsReady", "False", "ClaimLost").await;
-    assert!(said.contains("kubectl describe walwriter"), "{said}");
+    // While it goes, the same reason says that it is being deleted.
+    shop.says("ClaimsReady", "False", "ClaimLost", "kubectl describe walwriter").await;
     shop.event("Lost", "orders.db-0").await;
     let sentence = eventually("the ledger has the command", || async {
         let status = shop.writers().get("orders.db-0").await?.status.unwrap_or_default();
@@ -295,6 +298,7 @@ pub(crate) async fn an_abandoned_writer_goes_with_its_claims(rig: &Rig) {
     .await;
     shop.event("Abandoned", &name).await;
     shop.event("Reclaimed", &name).await;
+    assert!(rig.metric(0, "walstorage_operator_abandoned_writers_total").await >= 1.0, "nobody counts it");
     shop.said("UndrainedData", "False", "None").await;
     // Who has a pod is not given up, whatever stands there.
     let held = shop.writers().get("orders.db-0").await.unwrap();
@@ -312,6 +316,46 @@ pub(crate) async fn an_abandoned_writer_goes_with_its_claims(rig: &Rig) {
     rig.at_rest(&shop).await;
 }
 
+pub(crate) async fn what_is_drained_goes_after_its_time_where_its_storage_says_so(rig: &Rig) {
+    let after = |seconds: u32| json!({"reclaimPolicy": {"whenDrained": "Delete", "drainedAfterSeconds": seconds}});
+    let shop = Shop::open(rig, "drained", after(3600)).await;
+    shop.stateful_set("db", 1, Some(0)).await;
+    shop.stateful_set("full", 1, Some(5)).await;
+    shop.deployment("web", 1, Some(0)).await;
+    shop.active(3).await;
+    let before = claim_uids(&shop.list().await);
+    let scale = |replicas: usize| {
+        for workload in ["statefulset/db", "statefulset/full", "deployment/web"] {
+            shop.scale(workload, replicas);
+        }
+    };
+    scale(0);
+    shop.phase_of(2, Phase::Drained).await;
+    shop.phase("orders.full-0", Phase::Orphaned).await;
+    scale(1);
+    shop.active(3).await;
+    assert_eq!(claim_uids(&shop.list().await), before, "its time is not over");
+
+    let uid = uid_of_writer(&shop.writers().get("orders.db-0").await.unwrap());
+    shop.storage(after(1)).await;
+    scale(0);
+    eventually("what is drained is gone", || async {
+        let claims = shop.claims().list(&ListParams::default()).await?.items;
+        let claims: Vec<_> = claims.into_iter().filter_map(|claim| claim.metadata.name).collect();
+        let writers = shop.list().await;
+        ensure!(claims == ["wal-orders--data-full-0"] && writers.len() == 2, "{claims:?}, {writers:?}");
+        Ok(())
+    })
+    .await;
+    shop.event("Reclaimed", "orders.db-0").await;
+    shop.phase("orders.full-0", Phase::Orphaned).await;
+    let tombstone = shop.phase("orders.db-0", Phase::Drained).await;
+    assert_eq!((uid_of_writer(&tombstone), claim_uids(&[tombstone])), (uid, BTreeSet::new()));
+    shop.scale("statefulset/db", 1);
+    shop.phase("orders.db-0", Phase::Active).await;
+    rig.at_rest(&shop).await;
+}
+
 pub(crate) async fn a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_force(rig: &Rig) {
     let shop = Shop::open(rig, "stuck", json!({"sidecar": {"drainSeconds": 0}})).await;
     shop.stateful_set("db", 1, Some(0)).await;
@@ -323,6 +367,7 @@ pub(crate) async fn a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_forc
     shop.phase("orders.db-0", Phase::Releasing).await;
     let told = shop.event("Stuck", "orders.db-0").await;
     assert!(told.contains("delete the node or the pod by force"), "{told}");
+    shop.gauge("stuck_writers", "", 1.0).await;
     // Its user's word that the process is dead.
     rig.plane
         .kubectl(&["delete", "pod", "-n", &shop.namespace, "db-0", "--force", "--grace-period=0"])
@@ -333,6 +378,7 @@ pub(crate) async fn a_pod_that_does_not_end_is_stuck_until_it_is_deleted_by_forc
     assert!(after.last_report.is_none(), "a pod that was cut off has said nothing");
     let stuck = after.conditions.unwrap_or_default().into_iter().find(|one| one.type_ == "Stuck");
     assert_eq!(stuck.map(|one| one.status).as_deref(), Some("False"));
+    shop.gauge("stuck_writers", "", 0.0).await;
     rig.at_rest(&shop).await;
 }
 
@@ -365,6 +411,10 @@ pub(crate) async fn what_a_sidecar_says_is_shown(rig: &Rig) {
     sets.patch("db", &PatchParams::default(), &Patch::Merge(there)).await.unwrap();
     let sentence = shop.said("DirectoriesHealthy", "False", "DirectoryUnhealthy").await;
     assert!(sentence.starts_with("a of writer db-0 is full: no space left (raise the URL's volume.size"), "{sentence}");
+    assert_eq!(shop.event("DirectoryUnhealthy", "orders").await, sentence);
+    assert_eq!(shop.event("DirectoryUnhealthy", "db-0").await, sentence);
+    let sentence = shop.said("Ready", "False", "NoWritableDirectory").await;
+    assert_eq!(sentence, "1 writer (db-0) has no directory that takes entries");
     eventually("the ledger and the status show it", || async {
         let writer = shop.writers().get("orders.db-0").await?;
         let volumes = writer.status.and_then(|status| status.volumes).unwrap_or_default();
