@@ -155,6 +155,17 @@ async fn nobody_else_changes_what_is_ours(plane: &ControlPlane) {
         };
         assert_judged(case, change(&client, plane, &patch).await, refusal);
     }
+    // Nor by way of the status, where kubelets write.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let name = pods.create(&PostParams::default(), &pod(labelled(), injected())).await.unwrap().metadata.name.unwrap();
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    for (case, patch, refusal) in [
+        ("a status", json!({"status": {"message": "m"}}), None),
+        ("a label with it", json!({"metadata": {"labels": {"walstorage.dev/storage": "other"}}}), LABELS),
+        ("a grant with it", json!({"metadata": {"annotations": {"walstorage.dev/grant": "{}"}}}), ANNOTATIONS),
+    ] {
+        assert_judged(case, judgement(pods.patch_status(&name, &dry, &Patch::Merge(patch)).await), refusal);
+    }
     // The label itself: without it the object would no longer match.
     let removed = json!({"metadata": {"labels": {"walstorage.dev/storage": null}}});
     assert_judged("our label removed", change(&client, plane, &removed).await, LABELS);
