@@ -32,6 +32,8 @@ const QUEUE: usize = 1024;
 const NOTE_MAX: usize = 1024;
 /// How long one write may take, and how long the last ones may at the end.
 const WRITE: Duration = Duration::from_secs(5);
+/// How often one is tried that is not answered: most events are said once.
+const TRIES: usize = 3;
 
 /// Whether somebody has to do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +126,17 @@ impl Publisher {
             let Some((object, note)) = next else { return };
             let key = Key::of(&object, &note);
             let step = known.observe(origin.elapsed(), &key, Timestamp::now());
-            let done = timeout(WRITE, self.write(&object, &note, &step)).await;
+            let mut done = timeout(WRITE, self.write(&object, &note, &step)).await;
+            for _ in 1..TRIES {
+                if done.is_ok() || stop.is_cancelled() {
+                    break;
+                }
+                done = match timeout(WRITE, self.write(&object, &note, &step)).await {
+                    // It was done, and nobody heard of it: nobody else makes such a name.
+                    Ok(Err(Error::Api(status))) if status.is_already_exists() => Ok(Ok(())),
+                    done => done,
+                };
+            }
             match done {
                 Ok(Ok(())) => {}
                 // It expired: the next time it is a new one.

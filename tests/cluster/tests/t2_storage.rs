@@ -4,6 +4,8 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "storage/events.rs"]
+mod events;
 #[path = "storage/leader.rs"]
 mod leader;
 

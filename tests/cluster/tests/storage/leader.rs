@@ -14,7 +14,7 @@ use walstorage_crds::walstorage::WalStorage;
 use super::{HOME, TIMERS};
 
 /// A plane of its own: the shared one has its leader.
-async fn plane() -> ControlPlane {
+pub(crate) async fn plane() -> ControlPlane {
     let plane = ControlPlane::start().await.unwrap();
     plane.install_types().await;
     let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
@@ -32,7 +32,8 @@ async fn holder(leases: &Api<Lease>) -> Result<String> {
     Ok(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
 }
 
-async fn leads(operator: &Operator, leads: bool) {
+/// Waits until a controller leads, or does not.
+pub(crate) async fn leads(operator: &Operator, leads: bool) {
     eventually(&format!("it leads: {leads}"), || async {
         let said = operator.metric("walstorage_operator_leader").await?;
         ensure!(said == Some(f64::from(u8::from(leads))), "{said:?}");
