@@ -212,7 +212,13 @@ impl Log {
     /// The EPOCH record of a directory's stream as of now.
     fn epoch_fact(&self, dir: DirIx) -> EpochFact {
         let journal = &self.journals[dir];
-        let first_is_durable = |other: &super::journal::Journal| other.opening != Opening::First && other.is_healthy();
+        // One that is open for longer and is not in use was emptied, and stays out.
+        let opens = |other: &super::journal::Journal| match other.opening {
+            Opening::First => false,
+            Opening::FirstDone | Opening::Second => true,
+            Opening::Done => self.stage == Stage::Opening || mutant!(EmptiedBackInUse),
+        };
+        let first_is_durable = |other: &super::journal::Journal| opens(other) && other.is_healthy();
         EpochFact {
             key: journal.stream.key,
             run: self.identity.run,

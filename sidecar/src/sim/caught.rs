@@ -150,6 +150,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::EmptiedAgainInUse => fails(
             commits::schedule_24_an_emptied_directory_that_closes_with_the_process_is_not_said_to_be_in_use_again,
         ),
+        Mutant::EmptiedBackInUse => {
+            fails(evacuating::schedule_24_who_was_emptied_and_comes_back_at_a_stop_may_be_taken_away)
+        }
         Mutant::StoppedUntold => {
             fails(forgetting::schedule_12_who_comes_back_at_a_stop_is_told_of_what_it_missed)
         }

@@ -108,6 +108,8 @@ mutants! {
     EmptyingForgotten,
     /// A directory that is empty and closes is said to be in use by those that close later.
     EmptiedAgainInUse,
+    /// A directory that was emptied and comes back at a stop is said to be in use.
+    EmptiedBackInUse,
     /// A directory that came back is not told what it missed when the process stops.
     StoppedUntold,
     /// What was saved of damaged frames is left behind when a directory is emptied.

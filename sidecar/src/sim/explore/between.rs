@@ -59,6 +59,12 @@ impl Between {
         self.given_up.extend(forgotten.filter_map(|journal| journal.url.file_path()));
     }
 
+    /// What came back while the process stopped, and is used again, may not be taken away.
+    pub(super) fn note_used_again(&mut self, life: &Life<'_>) {
+        let emptied = life.evacuated();
+        self.emptied.retain(|root| emptied.contains(root));
+    }
+
     /// Lets something happen.
     pub(super) fn pass(&mut self, world: &mut World) {
         world.machine.heal();

@@ -72,6 +72,7 @@ fn random_life(world: &mut World, between: &mut between::Between) {
             } else {
                 life.abandon();
             }
+            between.note_used_again(life);
         }),
         Err(Stopped::Off) => world.machine.note(Event::CutInRecovery),
         Err(Stopped::Waiting(waiting)) => {

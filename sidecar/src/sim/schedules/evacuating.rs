@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::sweep::Sweep;
 use crate::api::Ack;
+use crate::commit::journal::Opening;
 use crate::commit::log::{Stage, Worker};
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
@@ -155,4 +156,41 @@ pub(in crate::sim) fn schedule_24_emptying_goes_on_when_the_directory_that_was_t
         assert_eq!(life.log.segments_in(home), 0, "{:#?}", life.log.journals);
         life.check();
     });
+}
+
+#[test]
+pub(in crate::sim) fn schedule_24_who_was_emptied_and_comes_back_at_a_stop_may_be_taken_away() {
+    let mut world = World::new(9, Shape { directories: 3, ..shape() });
+    let dead = Faults { dead: true, ..Faults::default() };
+    let gone = world.serve(|life| {
+        lose_a_disk(life);
+        let gone = life.evacuated()[0].clone();
+        let dir = (0..3).find(|dir| life.root(*dir) == gone).unwrap();
+        let home = life.home(1);
+        let next = life.root(home).to_owned();
+        life.world.machine.break_with(&next, dead);
+        life.append(&collection(1), 1, 3_000, Ack::Durable);
+        life.pass(Duration::from_millis(2500));
+        life.world.machine.repair(&gone);
+        life.world.pass(Duration::from_secs(65));
+        life.run(dir, &[Worker::Upkeep]);
+        assert!(life.log.journals[dir].is_healthy(), "{:?}", life.log.journals[dir].health);
+        life.log.stop(life.world.now);
+        for _ in 0..100 {
+            life.wake();
+            life.step(dir, Worker::Commit);
+            if life.log.journals[dir].opening == Opening::Done {
+                break;
+            }
+        }
+        assert_eq!(life.log.journals[dir].opening, Opening::Done);
+        // The other one that failed is given up: who the members are is said once more.
+        life.log.forget(life.log.journals[home].id, life.world.now).unwrap();
+        life.stop();
+        assert_eq!(life.evacuated().len(), 2);
+        gone
+    });
+    world.machine.heal();
+    world.machine.wipe(&gone);
+    world.serve(|life| life.check());
 }
