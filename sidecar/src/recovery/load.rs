@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::budget::Budget;
 use super::content::{ContentError, StreamContent};
+use super::freed::Freed;
 use super::noted::Spot;
 use super::objects;
 use super::read::{self, io_error, path_of};
@@ -160,17 +161,18 @@ pub(crate) fn load(
         return Err(LoadError::TooMuch);
     }
     let mut told = Told::default();
-    let mut oldest = (Epoch(0), 0);
+    let (mut oldest, mut freed) = ((Epoch(0), 0), (Epoch(0), 0));
     for (key, mut slots) in streams.into_iter().rev() {
         slots.sort_unstable();
         loaded.highest_epoch = loaded.highest_epoch.max(key.epoch.0);
         let files = slots.iter().map(|(name, len)| (name.to_string(), *len));
-        if (key.epoch, key.session) < oldest {
+        if (key.epoch, key.session) < freed {
             loaded.garbage.extend(files);
             continue;
         }
         let judged = loader.stream(key, &slots, &told)?;
         oldest = oldest.max(judged.verdict.oldest);
+        freed = freed.max(judged.freed.oldest);
         loaded.add(key, judged, files, &mut told, &mut loader.known);
     }
     Ok(loaded.finish(told, oldest, budget))
@@ -203,7 +205,7 @@ impl LoadedJournal {
         told: &mut Told,
         known: &mut Known,
     ) {
-        let Judged { id, content, verdict, losses, needed } = judged;
+        let Judged { id, content, verdict, losses, needed, freed: _ } = judged;
         let (files, garbage): (Vec<_>, Vec<_>) = files.zip(needed).partition(|(_, needed)| *needed);
         let files = files.into_iter().map(|(file, _)| file).collect();
         self.garbage.extend(garbage.into_iter().map(|(file, _)| file));
@@ -297,6 +299,7 @@ pub(super) struct Judged {
     losses: Vec<Loss>,
     /// Which of the files are needed.
     pub(super) needed: Vec<bool>,
+    freed: Freed,
 }
 
 impl Loader<'_> {
@@ -403,8 +406,9 @@ impl Loader<'_> {
                 accepted.iter().any(|a| Some(a.stream) == id && a.first_seq <= damage.first_seq && last <= a.last_seq);
             losses.push(Loss { damage: damage.clone(), salvage, accepted: known, alone });
         }
-        let needed = which_are_needed(scans, &verdict, close);
-        Ok(Judged { id, content, verdict, losses, needed })
+        let freed = Freed::of(scans, &verdict);
+        let needed = freed.leaves(scans, &verdict, close);
+        Ok(Judged { id, content, verdict, losses, needed, freed })
     }
 
     pub(super) fn content(&self) -> StreamContent {
@@ -455,17 +459,6 @@ impl Loader<'_> {
 /// Where a part of a block begins in it.
 fn place_in(block: &[u8], part: &[u8]) -> u64 {
     (part.as_ptr() as usize - block.as_ptr() as usize) as u64
-}
-
-/// For each file of a stream whether a frame in it counts, or could tell something. Of a damaged stream every file is.
-fn which_are_needed(scans: &[SlotScan], verdict: &Verdict, close: Option<ClosedAt>) -> Vec<bool> {
-    let whole = verdict.damage.is_empty() && scans.iter().all(|scan| scan.unreadable.is_empty());
-    let over = |seq: u64| seq <= verdict.floor || close.is_some_and(|close| seq > close.frame_seq);
-    let needed = |scan: &SlotScan| !scan.places.iter().all(|place| over(place.head.header.frame_seq));
-    let blank = |scan: &SlotScan| scan.places.is_empty();
-    let last = scans.iter().filter(|scan| !blank(scan)).map(|scan| scan.file).max();
-    // A file without frames is a spare where it comes after the last one; before that it is a riddle, and stays.
-    scans.iter().map(|scan| !whole || needed(scan) || (blank(scan) && Some(scan.file) < last)).collect()
 }
 
 pub(super) fn take_frame(content: &mut StreamContent, key: StreamKey, frame: &Frame<'_>) -> Result<(), ContentError> {

@@ -12,6 +12,7 @@ pub(crate) mod budget;
 pub(crate) mod content;
 mod damage;
 mod decide;
+mod freed;
 mod granted;
 mod home;
 mod identities;

@@ -132,6 +132,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::RewrittenCounts => {
             fails(forgetting::schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it)
         }
+        Mutant::FreedByATornFrame => {
+            fails(opening::schedule_07_what_a_torn_frame_says_is_freed_is_not_removed_by_that)
+        }
         Mutant::LostHeadsGivenAgain => {
             fails(rot::schedule_04_an_lsn_that_only_a_lost_checkpoint_spoke_of_is_not_given_again)
         }

@@ -96,6 +96,8 @@ mutants! {
     TruncatedFlushedOver,
     /// A segment counts though it was removed for a younger one, which is lost.
     RewrittenCounts,
+    /// Files are removed by the word of a frame that does not count.
+    FreedByATornFrame,
     /// LSNs are given again that only a lost checkpoint spoke of.
     LostHeadsGivenAgain,
     /// After damage nobody looks for segments of which the lost frames spoke.

@@ -1,15 +1,20 @@
 //! Starts that are cut short between the frame that says who is there and the one that says who is in use.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::sweep::cut_after;
+use crate::api::Ack;
 use crate::commit::journal::Opening;
 use crate::commit::log::{Stage, Worker};
+use crate::directory::identity::JOURNAL;
+use crate::format::limits::PAGE;
+use crate::format::names::SlotName;
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::{Shape, root};
-use crate::sim::world::{Stopped, World};
+use crate::sim::world::{Stopped, World, collection};
 use crate::types::Lsn;
 
 /// Opens a writer of new directories; where the frames are that say that they are in use.
@@ -139,4 +144,59 @@ pub(in crate::sim) fn a_log_whose_first_start_one_directory_did_not_follow_is_no
         life.check();
         assert_eq!(life.head(0), Lsn(1));
     });
+}
+
+/// The first frame of a new file, which is the first one to say that older ones are freed, is torn; the next start removes that
+/// file, and is cut short.
+#[test]
+pub(in crate::sim) fn schedule_07_what_a_torn_frame_says_is_freed_is_not_removed_by_that() {
+    let mut world = World::new(11, Shape { journal_max: 1 << 18, ..Shape::default() });
+    let lived = world.life(|life| {
+        life.open();
+        let frees = |life: &Life<'_>| {
+            let journal = &life.log.journals[0];
+            journal.stream.floor > journal.acked_floor && journal.in_flight.is_none()
+        };
+        'freed: for _ in 0..100 {
+            life.append(&collection(0), 1, 20_000, Ack::Durable);
+            let head = life.head(0);
+            if head > Lsn::ZERO {
+                life.truncate(&collection(0), head);
+            }
+            for _ in 0..200 {
+                if frees(life) {
+                    break 'freed;
+                }
+                life.world.pass(Duration::from_millis(5));
+                life.wake();
+                life.step(0, Worker::Upkeep);
+                life.step(0, Worker::Commit);
+            }
+        }
+        assert!(frees(life));
+        life.append(&collection(0), 1, 3_000, Ack::Durable);
+        life.world.pass(Duration::from_millis(5));
+        life.log.journals[0].stream.rotate = true;
+        life.write_unheard();
+        let journal = &life.log.journals[0];
+        let place = journal.in_flight.as_ref().unwrap().place;
+        assert!(place.new_file, "{place:?}");
+        Path::new(JOURNAL).join(SlotName { key: journal.stream.key, file: place.file }.to_string())
+    });
+    let name = lived.unwrap();
+    world.machine.kill();
+    world.machine.flip(&root(0), &name, PAGE as u64 + 2_000, 3);
+    world.oracle.may_vanish = true;
+    // One start removes what is freed, the next one the file behind the end that the first one has found.
+    for _ in 0..3 {
+        cut_after(&mut world, None, |life| {
+            while life.log.stage == Stage::Opening {
+                life.step(0, Worker::Commit);
+                life.step(0, Worker::Flush);
+                life.wake();
+            }
+            life.check();
+            life.run(0, &[Worker::Upkeep]);
+        });
+    }
 }
