@@ -150,8 +150,8 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, gives_up: bool, is_g
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let facts_lost =
-            (merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed)) || (gives_up && !mutant!(RewrittenCounts));
+        let damaged = merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed);
+        let facts_lost = damaged || (gives_up && !mutant!(RewrittenCounts));
         let contradictions = &mut merged.contradictions;
         let (collection, dead) = parts.merge(name.clone(), incarnation, &here, facts_lost, contradictions, is_gone);
         merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
