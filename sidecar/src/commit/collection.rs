@@ -113,6 +113,8 @@ pub(crate) struct Collection {
     pub(crate) truncate_queued: bool,
     /// Its home or its state has to be said again in the frame of its next group.
     pub(crate) moved: bool,
+    /// Where it lived before that, and the number of the move to there.
+    pub(super) before: (DirIx, u64),
     /// Deleted: out of the index of names.
     pub(crate) deleted: bool,
     /// The deletion is durable: it goes when its last group is done.
@@ -146,6 +148,7 @@ impl Collection {
             truncates: Vec::new(),
             truncate_queued: false,
             moved: false,
+            before: (home, 1),
             deleted: false,
             delete_durable: false,
             changed: Arc::new(Notify::new()),
@@ -212,6 +215,13 @@ impl Collection {
             return Some((segment.first.max(self.truncated_to.next()), segment.last));
         }
         self.held(segment.first, segment.last)
+    }
+
+    /// Where it lives, and the number of the move to there, as may be said now. While something of it is on its way to where it
+    /// lived before, that is its home: who loses that directory has to know that it held the last entries.
+    pub(super) fn home_to_say(&self) -> (DirIx, u64) {
+        let on_its_way = [self.in_flight, self.queued_on].contains(&Some(self.before.0));
+        if self.moved && on_its_way && !mutant!(MoveSaidEarly) { self.before } else { (self.home, self.move_number) }
     }
 
     /// Bytes of memory that count against the bound.

@@ -82,7 +82,9 @@ impl Log {
         let home = self.home_beside(from, ix).unwrap_or(from);
         let target = self.commit_journal(home);
         let back = target == from && !mutant!(CopiedBack);
-        if back || target != to || !self.journals[to].takes_data() {
+        let collection = self.get(ix);
+        let moves = collection.home_to_say().0 != collection.home;
+        if back || moves || target != to || !self.journals[to].takes_data() {
             return Next::Elsewhere;
         }
         let (mut entries, mut bytes, mut end) = (0, 0, None);

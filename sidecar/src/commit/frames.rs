@@ -350,9 +350,10 @@ impl Log {
     /// COLLECTION of one collection, as durable as it is now.
     pub(super) fn draft_announcement(&self, ix: ColIx, draft: &mut Draft) {
         let collection = self.get(ix);
+        let (home, move_number) = collection.home_to_say();
         let fact = facts::CollectionFact {
-            home: self.journals[collection.home].id.0,
-            move_number: collection.move_number,
+            home: self.journals[home].id.0,
+            move_number,
             placement: collection.placement,
             producers: collection
                 .producers

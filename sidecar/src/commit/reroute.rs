@@ -190,6 +190,9 @@ impl Log {
         if let Some(collection) = self.collections[ix].as_mut()
             && collection.home != to
         {
+            if !collection.moved {
+                collection.before = (collection.home, collection.move_number);
+            }
             collection.home = to;
             collection.move_number += 1;
             collection.moved = true;

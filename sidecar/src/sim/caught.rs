@@ -147,6 +147,9 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::DrainEndsWithAnEdit => {
             fails(draining::schedule_24_what_a_call_drains_stays_empty_whatever_the_configuration_says)
         }
+        Mutant::MoveSaidEarly => {
+            fails(evacuating::schedule_24_entries_under_way_to_a_directory_that_is_emptied_are_lost_with_it_by_name)
+        }
         Mutant::EmptyingForgotten => {
             fails(evacuating::schedule_24_emptying_goes_on_when_the_directory_that_was_to_take_it_fails)
         }

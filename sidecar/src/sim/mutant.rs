@@ -106,6 +106,8 @@ mutants! {
     GapsKeepSegments,
     /// A change of the configuration ends what a call began to empty.
     DrainEndsWithAnEdit,
+    /// That a collection has moved is said while its last entries are on their way to its old home.
+    MoveSaidEarly,
     /// While directories are emptied nobody looks again where segments may go.
     EmptyingForgotten,
     /// A directory that is empty and closes is said to be in use by those that close later.

@@ -9,7 +9,7 @@ use crate::commit::log::{Stage, Worker};
 use crate::sim::disk::Faults;
 use crate::sim::life::Life;
 use crate::sim::shape::Shape;
-use crate::sim::world::{World, collection};
+use crate::sim::world::{Stopped, World, collection};
 use crate::types::Lsn;
 
 fn shape() -> Shape {
@@ -193,4 +193,49 @@ pub(in crate::sim) fn schedule_24_who_was_emptied_and_comes_back_at_a_stop_may_b
     world.machine.heal();
     world.machine.wipe(&gone);
     world.serve(|life| life.check());
+}
+
+/// A directory is emptied while it writes the last entries of a collection, and lost: others say that the collection lives
+/// elsewhere by then, or not, but never that these entries were not there.
+#[test]
+pub(in crate::sim) fn schedule_24_entries_under_way_to_a_directory_that_is_emptied_are_lost_with_it_by_name() {
+    for cut in 1..30 {
+        let mut world = World::new(10, Shape { gaps: true, ..shape() });
+        let lost = world.life(|life| {
+            life.open();
+            for n in 0..2 {
+                life.append_and_settle(n, 2, 3_000);
+            }
+            let home = life.home(0);
+            life.append(&collection(0), 2, 3_000, Ack::Durable);
+            life.world.pass(Duration::from_millis(5));
+            // It is asked for, and no answer has come.
+            while life.log.journals[home].in_flight.is_none() {
+                life.step(home, Worker::Commit);
+            }
+            life.log.empty(&[home], life.world.now);
+            for step in 0..cut {
+                // The other one is ahead.
+                life.world.pass(Duration::from_millis(5));
+                life.wake();
+                life.step(1 - home, Worker::Commit);
+                if step % 4 == 3 {
+                    life.step(home, Worker::Commit);
+                }
+            }
+            life.root(home).to_owned()
+        });
+        let lost = lost.unwrap();
+        world.machine.kill();
+        world.machine.break_with(&lost, Faults { dead: true, ..Faults::default() });
+        if let Err(Stopped::Waiting(waiting)) = world.recover(&world.machine) {
+            let missing = waiting.unusable.iter().find(|unusable| unusable.root == lost);
+            world.give_up(missing.and_then(|missing| missing.uuid).unwrap(), &lost);
+        }
+        let ready = world.recover(&world.machine).unwrap_or_else(|stopped| panic!("{stopped:?}"));
+        world.live(ready, |life| {
+            life.open();
+            life.check();
+        });
+    }
 }
