@@ -230,10 +230,14 @@ impl Between {
             return false;
         };
         let (Some(uuid), root) = (unusable.uuid, unusable.root.clone()) else { return false };
-        if self.missing.remove(&root) && world.random.random_bool(0.5) {
-            world.machine.note(Event::Repaired);
-            world.machine.repair(&root);
-            return true;
+        if self.missing.remove(&root) {
+            if world.random.random_bool(0.5) {
+                world.machine.note(Event::Repaired);
+                world.machine.repair(&root);
+                return true;
+            }
+            // What was taken away there once is not what is given up now.
+            self.taken_away.remove(&root);
         }
         assert!(!waiting.present.is_empty(), "{root:?} is the last one");
         world.give_up(uuid, &root);
