@@ -13,6 +13,8 @@ use crate::format::header::{HeaderError, MAX_HEADER, SegmentHeader};
 pub(super) struct OpenSegment {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) header: SegmentHeader,
+    /// Where its first block starts.
+    pub(super) start: u64,
     pub(super) path: PathBuf,
 }
 
@@ -38,7 +40,7 @@ pub(super) fn open(disk: &dyn Disk, path: &Path, write: bool) -> io::Result<At> 
     let mut head = vec![0; MAX_HEADER];
     let read = file.read_at(0, &mut head)?;
     Ok(match SegmentHeader::parse(&head[..read]) {
-        Ok((header, _)) => At::Segment(OpenSegment { file, header, path: path.to_owned() }),
+        Ok((header, length)) => At::Segment(OpenSegment { file, header, start: length as u64, path: path.to_owned() }),
         Err(error) => At::Unreadable(error),
     })
 }

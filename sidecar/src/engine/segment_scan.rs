@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::segment_file::{self, At, OpenSegment};
 use crate::directory::disk::Disk;
 use crate::format::cursor::Cursor;
-use crate::format::header::{MAX_HEADER, SegmentHeader};
+use crate::format::header::SegmentHeader;
 use crate::format::limits::MAX_FRAME;
 use crate::format::record::Kind;
 use crate::format::segment::{BLOCK_HEAD, Block, Flushed, Index, IndexedBlock};
@@ -38,16 +38,13 @@ pub(crate) struct Part {
 /// # Errors
 /// Those of the device.
 pub(crate) fn scan(disk: &dyn Disk, path: &Path, wanted: impl Fn(Uuid) -> bool) -> io::Result<Option<Contents>> {
-    let At::Segment(OpenSegment { file, header, path: _ }) = segment_file::open(disk, path, false)? else {
+    let At::Segment(OpenSegment { file, header, start, path: _ }) = segment_file::open(disk, path, false)? else {
         return Ok(None);
     };
     if !wanted(header.segment) {
         return Ok(None);
     }
-    let mut head = vec![0; MAX_HEADER];
-    let read = file.read_at(0, &mut head)?;
-    let Ok((_, start)) = SegmentHeader::parse(&head[..read]) else { return Ok(None) };
-    let mut at = start as u64;
+    let mut at = start;
     let (mut flushed, mut parts): (Option<Flushed>, Vec<Part>) = (None, Vec::new());
     // Blocks since the last INDEX.
     let mut blocks: Vec<IndexedBlock> = Vec::new();

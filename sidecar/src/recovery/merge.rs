@@ -143,6 +143,8 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, gives_up: bool, is_g
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
         }
     }
+    let damaged = merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed);
+    let facts_lost = damaged || (gives_up && !mutant!(RewrittenCounts));
     for (name, (incarnation, parts)) in by_name {
         if merged.tombstones.get(&name).is_some_and(|deleted| *deleted >= incarnation) {
             merged
@@ -150,8 +152,6 @@ pub(crate) fn merge(inputs: Vec<Input>, keep_salvage: bool, gives_up: bool, is_g
                 .extend(parts.segments(&here).map(|(fact, last)| (name.clone(), incarnation, fact, last)));
             continue;
         }
-        let damaged = merged.damaged_since.is_some() && !mutant!(ReplacedUnnamed);
-        let facts_lost = damaged || (gives_up && !mutant!(RewrittenCounts));
         let contradictions = &mut merged.contradictions;
         let (collection, dead) = parts.merge(name.clone(), incarnation, &here, facts_lost, contradictions, is_gone);
         merged.dead_segments.extend(dead.into_iter().map(|(fact, last)| (name.clone(), incarnation, fact, last)));
@@ -307,7 +307,7 @@ impl MergedCollection {
 }
 
 /// The last LSN of the dense run from `from` on that the ranges cover; the one before `from` when they do not cover it.
-fn covered_to(from: Lsn, mut ranges: Vec<(Lsn, Lsn)>) -> Lsn {
+pub(super) fn covered_to(from: Lsn, mut ranges: Vec<(Lsn, Lsn)>) -> Lsn {
     ranges.sort_unstable();
     let mut next = from;
     for (first, last) in ranges {

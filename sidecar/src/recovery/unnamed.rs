@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::decide::Place;
-use super::merge::{Merged, MergedCollection};
+use super::merge::{Merged, MergedCollection, covered_to};
 use crate::commit::segments::shared_folder;
 use crate::engine::segment_scan::{self, Contents, Part};
 use crate::format::facts::FlushedFact;
@@ -117,12 +117,8 @@ fn fills(part: &Part, collection: &MergedCollection) -> bool {
         *last > collection.head || collection.holes.iter().any(|(from, to)| first <= to && from <= last)
     };
     let between = part.runs.windows(2).map(|pair| (pair[0].1.next(), Lsn(pair[1].0.0 - 1)));
-    let accounted = |(first, last): (Lsn, Lsn)| {
-        let covered = collection.gaps.iter().fold(first.max(collection.truncated_to.next()), |next, gap| {
-            if gap.first <= next { next.max(gap.last.next()) } else { next }
-        });
-        covered > last
-    };
+    let gaps = || collection.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
+    let accounted = |(first, last): (Lsn, Lsn)| covered_to(first.max(collection.truncated_to.next()), gaps()) >= last;
     part.runs.iter().any(missing) && between.into_iter().all(accounted)
 }
 

@@ -362,6 +362,15 @@ impl Life<'_> {
         proven
     }
 
+    /// A directory writes a checkpoint.
+    pub(super) fn checkpoint(&mut self, dir: usize) {
+        let journal = &mut self.log.journals[dir];
+        (journal.since_checkpoint, journal.signalled) = (u64::MAX, true);
+        self.wake();
+        self.settle();
+        assert!(self.log.journals[dir].since_checkpoint < u64::MAX, "it has written none");
+    }
+
     /// Where the next frame of a directory goes: file and offset.
     pub(super) fn next_place(&self, dir: usize) -> (PathBuf, u64) {
         let stream = &self.log.journals[dir].stream;

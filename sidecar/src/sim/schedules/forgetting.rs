@@ -185,6 +185,17 @@ fn give_up(world: &mut World, lost: &Path) {
     world.machine.break_with(lost, dead);
 }
 
+/// The first collection has a segment at its home, which is to be emptied; that home.
+fn begin_to_empty(life: &mut Life<'_>) -> usize {
+    life.append_and_settle(0, 4, 3_000);
+    life.flush(&collection(0));
+    life.settle();
+    let home = life.home(0);
+    assert_eq!(life.log.segments_in(home), 1);
+    life.log.empty(&[home], life.world.now);
+    home
+}
+
 /// Readers are told that the first collection's entries are lost, by this start and by the next one, to which nobody says again
 /// what is given up.
 fn is_a_gap_twice(mut world: World) {
@@ -206,13 +217,8 @@ fn is_a_gap_twice(mut world: World) {
 pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up_is_lost_with_it() {
     let mut world = World::new(13, Shape { directories: 2, journal: true, gaps: true, ..Shape::default() });
     let lost = world.serve(|life| {
-        life.append_and_settle(0, 4, 3_000);
-        life.flush(&collection(0));
-        life.settle();
-        let home = life.home(0);
-        assert_eq!(life.log.segments_in(home), 1);
         // Its segment is copied, and the old one removed.
-        life.log.empty(&[home], life.world.now);
+        let home = begin_to_empty(life);
         life.pass(Duration::from_secs(5));
         let now = life.home(0);
         assert!(now != home && life.log.segments_in(home) == 0 && life.log.segments_in(now) == 1);
@@ -228,12 +234,7 @@ pub(in crate::sim) fn schedule_12_what_was_moved_to_a_directory_that_is_given_up
 pub(in crate::sim) fn schedule_12_a_directory_knows_where_went_what_was_in_it() {
     let mut world = World::new(14, Shape { directories: 2, gaps: true, ..Shape::default() });
     let lost = world.serve(|life| {
-        life.append_and_settle(0, 4, 3_000);
-        life.flush(&collection(0));
-        life.settle();
-        let home = life.home(0);
-        assert_eq!(life.log.segments_in(home), 1);
-        life.log.empty(&[home], life.world.now);
+        let home = begin_to_empty(life);
         for _ in 0..1000 {
             let flusher = &life.log.journals[home].flusher;
             if life.log.segments_in(home) == 0 && flusher.remove.is_empty() && flusher.removing.is_empty() {
@@ -264,11 +265,8 @@ pub(in crate::sim) fn schedule_12_what_an_old_fact_says_of_a_removed_segment_doe
         // What it holds alone keeps it in use.
         let [home, deaf] = [0, 1].map(|n| life.home(n));
         let other = 3 - home - deaf;
-        let journal = &mut life.log.journals[deaf];
-        (journal.since_checkpoint, journal.signalled) = (u64::MAX, true);
-        life.wake();
-        life.settle();
-        assert!(life.log.journals[deaf].since_checkpoint < u64::MAX, "it has not heard of the segment");
+        // It hears of the segment, and then of nothing.
+        life.checkpoint(deaf);
         let unmounted = Faults { unmounted: true, ..Faults::default() };
         let root = life.root(deaf).to_owned();
         life.world.machine.break_with(&root, unmounted);
