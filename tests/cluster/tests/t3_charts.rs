@@ -4,7 +4,7 @@
 #![cfg(feature = "suites")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use serde_json::json;
@@ -123,7 +123,10 @@ async fn the_charts_install_serve_upgrade_and_leave_what_users_have() {
     let check = ["/wal-app", "check", "orders", "--acknowledged", "15"];
     let verdict = pods::exec(&pods, "shop-0", "app", &check).await.expect("all entries are there, once and in order");
     assert!(!verdict.is_empty());
-    let events = cluster.kubectl(&["-n", "shop", "get", "walwriters", "-o", "jsonpath={.items[*].status.phase}"]);
-    let phases = events.context("phases").unwrap();
-    assert_eq!(phases, "Active Active", "both are held");
+    eventually("both are held", || async {
+        let phases = "jsonpath={.items[*].status.phase}";
+        let phases = cluster.kubectl(&["-n", "shop", "get", "walwriters", "-o", phases])?;
+        if phases == "Active Active" { Ok(()) } else { Err(anyhow!(phases)) }
+    })
+    .await;
 }

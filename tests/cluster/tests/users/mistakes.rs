@@ -108,9 +108,14 @@ async fn a_bucket_without_its_secret_is_named_and_waited_for() {
     })
     .await;
     documented(&story, &said);
-    let printed = story.kubectl(&["get", "wal", "orders", "--no-headers"]).unwrap();
-    let columns: Vec<&str> = printed.split_whitespace().take(3).collect();
-    assert_eq!(columns, ["orders", "True", "0/1"]);
+    // The operator counts the pod when it hears of it, which may be after its sidecar has answered.
+    eventually("the storage counts the pod that waits", || async {
+        let printed = story.kubectl(&["get", "wal", "orders", "--no-headers"])?;
+        let columns: Vec<&str> = printed.split_whitespace().take(3).collect();
+        ensure!(columns == ["orders", "True", "0/1"], "{printed}");
+        anyhow::Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
