@@ -134,10 +134,9 @@ impl Log {
                 *lowest = first.min(*lowest);
             }
             if let Some(evacuation) = &mut self.journals[to].evacuation
-                && let Some(done) = evacuation.done.get_mut(&incarnation)
                 && !mutant!(CopiesStay)
             {
-                *done = (*done).min(Lsn(first.0 - 1));
+                evacuation.goes_on(Stretch { collection, incarnation, first, last }, bytes);
             }
             if announces {
                 self.announce_elsewhere(to, collection, incarnation, now);

@@ -52,6 +52,24 @@ pub(crate) struct Evacuation {
     pub(super) bytes_left: u64,
 }
 
+impl Evacuation {
+    /// Copies have become durable here, of so many bytes. What is copied from here may be newer and further already: how far that
+    /// is does not say that these were copied.
+    pub(super) fn goes_on(&mut self, stretch: Stretch, bytes: usize) {
+        if mutant!(CopiesOvertaken) {
+            if let Some(done) = self.done.get_mut(&stretch.incarnation) {
+                *done = (*done).min(Lsn(stretch.first.0 - 1));
+            }
+            return;
+        }
+        self.queue.push_front(stretch);
+        self.bytes_left += bytes as u64;
+        if matches!(self.step, Step::Facts(_)) {
+            self.step = Step::Entries;
+        }
+    }
+}
+
 impl Journal {
     /// Bytes that are still to be committed elsewhere before the directory may be removed.
     pub(crate) fn evacuation_bytes_left(&self) -> u64 {

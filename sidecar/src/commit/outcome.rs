@@ -194,6 +194,7 @@ impl Log {
     /// Everything a durable frame declared gone goes.
     fn free_files(&mut self, dir: DirIx, floor: u64, oldest: StreamKey) {
         let journal = &mut self.journals[dir];
+        let used = journal.used_bytes();
         journal.acked_floor = journal.acked_floor.max(floor);
         journal.acked_oldest = journal.acked_oldest.max(oldest);
         let key = journal.stream.key;
@@ -218,6 +219,8 @@ impl Log {
                 }
             }
         }
+        // What is kept to be used again makes room at once, what is to be removed when it is.
+        self.freed |= journal.used_bytes() < used && !mutant!(KeptFilesUnsaid);
     }
 
     /// One collection's part of a durable frame; answers the number of entries.

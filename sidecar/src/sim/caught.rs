@@ -8,7 +8,7 @@ use super::count::Sum;
 use super::explore::explore;
 use super::mutant::{Mutant, plant};
 use super::schedules::{clients, crashes, evacuating, failing, forgetting, opening, replay, rot, segments, stamping};
-use crate::commit::tests::{detour, draining, durability, evacuating as commits, facts, pressure, space};
+use crate::commit::tests::{detour, draining, durability, evacuating as commits, facts, pressure, slots, space};
 use crate::engine::bucket_tests;
 use crate::fencing::model;
 use crate::format::{record, stream};
@@ -105,6 +105,10 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::CopiesStay => fails(
             commits::schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there,
         ),
+        Mutant::CopiesOvertaken => {
+            fails(commits::schedule_24_copies_that_come_while_what_is_newer_is_copied_go_on_from_there)
+        }
+        Mutant::KeptFilesUnsaid => fails(slots::whoever_waits_for_room_looks_again_when_a_file_is_kept_to_be_used_again),
         Mutant::EvacuatedWithoutFacts => {
             fails(commits::schedule_9_the_members_change_only_when_every_fact_is_durable_elsewhere)
         }

@@ -214,7 +214,8 @@ impl Life<'_> {
             }
             // Others are told in their next frames; one that comes back, by the checkpoint with which its session begins.
             let others = self.log.journals.iter().filter(|other| other.id != home.id && other.is_healthy());
-            let said = home.in_flight.is_none();
+            // What says it may be on its way in the journal for all.
+            let said = home.in_flight.is_none() && collection.in_flight.is_none();
             let is_told = |other: &Journal| {
                 other.in_flight.is_none() && other.facts.is_empty() && other.since_checkpoint < u64::MAX
             };

@@ -180,6 +180,10 @@ mutants! {
     CopiedBack,
     /// What is copied into a directory that is being emptied, too, does not go on from there.
     CopiesStay,
+    /// What is copied there while newer entries are copied from there counts as copied with these.
+    CopiesOvertaken,
+    /// Who waits for room in a journal does not look again when a file of it is kept to be used again.
+    KeptFilesUnsaid,
     /// A directory counts as emptied before the others have said all facts.
     EvacuatedWithoutFacts,
     /// A directory counts as emptied although it took facts after the others had begun to say all.

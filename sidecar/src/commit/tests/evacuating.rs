@@ -306,8 +306,9 @@ fn a_collection_without_entries_moves_off_a_draining_directory_when_another_has_
     assert!(told(&rig) > before, "the other one knows where it lives now");
 }
 
-#[test]
-pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there() {
+/// Copies of two entries are on their way from one directory into a second, where a third entry is durable, and which is to be
+/// emptied as well; both, and where everything goes in the end.
+fn copies_on_their_way() -> (Rig, [usize; 3]) {
     let mut rig = Rig::new(Setup { directories: 3, ..Setup::default() });
     rig.send("c", &[b"1", b"2"]);
     rig.settle();
@@ -321,6 +322,20 @@ pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_m
     }
     assert_eq!(rig.lsns(behind), (3, 3));
     rig.log.journals[second].draining = true;
+    (rig, [first, second, third])
+}
+
+/// Both are emptied, and nothing is left behind.
+fn all_is_in(mut rig: Rig, [first, second, third]: [usize; 3]) {
+    rest(&mut rig);
+    assert_eq!(durable_in(&rig, third, "c"), [1, 2, 3]);
+    assert!(rig.log.journals[first].is_evacuated() && rig.log.journals[second].is_evacuated());
+}
+
+#[test]
+pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_meanwhile_go_on_from_there() {
+    let (mut rig, directories) = copies_on_their_way();
+    let [_, second, third] = directories;
     for _ in 0..4 {
         rig.log.watch(rig.now);
         rig.settle_only(third);
@@ -328,9 +343,23 @@ pub(crate) fn schedule_24_copies_on_their_way_into_a_directory_that_is_drained_m
     }
     assert_eq!((rig.home("c"), durable_in(&rig, third, "c")), (third, vec![3]));
     rig.durable(second);
-    rest(&mut rig);
-    assert_eq!(durable_in(&rig, third, "c"), [1, 2, 3]);
-    assert!(rig.log.journals[first].is_evacuated() && rig.log.journals[second].is_evacuated());
+    all_is_in(rig, directories);
+}
+
+#[test]
+pub(crate) fn schedule_24_copies_that_come_while_what_is_newer_is_copied_go_on_from_there() {
+    let (mut rig, directories) = copies_on_their_way();
+    let [_, second, third] = directories;
+    for _ in 0..4 {
+        rig.log.watch(rig.now);
+        rig.now += IDLE;
+    }
+    while rig.frame(third).data("c") != [3] {
+        rig.durable(third);
+    }
+    rig.durable(second);
+    rig.durable(third);
+    all_is_in(rig, directories);
 }
 
 #[test]

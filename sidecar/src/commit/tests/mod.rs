@@ -16,7 +16,7 @@ mod reserve;
 mod rig;
 mod segments;
 mod sessions;
-mod slots;
+pub(crate) mod slots;
 pub(crate) mod space;
 mod stalls;
 mod waiting;

@@ -364,3 +364,27 @@ fn a_report_about_the_spare_of_a_stream_that_is_over_leaves_nothing_behind() {
     rig.settle();
     assert_eq!(rig.unlinked[0], [crate::format::names::SlotName { key: job.key, file: job.file }.to_string()]);
 }
+
+#[test]
+pub(crate) fn whoever_waits_for_room_looks_again_when_a_file_is_kept_to_be_used_again() {
+    let mut rig = recycling();
+    while append(&mut rig, 30_000) {
+        fill(&mut rig);
+    }
+    let head = rig.log.find(&name("c")).unwrap().durable_head;
+    drop(rig.truncate("c", head.0));
+    for _ in 0..1000 {
+        rig.log.take_freed();
+        if !rig.commit(0) {
+            rig.now += IDLE;
+        }
+        if rig.log.journals[0].has_room(30_000) {
+            assert!(rig.log.take_freed(), "waiters look again");
+            assert!(append(&mut rig, 30_000));
+            return;
+        }
+        while rig.upkeep(0) {}
+        assert!(!rig.log.journals[0].has_room(30_000), "not what is asked here: files were removed");
+    }
+    panic!("there never is room again");
+}
