@@ -225,7 +225,7 @@ impl Log {
 
     /// One collection's part of a durable frame; answers the number of entries.
     fn group_durable(&mut self, dir: DirIx, group: Group, now: Instant) -> u64 {
-        let Group { collection: ix, announces, creates: _, bytes, batches } = group;
+        let Group { collection: ix, announces, creates, bytes, batches } = group;
         let directory = self.url(dir);
         let epoch = self.identity.epoch;
         let Some(collection) = self.collections[ix].as_mut() else { return 0 };
@@ -269,6 +269,9 @@ impl Log {
         if announces {
             self.announce_elsewhere(dir, ix, incarnation, now);
         }
+        if announces && !creates && !mutant!(MovesSaidOnce) {
+            self.say_again(dir, ix, incarnation, now);
+        }
         if truncates {
             self.queue_truncate(ix, now);
         }
@@ -298,6 +301,15 @@ impl Log {
                 journal.due(now + IDLE);
             }
         }
+    }
+
+    /// A move that only one frame says is lost with it, and nobody knows whose entries that had: the next frame says it too, and is
+    /// written at once.
+    fn say_again(&mut self, dir: DirIx, ix: ColIx, incarnation: Incarnation, now: Instant) {
+        let journal = &mut self.journals[dir];
+        journal.facts.push_front(Fact::Announce(ix, incarnation));
+        journal.yield_to_normal = true;
+        journal.due(now);
     }
 
     fn truncates_durable(&mut self, ix: ColIx, incarnation: Incarnation, wishes: Vec<TruncateWish>) {

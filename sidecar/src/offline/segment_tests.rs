@@ -283,6 +283,19 @@ fn files_that_nothing_needs_are_told_and_are_no_errors() {
 }
 
 #[test]
+fn segments_that_nothing_names_may_hold_what_is_lost() {
+    let made = Parts::new(Codec::Null).made();
+    let mut newer = Segment::own(0xD, Codec::Null, "orders", 7);
+    newer.flush(&entries("orders", 7..=9));
+    made.put(&newer, "orders/wal_00000000000000000007-00000000000000000009.avro");
+    assert_eq!(check(&made).notes, Vec::<String>::new(), "nothing is lost");
+    std::fs::remove_file(made.path().join(CURRENT)).unwrap();
+    let report = check(&made);
+    assert_eq!(report.problems[0].lost, [lost("orders", 7, 9)]);
+    assert!(report.notes[0].contains("may be in files that no journal names (1, not read here)"), "{:?}", report.notes);
+}
+
+#[test]
 fn truncated_and_deleted_entries_need_no_segment() {
     let mut parts = Parts::new(Codec::Null);
     parts.stream.frame(&[truncate("orders", INC, 6, 12, E1)]);

@@ -45,7 +45,19 @@ pub fn verify(
     progress: OnProgress<'_>,
 ) -> Result<VerifyReport, OfflineError> {
     let Surveyed { journals, collections, .. } = writer::read(urls, options, progress)?;
-    let Journals { directories, problems, tails, notes, segments, unused, .. } = journals;
+    let Journals { directories, problems, tails, mut notes, segments, unused, .. } = journals;
+    notes.extend(may_hold_what_is_lost(&problems, unused.len()));
     let collections = collections.into_iter().map(|collection| collection.report).collect();
     Ok(VerifyReport { directories, collections, segments, unused, problems, tails, notes })
+}
+
+/// After damage a start reads the segments that nothing names; this does not.
+fn may_hold_what_is_lost(problems: &[Problem], unused: usize) -> Option<String> {
+    let lost = problems.iter().any(|problem| !problem.lost.is_empty());
+    (lost && unused > 0).then(|| {
+        format!(
+            "what is said to be lost may be in files that no journal names ({unused}, not read here): a start looks into \
+             them, and with on_damage = \"fail\" it gives nothing up"
+        )
+    })
 }

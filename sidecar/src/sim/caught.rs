@@ -108,6 +108,7 @@ fn catches(mutant: Mutant) -> bool {
         Mutant::CopiesOvertaken => {
             fails(commits::schedule_24_copies_that_come_while_what_is_newer_is_copied_go_on_from_there)
         }
+        Mutant::MovesSaidOnce => fails(rot::schedule_04_a_move_in_a_lost_frame_is_known_from_the_next_one),
         Mutant::KeptFilesUnsaid => fails(slots::whoever_waits_for_room_looks_again_when_a_file_is_kept_to_be_used_again),
         Mutant::EvacuatedWithoutFacts => {
             fails(commits::schedule_9_the_members_change_only_when_every_fact_is_durable_elsewhere)

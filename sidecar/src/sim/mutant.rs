@@ -182,6 +182,8 @@ mutants! {
     CopiesStay,
     /// What is copied there while newer entries are copied from there counts as copied with these.
     CopiesOvertaken,
+    /// A move is said in one frame of the new home and in no second one.
+    MovesSaidOnce,
     /// Who waits for room in a journal does not look again when a file of it is kept to be used again.
     KeptFilesUnsaid,
     /// A directory counts as emptied before the others have said all facts.

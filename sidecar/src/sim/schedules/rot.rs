@@ -315,6 +315,43 @@ pub(in crate::sim) fn schedule_04_copies_behind_a_lost_frame_do_not_hide_what_it
     });
 }
 
+/// A collection moves, and the frame that says so, with its first entry there, is lost. What follows is of others.
+#[test]
+pub(in crate::sim) fn schedule_04_a_move_in_a_lost_frame_is_known_from_the_next_one() {
+    let mut world = World::new(18, Shape { directories: 2, gaps: true, ..Shape::default() });
+    world.serve(|life| {
+        for n in 0..4 {
+            life.append_and_settle(n, 1, 3000);
+        }
+        life.truncate(&collection(0), Lsn(1));
+        life.settle();
+        let home = life.home(0);
+        assert!((1..4).any(|n| life.home(n) == home), "what is copied behind the lost frame");
+        let other = life.root(1 - home).to_owned();
+        life.world.machine.break_with(life.root(home), Faults { dead: true, ..Faults::default() });
+        life.append(&collection(0), 1, 3000, Ack::Durable);
+        let astray = Faults { misdirect: Some((0, Astray::Further(10 * PAGE as u64))), ..Faults::default() };
+        life.world.machine.break_with(&other, astray);
+        let frames = |life: &Life<'_>| life.log.journals[1 - home].stream.durable_frame;
+        while life.head(0) < Lsn(2) {
+            life.world.pass(Duration::from_millis(5));
+            for dir in 0..2 {
+                life.step(dir, Worker::Commit);
+            }
+        }
+        let lost = frames(life);
+        while frames(life) == lost {
+            life.world.pass(Duration::from_millis(5));
+            life.step(1 - home, Worker::Commit);
+        }
+    });
+    world.machine.heal();
+    world.serve(|life| {
+        let lost = lost(life);
+        assert!(lost.iter().any(|gap| (gap.0..=gap.1).contains(&2)), "LSN 2 is not in {lost:?}");
+    });
+}
+
 /// The frame of an entry and that of the FLUSHED of its segment are lost.
 #[test]
 pub(in crate::sim) fn schedule_04_what_a_lost_frame_said_of_a_segment_is_read_in_the_segment() {
