@@ -258,7 +258,8 @@ impl Oracle {
                         promise.lost_with_its_facts();
                     }
                 }
-                promise.gone |= at_start && found != Some(*incarnation);
+                // Until a deletion that clients asked for is durable a crash brings it back.
+                promise.gone |= at_start && found != Some(*incarnation) && !promise.delete_asked;
             }
         }
         for found in found {
