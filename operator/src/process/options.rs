@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::duration;
 use crate::certificates::keeper::CertificateOptions;
+use crate::grant::Timing;
 use crate::webhook::patch::Settings;
 
 /// What every long-running command is told.
@@ -136,6 +137,13 @@ impl ControllerOptions {
         let image = self.sidecar_image.clone()?;
         Some(Settings { image, pull_policy: self.sidecar_pull_policy.clone() })
     }
+
+    /// How long writers wait.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Timing { handover: millis(self.handover_timeout), orphan_after: millis(self.orphan_after) }
+    }
 }
 
 impl LeaseOptions {
@@ -152,5 +160,29 @@ impl LeaseOptions {
             "--lease-retry {lease_retry:?}, --lease-renew {lease_renew:?}, --lease-duration {lease_duration:?}: allowed: each below the next, \
              the last in whole seconds"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Controller {
+        #[command(flatten)]
+        options: ControllerOptions,
+    }
+
+    #[test]
+    fn each_time_is_what_its_flag_says() {
+        let said = |flags: &[&str]| {
+            let line = ["controller"].iter().chain(flags);
+            Controller::try_parse_from(line).unwrap().options.timing()
+        };
+        assert_eq!(said(&[]), Timing::default());
+        let flags = ["--handover-timeout", "7s", "--orphan-after", "11s"];
+        assert_eq!(said(&flags), Timing { handover: 7_000, orphan_after: 11_000 });
     }
 }

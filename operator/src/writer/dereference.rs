@@ -10,7 +10,7 @@ use walstorage_crds::walstorage::{Effective, Place, ReclaimPolicy, WalStorage, v
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
 use super::Shared;
-use crate::grant::{ClaimFacts, Key, StorageView, Timing, View};
+use crate::grant::{ClaimFacts, Key, StorageView, View};
 use crate::identity::PodFacts;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -36,10 +36,7 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
     let memory = memory.lock();
     View {
         now: Timestamp::now().as_millisecond(),
-        timing: Timing {
-            handover: millis(context.options.handover_timeout),
-            orphan_after: millis(context.options.orphan_after),
-        },
+        timing: context.options.timing(),
         storage: caches.storage(namespace, storage).map(|storage| storage_view(&storage, &caches.classes.state())),
         namespace_ends: caches.is_terminating(namespace),
         has_ledger: memory.ledgers.contains(key) || ledger.is_some(),
@@ -51,10 +48,6 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         fresh_uid: uuid::Uuid::new_v4().to_string(),
         pods,
     }
-}
-
-fn millis(time: std::time::Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A pod of the API.
