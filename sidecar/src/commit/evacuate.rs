@@ -64,6 +64,11 @@ impl Evacuation {
         }
         self.queue.push_front(stretch);
         self.bytes_left += bytes as u64;
+        self.begin_again();
+    }
+
+    /// The directory took more: checkpoints that the others have begun do not say what is in it.
+    fn begin_again(&mut self) {
         if matches!(self.step, Step::Facts(_)) {
             self.step = Step::Entries;
         }
@@ -277,14 +282,12 @@ impl Log {
         collection.map_or(0, |collection| collection.buffer.bytes_between(stretch.first, stretch.last))
     }
 
-    /// A frame of `dir` with entries or facts is durable. Where that is emptied, checkpoints that the others have begun do
-    /// not say what is in it.
+    /// A frame of `dir` with entries or facts is durable.
     pub(super) fn evacuate_more(&mut self, dir: DirIx) {
         if let Some(evacuation) = &mut self.journals[dir].evacuation
-            && matches!(evacuation.step, Step::Facts(_))
             && !mutant!(EvacuatedWithoutLastFacts)
         {
-            evacuation.step = Step::Entries;
+            evacuation.begin_again();
         }
     }
 
