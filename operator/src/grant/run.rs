@@ -46,6 +46,8 @@ impl Key {
 pub enum Outcome {
     /// Nothing to do until something changes, or until so many milliseconds have passed.
     Settled(Option<i64>),
+    /// What is left has time: again when no other writer is due, at the latest in so many milliseconds.
+    WhenIdle(i64),
     /// Somebody else was faster: again, at once.
     Again,
     /// A call failed: again, later.

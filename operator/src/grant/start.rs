@@ -3,7 +3,8 @@
 //! 1. That the sidecar of this pod has started under this epoch stays true, whatever has happened since.
 //! 2. The ledger is written over the version that the caches have, and the pod too. Where either is another one by now, the
 //!    write is refused, and the run goes the long way.
-//! 3. It is gone only where the long way would do nothing else: a run may have been asked for by several changes.
+//! 3. What a grant lets begin is taken back by a run of its own where other writers wait: they may be of pods behind their gates.
+//! 4. It is gone only where the long way would do nothing else: a run may have been asked for by several changes.
 
 use walstorage_crds::names;
 use walstorage_crds::walwriter::Phase;
@@ -17,11 +18,18 @@ use super::{claims, holder};
 use crate::identity::PodFacts;
 use crate::planted::mutant;
 
+/// So long taking back what a grant lets begin gives way to other writers, in milliseconds.
+const GIVES_WAY: i64 = 60_000;
+
 /// Goes the short way, if it leads to the end; nothing where the long one is to be gone.
 pub(super) async fn see_to(cx: &Cx) -> Flow<Option<Outcome>> {
     let Some((mut ledger, pod, grant)) = shown(cx) else { return Ok(None) };
     if ledger.phase() == Some(Phase::Pending) {
         match holder::starts(cx, &mut ledger, pod).await {
+            // One that gives up a directory by name would give up the next one of that name as well.
+            Ok(()) if cx.view.crowded && grant.lets_begin() && grant.forget.is_empty() => {
+                return Ok(Some(Outcome::WhenIdle(GIVES_WAY)));
+            }
             Ok(()) => {}
             Err(Outcome::Again) => return Ok(None),
             Err(ended) => return Err(ended),

@@ -37,6 +37,8 @@ pub struct View {
     pub others_hold_data: usize,
     /// The uid of a writer that is created in this run.
     pub fresh_uid: String,
+    /// Other writers wait for this run to end.
+    pub crowded: bool,
 }
 
 /// How long things take, in milliseconds.

@@ -74,7 +74,7 @@ pub(crate) async fn run(
     let (hand_in, keys) = mpsc::channel(HANDED_IN);
     let feeder = tokio::spawn(feed(caches.clone(), asking.observations.clone(), hand_in, interval, stop.clone()));
     let poller = Arc::new(Poller { context, caches, asking, failing: Mutex::default() });
-    let work = move |key: Key| {
+    let work = move |key: Key, _| {
         let poller = Arc::clone(&poller);
         async move { poller.look(&key).await }
     };

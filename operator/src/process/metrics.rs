@@ -148,7 +148,7 @@ impl WebhookMetrics {
     /// Metrics that are exposed.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Arc<Self> {
-        let buckets = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let buckets = [0.000_5, 0.001, 0.002_5, 0.005, 0.007_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
         let metrics = Self { requests: Family::default(), seconds: Histogram::new(buckets) };
         let Self { requests, seconds } = metrics.clone();
         registry.register("webhook_requests", "Admission requests, by result", requests);

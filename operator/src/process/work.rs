@@ -6,6 +6,7 @@
 //! 4. The number of keys at work is bounded, and so is the time of one.
 //! 5. A key may be added at a pace ([`Wait`]). Whatever else it is worked on for meanwhile, each addition is followed by work
 //!    that began after it.
+//! 6. What has time ([`Outcome::WhenIdle`]) is worked on when no other key is due, and at the latest when its time is over.
 //!
 //! [`Queue`] is the pure part; [`run`] drives it.
 
@@ -28,6 +29,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 pub enum Outcome {
     /// Done; again when something changes, at the latest after this time.
     Again(Duration),
+    /// Done, but for what has time: again when no other key is due, at the latest after this time.
+    WhenIdle(Duration),
     /// Done; again when something changes.
     Done,
     /// Failed; again after a while.
@@ -54,10 +57,16 @@ impl Wait {
     }
 }
 
+/// Whether others were due when the work on a key began, and had to wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowded(pub bool);
+
 #[derive(Debug, Default)]
 struct Entry {
     /// When it is due, if it waits.
     due: Option<Duration>,
+    /// It gives way to others until then.
+    patient: bool,
     /// Somebody works on it.
     working: bool,
     /// Failures in a row.
@@ -71,6 +80,8 @@ struct Entry {
 pub struct Queue<K> {
     entries: HashMap<K, Entry>,
     waiting: BTreeSet<(Duration, K)>,
+    /// Those that give way to them, each with the end of its time.
+    patient: BTreeSet<(Duration, K)>,
     working: usize,
     concurrency: usize,
     longest_wait: Duration,
@@ -80,7 +91,8 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     /// An empty queue.
     #[must_use]
     pub fn new(concurrency: usize, longest_wait: Duration) -> Self {
-        Self { entries: HashMap::new(), waiting: BTreeSet::new(), working: 0, concurrency, longest_wait }
+        let (waiting, patient) = (BTreeSet::new(), BTreeSet::new());
+        Self { entries: HashMap::new(), waiting, patient, working: 0, concurrency, longest_wait }
     }
 
     /// Adds a key. One that waits already is due at the earlier of both times.
@@ -91,9 +103,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             if before <= due {
                 return;
             }
-            self.waiting.remove(&(before, key.clone()));
+            let waiting = if entry.patient { &mut self.patient } else { &mut self.waiting };
+            waiting.remove(&(before, key.clone()));
         }
-        entry.due = Some(due);
+        (entry.due, entry.patient) = (Some(due), false);
         if !entry.working {
             self.waiting.insert((due, key));
         }
@@ -104,16 +117,24 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         if self.working >= self.concurrency {
             return None;
         }
-        let (due, key) = self.waiting.first()?.clone();
-        if due > now {
-            return None;
-        }
-        self.waiting.pop_first();
+        let due = self.waiting.first().map(|(due, _)| *due).filter(|due| *due <= now);
+        let end = self.patient.first().map(|(end, _)| *end);
+        // Whose time is over is due like any other.
+        let gives_way = due.is_some_and(|due| end.is_none_or(|end| now < end || due < end));
+        let from = if gives_way { &mut self.waiting } else { &mut self.patient };
+        let (_, key) = from.pop_first()?;
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.due, entry.working, entry.began) = (None, true, Some(now));
+            (entry.due, entry.patient, entry.working, entry.began) = (None, false, true, Some(now));
         }
         self.working += 1;
         Some(key)
+    }
+
+    /// Whether more keys are due than there is room for.
+    #[must_use]
+    pub fn is_crowded(&self, now: Duration) -> bool {
+        let room = self.concurrency.saturating_sub(self.working);
+        self.waiting.iter().nth(room).is_some_and(|(due, _)| *due <= now)
     }
 
     /// The work on a key ended.
@@ -123,7 +144,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         entry.working = false;
         let again = match outcome {
             Outcome::Done => None,
-            Outcome::Again(after) => Some(after),
+            Outcome::Again(after) | Outcome::WhenIdle(after) => Some(after),
             Outcome::Failed => {
                 let doubled = FIRST_WAIT.saturating_mul(1_u32.checked_shl(entry.failures).unwrap_or(u32::MAX));
                 Some(doubled.min(self.longest_wait))
@@ -132,6 +153,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         entry.failures = if outcome == Outcome::Failed { entry.failures.saturating_add(1) } else { 0 };
         // What changed meanwhile does not wait for the retry, and what failed does not hurry because of a change: a key
         // whose own writes change it would otherwise never back off.
+        entry.patient = entry.due.is_none() && matches!(outcome, Outcome::WhenIdle(_));
         let due = match (entry.due.take(), again.map(|after| now + after), outcome) {
             (Some(_), Some(retry), Outcome::Failed) => Some(retry),
             (Some(changed), Some(again), _) => Some(changed.min(again)),
@@ -140,7 +162,8 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         match due {
             Some(due) => {
                 entry.due = Some(due);
-                self.waiting.insert((due, key));
+                let waiting = if entry.patient { &mut self.patient } else { &mut self.waiting };
+                waiting.insert((due, key));
             }
             None => {
                 self.entries.remove(&key);
@@ -168,7 +191,7 @@ pub struct Bounds {
 }
 
 /// Works on the keys that are handed in, each with how long it may wait for others to join it, until the token is
-/// cancelled; then waits for those at work.
+/// cancelled; then waits for those at work. Work is told whether others wait for it to end.
 ///
 /// # Errors
 /// When the work panics.
@@ -180,7 +203,7 @@ pub async fn run<K, W, F>(
 ) -> anyhow::Result<()>
 where
     K: Clone + Debug + Eq + Hash + Ord + Send + 'static,
-    W: Fn(K) -> F,
+    W: Fn(K, Crowded) -> F,
     F: Future<Output = Outcome> + Send + 'static,
 {
     let Bounds { concurrency, longest_wait, deadline } = bounds;
@@ -189,7 +212,8 @@ where
     let mut tasks = JoinSet::new();
     while !stop.is_cancelled() {
         while let Some(key) = queue.take(origin.elapsed()) {
-            let done = timeout(deadline, work(key.clone()));
+            let crowded = Crowded(queue.is_crowded(origin.elapsed()));
+            let done = timeout(deadline, work(key.clone(), crowded));
             tasks.spawn(async move {
                 let outcome = done.await.unwrap_or_else(|_| {
                     tracing::warn!(?key, ?deadline, "took too long and is tried again");
@@ -312,6 +336,59 @@ mod tests {
     }
 
     #[test]
+    fn what_has_time_gives_way_to_what_is_due_until_its_time_is_over() {
+        let mut queue = Queue::new(1, LONGEST);
+        let begin = |queue: &mut Queue<&'static str>, now, key| {
+            queue.add(now, key, Wait::NONE);
+            assert_eq!(queue.take(now), Some(key));
+        };
+        begin(&mut queue, at(0), "a");
+        queue.add(at(1), "b", Wait::NONE);
+        queue.add(at(2), "c", Wait::NONE);
+        queue.add(at(2), "later", Wait::of(at(500)));
+        queue.finish(at(3), "a", Outcome::WhenIdle(at(60_000)));
+        assert_eq!(queue.take(at(3)), Some("b"), "it is due");
+        queue.finish(at(4), "b", Outcome::WhenIdle(at(60_000)));
+        assert_eq!(queue.take(at(4)), Some("c"));
+        queue.finish(at(5), "c", Outcome::Done);
+        assert_eq!(queue.take(at(5)), Some("a"), "nobody else is due");
+        queue.finish(at(6), "a", Outcome::Done);
+        queue.add(at(7), "b", Wait::of(at(100)));
+        assert_eq!(queue.take(at(8)), None, "a change has a time of its own");
+        assert_eq!((queue.take(at(107)), queue.patient.len()), (Some("b"), 0));
+        queue.add(at(108), "b", Wait::NONE);
+        queue.finish(at(109), "b", Outcome::WhenIdle(at(60_000)));
+        assert_eq!((queue.take(at(109)), queue.patient.len()), (Some("b"), 0), "and what changed meanwhile too");
+
+        let mut queue = Queue::new(1, LONGEST);
+        begin(&mut queue, at(0), "a");
+        queue.finish(at(0), "a", Outcome::WhenIdle(at(1000)));
+        for (now, next) in [(at(998), "b"), (at(999), "c"), (at(1000), "d")] {
+            queue.add(now, next, Wait::NONE);
+        }
+        assert_eq!(queue.take(at(1001)), Some("b"), "it was due before the time was over");
+        queue.finish(at(1001), "b", Outcome::Done);
+        queue.add(at(1001), "e", Wait::NONE);
+        for next in ["c", "a", "d", "e"] {
+            assert_eq!(queue.take(at(1002)), Some(next));
+            queue.finish(at(1002), next, Outcome::Done);
+        }
+        assert!(queue.entries.is_empty());
+    }
+
+    #[test]
+    fn a_queue_is_crowded_where_more_is_due_than_there_is_room_for() {
+        let mut queue = Queue::new(2, LONGEST);
+        queue.add(at(0), "a", Wait::NONE);
+        assert!(!queue.is_crowded(at(0)));
+        assert_eq!(queue.take(at(0)), Some("a"));
+        queue.add(at(0), "b", Wait::NONE);
+        assert!(!queue.is_crowded(at(0)), "it begins at once");
+        queue.add(at(0), "c", Wait::of(at(10)));
+        assert!(!queue.is_crowded(at(9)) && queue.is_crowded(at(10)));
+    }
+
+    #[test]
     fn no_more_keys_are_at_work_than_allowed() {
         let mut queue = Queue::new(2, LONGEST);
         for key in ["a", "b", "c"] {
@@ -329,7 +406,7 @@ mod tests {
         let (stop, seen) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
         let bounds = Bounds { concurrency: 2, longest_wait: LONGEST, deadline: at(100) };
         let (log, end) = (Arc::clone(&seen), stop.clone());
-        let work = move |key: u32| {
+        let work = move |key: u32, _| {
             let times = {
                 let mut log = log.lock();
                 log.push(key);

@@ -55,7 +55,7 @@ use crate::process::work::{self, Bounds, Outcome, Wait};
 const SHOWN: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(2) };
 
 /// The same while writers of the storage wait for their pods to start, each of which gets there by a dozen steps.
-const ON_THEIR_WAY: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(5) };
+const ON_THEIR_WAY: Wait = Wait { gather: Duration::from_millis(500), pace: Duration::from_secs(10) };
 
 /// How often a ConfigMap that is in the way is looked at again.
 const CONFLICT: Duration = Duration::from_secs(10);
@@ -96,7 +96,7 @@ pub async fn run(
         maps: Mutex::default(),
         own,
     });
-    let work = move |key: Key| {
+    let work = move |key: Key, _| {
         let controller = Arc::clone(&controller);
         async move { controller.look(&key).await }
     };

@@ -46,6 +46,7 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         loser_delay: memory.delays.delay(&format!("{namespace}/{workload}")),
         others_hold_data: others(&writers, &name, workload),
         fresh_uid: uuid::Uuid::new_v4().to_string(),
+        crowded: false,
         pods,
     }
 }

@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
-use crate::grant::{Key, LoserDelays, Run, Step, StorageView};
+use crate::grant::{Key, LoserDelays, Run, Step, StorageView, View};
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
-use crate::process::work::{self, Bounds, Outcome, Wait};
+use crate::process::work::{self, Bounds, Crowded, Outcome, Wait};
 
 /// Keys that wait to be taken over by the queue.
 const HANDED_IN: usize = 1024;
@@ -127,14 +127,14 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
         }
     };
     let feeder = tokio::spawn(feeder);
-    let done = work::run(keys, bounds, move |key| reconcile(Arc::clone(&shared), key), stop).await;
+    let done = work::run(keys, bounds, move |key, crowded| reconcile(Arc::clone(&shared), key, crowded), stop).await;
     feeder.await?;
     done
 }
 
 /// One run: from the view to its end.
-async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
-    let view = dereference::view(&shared, &key);
+async fn reconcile(shared: Arc<Shared>, key: Key, Crowded(crowded): Crowded) -> Outcome {
+    let view = View { crowded, ..dereference::view(&shared, &key) };
     let resync = shared.context.options.resync;
     let ledger = view.ledger.as_deref().cloned();
     let mut calls = apply::Calls::new(shared.context.client.clone(), key.clone(), ledger);
@@ -155,6 +155,9 @@ async fn reconcile(shared: Arc<Shared>, key: Key) -> Outcome {
         crate::grant::Outcome::Settled(after) => {
             let after = after.and_then(|ms| u64::try_from(ms).ok()).map_or(resync, Duration::from_millis);
             ("ok", Outcome::Again(after.min(resync)))
+        }
+        crate::grant::Outcome::WhenIdle(within) => {
+            ("ok", Outcome::WhenIdle(u64::try_from(within).map_or(resync, Duration::from_millis).min(resync)))
         }
         // The queue's first wait is short, and whoever meets another again and again should back off.
         crate::grant::Outcome::Again => ("ok", Outcome::Failed),

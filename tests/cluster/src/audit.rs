@@ -17,7 +17,7 @@ use kube_runtime::watcher;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 use walstorage_crds::names;
-use walstorage_crds::walwriter::WalWriter;
+use walstorage_crds::walwriter::{Phase, WalWriter};
 
 use crate::gateway::{Written, resource_of};
 use crate::mirror;
@@ -254,8 +254,9 @@ fn has_stopped(pod: &Pod) -> bool {
     ended && reported.into_iter().all(|one| one.state.as_ref().is_some_and(|state| state.terminated.is_some()))
 }
 
-/// Checks invariants 1 and 9 over a namespace in which nothing happens any more: every labelled live pod is the holder of
-/// exactly one writer, which names it with the epoch of its grant, or is gated.
+/// Checks invariants 1, 7 and 9 over a namespace in which nothing happens any more: every labelled live pod is the holder of
+/// exactly one writer, which names it with the epoch of its grant, or is gated; and the grant of one that has started lets
+/// nothing begin.
 ///
 /// # Errors
 /// With what is not so.
@@ -276,8 +277,12 @@ pub async fn at_rest(client: &Client, namespace: &str) -> Result<()> {
         ensure!(held.len() == 1, "I9: {} holds {names:?}", pod.name_any());
         ensure!(names[0] == of_pod(pod).1, "I9: {} holds {names:?} and says {:?}", pod.name_any(), of_pod(pod));
         let grant = pod.annotations().get(names::ANNOTATION_GRANT).context("I2: let go without a grant")?;
-        let epoch = serde_json::from_str::<Value>(grant)?["epoch"].as_i64();
-        ensure!(epoch == held[0].status.as_ref().and_then(|status| status.epoch), "I6: {grant}");
+        let grant: Value = serde_json::from_str(grant)?;
+        let status = held[0].status.clone().unwrap_or_default();
+        ensure!(grant["epoch"].as_i64() == status.epoch, "I6: {grant}");
+        let begins =
+            ["init", "forget"].iter().any(|list| grant[list].as_array().is_some_and(|names| !names.is_empty()));
+        ensure!(!begins || status.phase != Some(Phase::Active), "I7: {grant} is not taken back");
     }
     Ok(())
 }

@@ -106,6 +106,7 @@ impl Controller {
             loser_delay: self.delays.delay("web"),
             others_hold_data: 0,
             fresh_uid: api.uid(),
+            crowded: self.calls.is_multiple_of(3),
         }
     }
 

@@ -39,6 +39,11 @@ fn watch(world: &mut World) {
     }
 }
 
+/// What the first controller sees of it, while no other writer waits.
+fn quiet(world: &mut World) -> View {
+    View { crowded: false, ..world.controllers[0].view(&mut world.api, &key()) }
+}
+
 /// A pod has its writer and has started, and the first controller has seen that.
 fn started(seed: u64) -> World {
     let mut world = World::new(seed, &["a"]);
@@ -54,7 +59,7 @@ fn started(seed: u64) -> World {
 #[test]
 fn a_start_that_the_caches_show_is_written_without_a_read() {
     let mut world = started(29);
-    let view = world.controllers[0].view(&mut world.api, &key());
+    let view = quiet(&mut world);
     assert_eq!(world.calls_with(&key(), view), ["SwapStatus", "PatchPod"]);
     assert_eq!(world.phase("db-0"), Some(Phase::Active));
     assert_eq!(world.status("db-0").volumes.unwrap()[0].initialized, Some(true));
@@ -70,21 +75,48 @@ fn a_start_that_the_caches_show_is_written_without_a_read() {
         }
     }
     world.controllers[0].crash(&world.api);
-    let view = world.controllers[0].view(&mut world.api, &key());
+    let view = quiet(&mut world);
     assert_eq!(world.calls_with(&key(), view), ["PatchPod"]);
+    world.settle();
+}
+
+#[test]
+fn what_a_grant_lets_begin_is_taken_back_later_where_other_writers_wait() {
+    let mut world = started(37);
+    let view = quiet(&mut world);
+    assert_eq!(world.calls_with(&key(), View { crowded: true, ..view }), ["SwapStatus"]);
+    assert_eq!(world.phase("db-0"), Some(Phase::Active), "its pod is known to have started");
+    watch(&mut world);
+    // Whoever looks next does it, wait who may.
+    let view = quiet(&mut world);
+    assert_eq!(world.calls_with(&key(), View { crowded: true, ..view }), ["PatchPod"]);
+    world.settle();
+}
+
+#[test]
+fn what_a_grant_gives_up_is_taken_back_at_once() {
+    let mut world = started(38);
+    world.api.edit_pod("db-0", |pod| {
+        let line = pod.annotations.get_mut(names::ANNOTATION_GRANT).unwrap();
+        let grant = Grant::parse(line).unwrap();
+        *line = Grant { forget: grant.init.clone(), ..grant }.to_line();
+    });
+    watch(&mut world);
+    let view = quiet(&mut world);
+    assert_eq!(world.calls_with(&key(), View { crowded: true, ..view }), ["SwapStatus", "PatchPod"]);
     world.settle();
 }
 
 #[test]
 fn a_start_is_read_where_the_ledger_or_the_pod_is_another_one_by_now() {
     let mut world = started(31);
-    let view = world.controllers[0].view(&mut world.api, &key());
+    let view = quiet(&mut world);
     world.api.annotate_writer("orders.db-0", "somebody", "was here");
     assert_eq!(world.calls_with(&key(), view), ["SwapStatus", "GetWriter", "GetPod", "SwapStatus", "PatchPod"]);
     assert_eq!(world.phase("db-0"), Some(Phase::Active));
 
     let mut world = started(32);
-    let view = world.controllers[0].view(&mut world.api, &key());
+    let view = quiet(&mut world);
     world.api.edit_pod("db-0", |pod| pod.ip = "192.0.2.7".to_owned());
     assert_eq!(world.calls_with(&key(), view), ["SwapStatus", "PatchPod", "GetWriter", "GetPod", "PatchPod"]);
     assert_eq!(world.phase("db-0"), Some(Phase::Active));
@@ -130,7 +162,7 @@ fn a_start_is_read_where_there_is_anything_else_to_do() {
     ];
     for (what, edit) in edits {
         let mut world = started(33);
-        let mut view = world.controllers[0].view(&mut world.api, &key());
+        let mut view = quiet(&mut world);
         edit(&mut view);
         assert_eq!(world.calls_with(&key(), view)[0], "GetWriter", "{what}");
     }

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use walstorage_cluster_tests::{audit, eventually, kubelet};
+use walstorage_cluster_tests::{eventually, kubelet};
 use walstorage_crds::walwriter::{Empty, Phase, WalWriter};
 
 use super::rig::{Rig, Shop};
@@ -444,5 +444,5 @@ pub(crate) async fn a_dry_run_leaves_nothing(rig: &Rig) {
     let writers = shop.list().await;
     assert_eq!(writers.len(), 1, "{writers:?}");
     assert_eq!(shop.claims().list(&ListParams::default()).await.unwrap().items.len(), 1);
-    audit::at_rest(&rig.client, &shop.namespace).await.unwrap();
+    rig.at_rest(&shop).await;
 }
