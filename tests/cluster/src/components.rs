@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::spec::Binder;
+
 /// Where a control plane is.
 #[derive(Clone, Debug)]
 pub(crate) struct Plane<'a> {
@@ -56,6 +58,7 @@ impl Plane<'_> {
             ("tls-cert-file", self.pki("apiserver.crt")),
             ("tls-private-key-file", self.pki("apiserver.key")),
             ("client-ca-file", self.pki("ca.crt")),
+            ("token-auth-file", self.pki("tokens.csv")),
             ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".to_owned()),
             ("service-account-key-file", self.pki("accounts.pub")),
             ("service-account-signing-key-file", self.pki("accounts.key")),
@@ -86,8 +89,11 @@ impl Plane<'_> {
     }
 
     /// The controller manager. It must start after the API server is ready: before the roles are there, it exits.
-    pub(crate) fn controller_manager(&self) -> Vec<String> {
+    pub(crate) fn controller_manager(&self, binder: Binder) -> Vec<String> {
         let mut flags = self.client("controller-manager");
+        if binder != Binder::All {
+            flags.push("--controllers=*,-persistentvolume-binder-controller".to_owned());
+        }
         flags.extend(self::flags(&[
             ("service-account-private-key-file", self.pki("accounts.key")),
             ("root-ca-file", self.pki("ca.crt")),
@@ -99,8 +105,6 @@ impl Plane<'_> {
             // A lost node is seen within seconds, not a minute. One on paper is never lost, however late its Lease is renewed.
             ("node-monitor-grace-period", if self.in_cluster { "8s" } else { "300s" }.to_owned()),
             ("node-monitor-period", "1s".to_owned()),
-            // Hundreds of StatefulSets may begin together.
-            ("concurrent-statefulset-syncs", "20".to_owned()),
         ]));
         flags
     }

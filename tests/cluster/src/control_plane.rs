@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::connection::Connection;
 use crate::handle::Supervisor;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Binder, Kind, Spec};
 use crate::{binaries, tools};
 
 /// etcd and an API server with ports and certificates of their own. Taken down on drop.
@@ -27,6 +27,7 @@ pub struct Builder {
     controllers: bool,
     nodes: usize,
     run_pods: bool,
+    binder: Binder,
 }
 
 impl Builder {
@@ -57,14 +58,20 @@ impl Builder {
         self
     }
 
+    /// Has `binder` bind claims to volumes. Where that is not the controller manager, no claim is Lost and no volume Released.
+    pub fn binder(mut self, binder: Binder) -> Self {
+        self.binder = binder;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Errors
     /// When the programs are not there, or do not start; with the end of their logs.
     pub async fn start(self) -> Result<ControlPlane> {
-        let Self { emulated, controllers, nodes, run_pods } = self;
+        let Self { emulated, controllers, nodes, run_pods, binder } = self;
         let tools = tools::folder()?;
-        let kind = Kind::ControlPlane { controllers, nodes, run_pods };
+        let kind = Kind::ControlPlane { controllers, nodes, run_pods, binder };
         let spec = Spec { tools: tools.clone(), parent: binaries::clusters(), emulated, kind };
         let (supervisor, ready) = Supervisor::start(spec).await?;
         let connection = Connection::read(&ready.kubeconfig, &tools).await?;

@@ -66,6 +66,7 @@ use std::time::Duration;
 pub use cluster::Cluster;
 pub use connection::Connection;
 pub use control_plane::ControlPlane;
+pub use spec::Binder;
 
 /// How long anything may take before a test gives up. Generous: it only bounds failures.
 pub const DEADLINE: Duration = Duration::from_secs(120);

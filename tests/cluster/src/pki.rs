@@ -1,5 +1,8 @@
 //! The certificates of a cluster: one authority, a certificate for each component, and the kubeconfig files of those
 //! that speak to the API server. All keys are P-256, and all of it takes milliseconds.
+//!
+//! The administrator, the controller manager and the scheduler have tokens instead: the API server verifies a certificate
+//! anew with each request, and most requests in a test are theirs.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,6 +15,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use serde_json::{Value, json};
 
 const CLUSTER_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
@@ -40,21 +44,29 @@ impl Pki {
 
         let names: Vec<String> = CLUSTER_NAMES.iter().map(ToString::to_string).chain(addresses.to_vec()).collect();
         pki.issue(&authority, "apiserver", "kube-apiserver", None, &names)?;
+        let mut tokens = String::new();
         for (file, user, group) in [
-            ("admin", "admin", Some("system:masters")),
+            ("admin", "admin", "system:masters"),
+            ("controller-manager", "system:kube-controller-manager", ""),
+            ("scheduler", "system:kube-scheduler", ""),
+        ] {
+            let token = uuid::Uuid::new_v4().to_string();
+            tokens += &format!("{token},{user},{user},{group}\n");
+            pki.kubeconfig(file, server, &json!({"token": token}))?;
+        }
+        pki.write("tokens.csv", &tokens)?;
+        for (file, user, group) in [
             ("kubelet-client", "apiserver-kubelet-client", Some("system:masters")),
-            ("controller-manager", "system:kube-controller-manager", None),
-            ("scheduler", "system:kube-scheduler", None),
             ("proxy", "system:kube-proxy", None),
             ("front-proxy", "front-proxy", None),
         ] {
             pki.issue(&authority, file, user, group, &[])?;
-            pki.kubeconfig(file, server)?;
+            pki.kubeconfig(file, server, &pki.certificate(file)?)?;
         }
         for NodeName { name, address } in nodes {
             pki.issue(&authority, &format!("{name}-server"), name, None, &[name.clone(), address.clone()])?;
             pki.issue(&authority, name, &format!("system:node:{name}"), Some("system:nodes"), &[])?;
-            pki.kubeconfig(name, server)?;
+            pki.kubeconfig(name, server, &pki.certificate(name)?)?;
         }
         let accounts = KeyPair::generate()?;
         pki.write("accounts.key", &accounts.serialize_pem())?;
@@ -87,19 +99,27 @@ impl Pki {
         self.write(&format!("{file}.key"), &key.serialize_pem())
     }
 
-    fn kubeconfig(&self, user: &str, server: &str) -> Result<()> {
-        let data = |file: String| Ok::<_, anyhow::Error>(ByteString(fs::read(self.folder.join(file))?));
-        let config = serde_json::json!({
+    fn data(&self, file: &str) -> Result<ByteString> {
+        Ok(ByteString(fs::read(self.folder.join(file))?))
+    }
+
+    /// A user of a kubeconfig file who has this certificate.
+    fn certificate(&self, file: &str) -> Result<Value> {
+        Ok(json!({
+            "client-certificate-data": self.data(&format!("{file}.crt"))?,
+            "client-key-data": self.data(&format!("{file}.key"))?,
+        }))
+    }
+
+    fn kubeconfig(&self, user: &str, server: &str, known_by: &Value) -> Result<()> {
+        let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "cluster", "cluster": {
                 "server": server,
-                "certificate-authority-data": data("ca.crt".to_owned())?,
+                "certificate-authority-data": self.data("ca.crt")?,
             }}],
-            "users": [{"name": user, "user": {
-                "client-certificate-data": data(format!("{user}.crt"))?,
-                "client-key-data": data(format!("{user}.key"))?,
-            }}],
+            "users": [{"name": user, "user": known_by}],
             "contexts": [{"name": "cluster", "context": {"cluster": "cluster", "user": user}}],
             "current-context": "cluster",
         });

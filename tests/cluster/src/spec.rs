@@ -27,11 +27,22 @@ pub(crate) enum Kind {
         nodes: usize,
         /// Whether pods bound to those nodes are reported as running, and as gone once deleted.
         run_pods: bool,
+        binder: Binder,
     },
     Node {
         /// Archives to import before the node is ready; the first holds the pause image.
         images: Vec<PathBuf>,
     },
+}
+
+/// Who binds claims to volumes on paper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Binder {
+    /// Who makes the volumes, and the controller manager, which comes to each claim a moment later.
+    #[default]
+    All,
+    /// Only who makes the volumes.
+    Maker,
 }
 
 /// What a cluster is asked to do.

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use super::Plan;
 use super::files::{self, CACHE, CLUSTER, NODE, PKI};
 use crate::components::Plane;
+use crate::spec::Binder;
 use crate::supervisor::ready;
 
 /// Starts everything; returns only when it cannot go on.
@@ -51,7 +52,7 @@ async fn start(plan: &Plan) -> Result<std::convert::Infallible> {
         ready::wait("the API server is ready", || Ok(()), || ready::api_server(&client)).await?;
         let mut running = Vec::new();
         if let Some(plane) = &control_plane {
-            running.push(daemons.start("kube-controller-manager", &plane.controller_manager())?);
+            running.push(daemons.start("kube-controller-manager", &plane.controller_manager(Binder::All))?);
             running.push(daemons.start("kube-scheduler", &plane.scheduler())?);
             running.push(daemons.start("coredns", &["-conf", &format!("{NODE}/Corefile")])?);
         }

@@ -10,10 +10,18 @@ use super::{paper, paper_volumes, ready, volumes};
 use crate::components::Plane;
 use crate::pki::Pki;
 use crate::process::Daemon;
-use crate::spec::{Ready, Spec};
+use crate::spec::{Binder, Ready, Spec};
 
 /// A port may be taken between its choice and its use; then others are chosen.
 const TRIES: usize = 5;
+
+/// What exists on paper beside it.
+pub(super) struct OnPaper {
+    pub(super) nodes: usize,
+    /// Whether pods are reported as running, and as gone.
+    pub(super) run_pods: bool,
+    pub(super) binder: Binder,
+}
 
 pub(super) struct ControlPlane {
     _tasks: JoinSet<()>,
@@ -26,14 +34,14 @@ impl ControlPlane {
         spec: &Spec,
         folder: &Path,
         controllers: bool,
-        nodes: usize,
-        run_pods: bool,
+        on_paper: OnPaper,
     ) -> Result<(Self, Ready)> {
+        let OnPaper { nodes, run_pods, binder } = on_paper;
         let logs = folder.join("log");
         std::fs::create_dir_all(&logs)?;
         let mut tries = 1;
         let started = loop {
-            match start(spec, folder, &logs, controllers).await {
+            match start(spec, folder, &logs, controllers, binder).await {
                 Err(error) if tries < TRIES && format!("{error:#}").contains("address already in use") => tries += 1,
                 done => break done?,
             }
@@ -44,7 +52,7 @@ impl ControlPlane {
             let client = ready::client(&ready.kubeconfig).await?;
             ready::wait("pods can be made", || Ok(()), || ready::accounts(&client)).await?;
             volumes::create_classes(&client).await?;
-            tasks.spawn(paper_volumes::provide(client.clone(), logs.join("volumes.log")));
+            tasks.spawn(paper_volumes::provide(client.clone(), binder, logs.join("volumes.log")));
             let names: Vec<String> = (1..=nodes).map(|number| format!("node{number}")).collect();
             for name in &names {
                 paper::register(&client, name).await?;
@@ -61,7 +69,13 @@ impl ControlPlane {
     }
 }
 
-async fn start(spec: &Spec, folder: &Path, logs: &Path, controllers: bool) -> Result<(Vec<Daemon>, Ready)> {
+async fn start(
+    spec: &Spec,
+    folder: &Path,
+    logs: &Path,
+    controllers: bool,
+    binder: Binder,
+) -> Result<(Vec<Daemon>, Ready)> {
     let [port, etcd_port, peer_port] = free_ports()?;
     let (pki, etcd) = (folder.join("pki"), folder.join("etcd"));
     let _ = std::fs::remove_dir_all(&etcd);
@@ -86,7 +100,7 @@ async fn start(spec: &Spec, folder: &Path, logs: &Path, controllers: bool) -> Re
     let alive = || daemons.iter_mut().try_for_each(Daemon::check);
     ready::wait("the API server is ready", alive, || ready::api_server(&client)).await?;
     if controllers {
-        daemons.insert(0, daemon("kube-controller-manager", plane.controller_manager())?);
+        daemons.insert(0, daemon("kube-controller-manager", plane.controller_manager(binder))?);
         daemons.insert(0, daemon("kube-scheduler", plane.scheduler())?);
     }
     Ok((daemons, Ready { folder: folder.to_owned(), kubeconfig, host: Ipv4Addr::LOCALHOST }))

@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use self::control_plane::ControlPlane;
+use self::control_plane::{ControlPlane, OnPaper};
 use self::node::Cluster;
 use crate::folder::Folder;
 use crate::spec::{Answer, Kind, Order, Spec};
@@ -88,8 +88,9 @@ async fn supervise(spec: &Spec) -> Result<()> {
 
 async fn start(spec: &Spec, folder: &Folder) -> Result<(Running, crate::spec::Ready)> {
     match &spec.kind {
-        Kind::ControlPlane { controllers, nodes, run_pods } => {
-            let (plane, ready) = ControlPlane::start(spec, folder.path(), *controllers, *nodes, *run_pods).await?;
+        Kind::ControlPlane { controllers, nodes, run_pods, binder } => {
+            let on_paper = OnPaper { nodes: *nodes, run_pods: *run_pods, binder: *binder };
+            let (plane, ready) = ControlPlane::start(spec, folder.path(), *controllers, on_paper).await?;
             Ok((Running::ControlPlane(plane), ready))
         }
         Kind::Node { images } => {

@@ -18,6 +18,7 @@ use kube_runtime::watcher::{Config, watcher};
 use serde_json::json;
 
 use super::volumes::{self, PROVISIONER, Task, Wanted, is_done_with, note};
+use crate::spec::Binder;
 
 /// Claims and volumes that are served at a time.
 const AT_ONCE: usize = 32;
@@ -32,7 +33,7 @@ enum Changed {
 }
 
 /// Serves claims for ever; what fails again and again stands in `log`.
-pub(super) async fn provide(client: Client, log: PathBuf) {
+pub(super) async fn provide(client: Client, binder: Binder, log: PathBuf) {
     let config = Config::default;
     let classes = watcher(Api::<StorageClass>::all(client.clone()), config()).default_backoff().applied_objects();
     let claims = watcher(Api::<PersistentVolumeClaim>::all(client.clone()), config()).default_backoff();
@@ -40,7 +41,7 @@ pub(super) async fn provide(client: Client, log: PathBuf) {
     let classes = classes.map(|one| one.map(|one| Changed::Class(Box::new(one)))).boxed();
     let claims = claims.applied_objects().map(|one| one.map(|one| Changed::Claim(Box::new(one)))).boxed();
     let volumes = volumes.applied_objects().map(|one| one.map(|one| Changed::Volume(Box::new(one)))).boxed();
-    let paper = Paper { client, classes: Mutex::default(), made: Mutex::default() };
+    let paper = Paper { client, binder, classes: Mutex::default(), made: Mutex::default() };
     let changes = futures_util::stream::select_all([classes, claims, volumes]);
     changes
         .for_each_concurrent(AT_ONCE, |changed| {
@@ -62,6 +63,7 @@ pub(super) async fn provide(client: Client, log: PathBuf) {
 
 struct Paper {
     client: Client,
+    binder: Binder,
     /// Our classes, by name.
     classes: Mutex<HashMap<String, StorageClass>>,
     /// Claims, by uid, that got their volume or are getting it: until all of it is written, each step of that brings them again.
@@ -101,45 +103,61 @@ impl Paper {
         if makes && !lock(&self.made).insert(uid.clone()) {
             return Ok(());
         }
-        let served = serve(&self.client, claim, &wanted).await;
+        let served = self.make_or_grow(claim, &wanted).await;
         if makes && served.is_err() {
             lock(&self.made).remove(&uid);
         }
         served
     }
-}
 
-async fn serve(client: &Client, claim: &PersistentVolumeClaim, wanted: &Wanted) -> Result<()> {
-    let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &claim.namespace().unwrap_or_default());
-    let (name, plain) = (claim.name_any(), PatchParams::default());
-    let status = match &wanted.task {
-        Task::Make { node } => {
-            let volume = volumes::volume(claim, wanted, node)?;
-            match volumes.create(&PostParams::default(), &volume).await {
-                Err(Error::Api(status)) if status.is_already_exists() => {}
-                created => drop(created?),
+    async fn make_or_grow(&self, claim: &PersistentVolumeClaim, wanted: &Wanted) -> Result<()> {
+        let client = &self.client;
+        let volumes: Api<PersistentVolume> = Api::all(client.clone());
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(client.clone(), &claim.namespace().unwrap_or_default());
+        let (name, plain) = (claim.name_any(), PatchParams::default());
+        let status = match &wanted.task {
+            Task::Make { node } => {
+                let volume = volumes::volume(claim, wanted, node)?;
+                match volumes.create(&PostParams::default(), &volume).await {
+                    Err(Error::Api(status)) if status.is_already_exists() => {}
+                    created => drop(created?),
+                }
+                if self.binder == Binder::All {
+                    // What the other binder would see to.
+                    let bound = json!({"status": {"phase": "Bound"}});
+                    volumes.patch_status(&wanted.volume, &plain, &Patch::Merge(bound)).await?;
+                }
+                let bound = json!({
+                    "metadata": {"uid": claim.uid(), "annotations": {
+                        "pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes",
+                    }},
+                    "spec": {"volumeName": wanted.volume},
+                });
+                let patched = claims.patch(&name, &plain, &Patch::Merge(bound)).await;
+                let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone());
+                let status = json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": wanted.size}});
+                // Mostly nobody writes the claim between the two, and the API server need not merge anything.
+                if let Ok(mut patched) = patched {
+                    patched.metadata.managed_fields = None;
+                    patched.status = Some(serde_json::from_value(status.clone())?);
+                    if claims.replace_status(&name, &PostParams::default(), &patched).await.is_ok() {
+                        return Ok(());
+                    }
+                } else {
+                    gone(patched.map(drop))?;
+                }
+                status
             }
-            let bound = json!({"status": {"phase": "Bound"}});
-            volumes.patch_status(&wanted.volume, &plain, &Patch::Merge(bound)).await?;
-            let bound = json!({
-                "metadata": {"uid": claim.uid(), "annotations": {
-                    "pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes",
-                }},
-                "spec": {"volumeName": wanted.volume},
-            });
-            gone(claims.patch(&name, &plain, &Patch::Merge(bound)).await.map(drop))?;
-            let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.clone());
-            json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": wanted.size}})
-        }
-        Task::Grow => {
-            let size = json!({"spec": {"capacity": {"storage": wanted.size}}});
-            volumes.patch(&wanted.volume, &plain, &Patch::Merge(size)).await?;
-            json!({"capacity": {"storage": wanted.size}, "conditions": null})
-        }
-    };
-    let status = json!({"metadata": {"uid": claim.uid()}, "status": status});
-    gone(claims.patch_status(&name, &plain, &Patch::Merge(status)).await.map(drop))
+            Task::Grow => {
+                let size = json!({"spec": {"capacity": {"storage": wanted.size}}});
+                volumes.patch(&wanted.volume, &plain, &Patch::Merge(size)).await?;
+                json!({"capacity": {"storage": wanted.size}, "conditions": null})
+            }
+        };
+        let status = json!({"metadata": {"uid": claim.uid()}, "status": status});
+        gone(claims.patch_status(&name, &plain, &Patch::Merge(status)).await.map(drop))
+    }
 }
 
 /// One that is gone, or another one by now, wants nothing any more.

@@ -27,8 +27,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use walstorage_cluster_tests::ControlPlane;
 use walstorage_cluster_tests::operator::Operator;
+use walstorage_cluster_tests::{Binder, ControlPlane};
 use walstorage_crds::walstorage::WalStorage;
 
 use self::cost::Cost;
@@ -100,7 +100,7 @@ struct Alone {
 
 /// The same StatefulSets with claims of their own, and nothing of ours.
 async fn alone(cli: &Cli) -> Result<Alone> {
-    let plane = ControlPlane::builder().controllers().nodes(NODES).start().await?;
+    let plane = ControlPlane::builder().controllers().nodes(NODES).binder(Binder::Maker).start().await?;
     let pods = Pods::follow(plane.client(), TcpListener::bind("0.0.0.0:0").await?);
     let began = Instant::now();
     create_all(cli, &plane, None).await?;
@@ -117,7 +117,7 @@ async fn alone(cli: &Cli) -> Result<Alone> {
 async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
     // Of this program: all others are new.
     let before = Cost::read("")?;
-    let plane = ControlPlane::builder().controllers().nodes(NODES).start().await?;
+    let plane = ControlPlane::builder().controllers().nodes(NODES).binder(Binder::Maker).start().await?;
     plane.install_types().await;
     let client = plane.client();
     create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": HOME}})).await?;
@@ -142,10 +142,13 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
     let settled = settle(cli, &storages, &pods, began).await;
     write_logs(cli, &controller, &admission)?;
     let settled = settled?;
+    let cost = Cost::read(&server_metrics(&plane).await?)?.since(&before);
+    let (by_controller, by_webhook) = (processor(controller.id())?, processor(admission.id())?);
+    let open = cli.storages * cli.replicas - pods.count(Step::Closed);
+    close(cli, &pods, began).await?;
 
     let webhook = Histogram::read(&admission.get("/metrics").await?.1, "walstorage_operator_webhook_seconds", "");
     let server = server_metrics(&plane).await?;
-    let cost = Cost::read(&server)?.since(&before);
     let called = "apiserver_admission_webhook_admission_duration_seconds";
     let called = Histogram::read(&server, called, "name=\"pods.walstorage.dev\"");
     let (_, counted) = controller.get("/metrics").await?;
@@ -161,13 +164,15 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
         ("until the last pod was granted its writer", until(Step::Granted), ""),
         ("until the last pod had volume and node", until(Step::Placed), ""),
         ("until the last pod was running", until(Step::Running), ""),
+        ("grants that let a directory begin, when it had settled", format!("{open}"), ""),
+        ("until no grant did", until(Step::Closed), ""),
         ("a pod's wait for its writer, p50", gated(0.5), ""),
         ("a pod's wait for its writer, p99", gated(0.99), ""),
         ("controller, most memory", format!("{} MiB", most_memory(controller.id())?), "100 MiB"),
-        ("controller, processor", format!("{:.1} s", processor(controller.id())?), ""),
+        ("controller, processor", format!("{by_controller:.1} s"), ""),
         ("controller, looks at resources", format!("{looks}"), ""),
         ("webhook, most memory", format!("{} MiB", most_memory(admission.id())?), "100 MiB"),
-        ("webhook, processor", format!("{:.1} s", processor(admission.id())?), ""),
+        ("webhook, processor", format!("{by_webhook:.1} s"), ""),
         ("webhook, requests", format!("{}", webhook.count), ""),
         ("webhook, p50 as it measures", webhook.quantile(0.5), ""),
         ("webhook, p99 as it measures", webhook.quantile(0.99), "10 ms"),
@@ -188,7 +193,7 @@ async fn settle(cli: &Cli, storages: &Storages, pods: &Pods, began: Instant) -> 
         }
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
-            let [made, granted, placed, running] = STEPS.map(|step| pods.count(step));
+            let [made, granted, placed, running, _] = STEPS.map(|step| pods.count(step));
             println!(
                 "after {:.0} s {made} pods are made, {granted} granted, {placed} placed, {running} running; {settled} settled",
                 elapsed.as_secs_f64()
@@ -197,6 +202,15 @@ async fn settle(cli: &Cli, storages: &Storages, pods: &Pods, began: Instant) -> 
         ensure!(elapsed.as_secs() < cli.deadline, "{settled} of {} settled in time", cli.storages);
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until no grant lets a directory begin any more, which is taken back when nobody waits for a writer.
+async fn close(cli: &Cli, pods: &Pods, began: Instant) -> Result<()> {
+    while pods.count(Step::Closed) < cli.storages * cli.replicas {
+        ensure!(began.elapsed().as_secs() < cli.deadline, "{} grants are closed in time", pods.count(Step::Closed));
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn server_metrics(plane: &ControlPlane) -> Result<String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::watcher::{Config, watcher};
@@ -35,10 +35,12 @@ pub(crate) enum Step {
     Placed,
     /// It is ready.
     Running,
+    /// Its grant lets no directory begin any more.
+    Closed,
 }
 
 /// In their order.
-pub(crate) const STEPS: [Step; 4] = [Step::Made, Step::Granted, Step::Placed, Step::Running];
+pub(crate) const STEPS: [Step; 5] = [Step::Made, Step::Granted, Step::Placed, Step::Running, Step::Closed];
 
 /// When a pod made each step.
 type Times = [Option<Instant>; STEPS.len()];
@@ -111,8 +113,9 @@ async fn watch(client: Client, known: Arc<Mutex<Known>>, placed: mpsc::Unbounded
         let is_new = times[Step::Placed as usize].is_none();
         let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let is_ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
-        let is_granted = pod.annotations().contains_key(names::ANNOTATION_GRANT);
-        for (step, is) in STEPS.into_iter().zip([true, is_granted, is_placed, is_ready]) {
+        let grant = pod.annotations().get(names::ANNOTATION_GRANT);
+        let is_closed = grant.is_some_and(|grant| grant.contains(r#""init":[],"forget":[]"#));
+        for (step, is) in STEPS.into_iter().zip([true, grant.is_some(), is_placed, is_ready, is_closed]) {
             if is {
                 times[step as usize].get_or_insert(now);
             }
@@ -133,11 +136,19 @@ async fn run(client: Client, placed: mpsc::UnboundedReceiver<(Pod, IpAddr)>) {
     let run = |(pod, address): (Pod, IpAddr)| {
         let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
         async move {
+            let name = pod.name_any();
             let mut running = kubelet::running(&pod);
             running["status"]["podIP"] = json!(address);
             running["status"]["podIPs"] = json!([{"ip": address}]);
+            // Mostly nobody has written the pod since, and the API server need not merge anything.
+            let mut pod = pod;
+            pod.metadata.managed_fields = None;
+            pod.status = serde_json::from_value(running["status"].clone()).ok();
+            if pods.replace_status(&name, &PostParams::default(), &pod).await.is_ok() {
+                return;
+            }
             loop {
-                match pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&running)).await {
+                match pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&running)).await {
                     Ok(_) => return,
                     // One that was deleted meanwhile, or is another one by now, is none of ours.
                     Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::Cli;
 
@@ -44,7 +44,7 @@ pub(crate) fn by_people(before: &str) -> String {
 }
 
 /// What the figures depend on.
-fn machine() -> Result<[(&'static str, String); 3]> {
+fn machine() -> Result<[(&'static str, String); 5]> {
     let info = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let count = std::thread::available_parallelism()?;
@@ -52,7 +52,24 @@ fn machine() -> Result<[(&'static str, String); 3]> {
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default().trim().to_owned();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let processor = format!("{count} x {}", model.trim_start_matches([' ', '\t', ':']));
-    Ok([("processor", processor), ("memory", memory), ("kernel", format!("Linux {kernel}"))])
+    Ok([
+        ("processor", processor),
+        ("memory", memory),
+        ("kernel", format!("Linux {kernel}")),
+        ("scheduled as", policy()?.to_owned()),
+        ("`GOGC` of the programs in Go", std::env::var("GOGC").unwrap_or_else(|_| "100".to_owned())),
+    ])
+}
+
+/// The kernel's policy for this program and all that it starts (field 41 of proc_pid_stat(5), numbers of sched(7)).
+fn policy() -> Result<&'static str> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc/self/stat")?;
+    Ok(match fields.split_whitespace().nth(38) {
+        Some("0") => "SCHED_OTHER",
+        Some("3") => "SCHED_BATCH",
+        _ => "another policy",
+    })
 }
 
 pub(crate) fn load() -> Result<String> {
