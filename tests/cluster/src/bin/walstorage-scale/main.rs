@@ -125,9 +125,12 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
     create::<MutatingWebhookConfiguration>(&Api::all(client.clone()), webhook(&address)).await?;
     let common = ["--sidecar-image", "localhost/walstorage:scale", "--log", &cli.log];
     let args = [&common[..], &["--tls-name", "127.0.0.1"]].concat();
-    let mut controller = Operator::by_token("controller", &plane, HOME, &account(&client, "controller").await?, &args)?;
+    let token = account(&client, "controller").await?;
+    let mut controller = Operator::by_token("controller", &plane, HOME, &token, false, &args)?;
     let args = [&common[..], &["--listen", &address]].concat();
-    let mut admission = Operator::by_token("webhook", &plane, HOME, &account(&client, "webhook").await?, &args)?;
+    // What it takes by itself is measured, not how long it waits for a processor.
+    let token = account(&client, "webhook").await?;
+    let mut admission = Operator::by_token("webhook", &plane, HOME, &token, true, &args)?;
     controller.ready().await;
     admission.ready().await;
 
@@ -217,7 +220,8 @@ async fn server_metrics(plane: &ControlPlane) -> Result<String> {
     Ok(plane.client().request_text(http::Request::get("/metrics").body(Vec::new())?).await?)
 }
 
-/// Creates all StatefulSets, each with a WalStorage whose sidecars have this admin port, or with claims of their own.
+/// Creates all StatefulSets, each with claims of its own, or all WalStorages, whose sidecars have this admin port, and then
+/// a StatefulSet for each.
 async fn create_all(cli: &Cli, plane: &ControlPlane, port: Option<u16>) -> Result<()> {
     let client = plane.client();
     let spaces: Vec<String> = (0..cli.namespaces.max(1)).map(|number| format!("scale-{number}")).collect();
@@ -228,12 +232,16 @@ async fn create_all(cli: &Cli, plane: &ControlPlane, port: Option<u16>) -> Resul
     for name in &spaces {
         plane.accounts(name).await;
     }
-    for number in 0..cli.storages {
-        let (space, name) = (&spaces[number % spaces.len()], format!("s{number}"));
-        let mut set = workload(&name, cli.replicas);
-        if let Some(port) = port {
+    let named = || (0..cli.storages).map(|number| (&spaces[number % spaces.len()], format!("s{number}")));
+    if let Some(port) = port {
+        for (space, name) in named() {
             let storage = json!({"metadata": {"name": name}, "spec": {"sidecar": {"adminPort": port}}});
             create::<WalStorage>(&Api::namespaced(client.clone(), space), storage).await?;
+        }
+    }
+    for (space, name) in named() {
+        let mut set = workload(&name, cli.replicas);
+        if port.is_some() {
             set["spec"]["template"]["metadata"]["labels"]["walstorage.dev/storage"] = json!(name);
         } else {
             let claim = json!({"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "10Gi"}}});

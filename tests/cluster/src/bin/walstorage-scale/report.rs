@@ -17,10 +17,10 @@ pub(crate) fn page(cli: &Cli, load: &str, rows: &[Row]) -> Result<String> {
     let pods = cli.storages * cli.replicas;
     writeln!(
         page,
-        "{pods} pods at once: {} StatefulSets of {} in {} namespaces, each with a WalStorage of its own, created one after the other. A real \
+        "{pods} pods at once: {} StatefulSets of {} in {} namespaces, each with a WalStorage of its own, created one after the other, the WalStorages first. A real \
          API server with etcd, scheduler and controllers, the operator's real controller and webhook; the nodes are on paper, \
          and this program reports their pods as running and answers as their sidecars. All of that shares the processors of one \
-         machine. Settled is when every status says that all its pods are ready and hold their writers. The same StatefulSets \
+         machine, the webhook ahead of the others. Settled is when every status says that all its pods are ready and hold their writers. The same StatefulSets \
          with a claim of their own for each pod, in a cluster of their own before, say what Kubernetes itself takes.\n",
         cli.storages, cli.replicas, cli.namespaces
     )?;
