@@ -65,8 +65,6 @@ pub struct Crowded(pub bool);
 struct Entry {
     /// When it is due, if it waits.
     due: Option<Duration>,
-    /// It gives way to others until then.
-    patient: bool,
     /// Somebody works on it.
     working: bool,
     /// Failures in a row.
@@ -103,10 +101,12 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             if before <= due {
                 return;
             }
-            let waiting = if entry.patient { &mut self.patient } else { &mut self.waiting };
-            waiting.remove(&(before, key.clone()));
+            let waits = (before, key.clone());
+            if !self.waiting.remove(&waits) {
+                self.patient.remove(&waits);
+            }
         }
-        (entry.due, entry.patient) = (Some(due), false);
+        entry.due = Some(due);
         if !entry.working {
             self.waiting.insert((due, key));
         }
@@ -124,7 +124,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         let from = if gives_way { &mut self.waiting } else { &mut self.patient };
         let (_, key) = from.pop_first()?;
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.due, entry.patient, entry.working, entry.began) = (None, false, true, Some(now));
+            (entry.due, entry.working, entry.began) = (None, true, Some(now));
         }
         self.working += 1;
         Some(key)
@@ -151,9 +151,9 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             }
         };
         entry.failures = if outcome == Outcome::Failed { entry.failures.saturating_add(1) } else { 0 };
+        let gives_way = entry.due.is_none() && matches!(outcome, Outcome::WhenIdle(_));
         // What changed meanwhile does not wait for the retry, and what failed does not hurry because of a change: a key
         // whose own writes change it would otherwise never back off.
-        entry.patient = entry.due.is_none() && matches!(outcome, Outcome::WhenIdle(_));
         let due = match (entry.due.take(), again.map(|after| now + after), outcome) {
             (Some(_), Some(retry), Outcome::Failed) => Some(retry),
             (Some(changed), Some(again), _) => Some(changed.min(again)),
@@ -162,7 +162,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         match due {
             Some(due) => {
                 entry.due = Some(due);
-                let waiting = if entry.patient { &mut self.patient } else { &mut self.waiting };
+                let waiting = if gives_way { &mut self.patient } else { &mut self.waiting };
                 waiting.insert((due, key));
             }
             None => {

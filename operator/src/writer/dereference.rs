@@ -15,7 +15,7 @@ use crate::identity::PodFacts;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
-pub(super) fn view(shared: &Shared, key: &Key) -> View {
+pub(super) fn view(shared: &Shared, key: &Key, crowded: bool) -> View {
     let Shared { context, caches, memory } = shared;
     let (namespace, storage) = (key.namespace.as_str(), key.storage.as_str());
     let name = key.name();
@@ -46,7 +46,7 @@ pub(super) fn view(shared: &Shared, key: &Key) -> View {
         loser_delay: memory.delays.delay(&format!("{namespace}/{workload}")),
         others_hold_data: others(&writers, &name, workload),
         fresh_uid: uuid::Uuid::new_v4().to_string(),
-        crowded: false,
+        crowded,
         pods,
     }
 }

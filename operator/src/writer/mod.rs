@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use walstorage_crds::names;
 use walstorage_crds::walwriter::{Phase, WalWriter};
 
-use crate::grant::{Key, LoserDelays, Run, Step, StorageView, View};
+use crate::grant::{Key, LoserDelays, Run, Step, StorageView};
 use crate::process::cache::{Caches, Change, Changed, Kind};
 use crate::process::controller::Context;
 use crate::process::metrics::OfReconcile;
@@ -134,8 +134,9 @@ pub async fn run(context: Context, caches: Caches, stop: CancellationToken) -> a
 
 /// One run: from the view to its end.
 async fn reconcile(shared: Arc<Shared>, key: Key, Crowded(crowded): Crowded) -> Outcome {
-    let view = View { crowded, ..dereference::view(&shared, &key) };
+    let view = dereference::view(&shared, &key, crowded);
     let resync = shared.context.options.resync;
+    let within = |ms: i64| u64::try_from(ms).map_or(resync, Duration::from_millis).min(resync);
     let ledger = view.ledger.as_deref().cloned();
     let mut calls = apply::Calls::new(shared.context.client.clone(), key.clone(), ledger);
     let mut run = Run::new(key.clone(), view);
@@ -152,13 +153,8 @@ async fn reconcile(shared: Arc<Shared>, key: Key, Crowded(crowded): Crowded) -> 
         }
     };
     let (result, again) = match outcome {
-        crate::grant::Outcome::Settled(after) => {
-            let after = after.and_then(|ms| u64::try_from(ms).ok()).map_or(resync, Duration::from_millis);
-            ("ok", Outcome::Again(after.min(resync)))
-        }
-        crate::grant::Outcome::WhenIdle(within) => {
-            ("ok", Outcome::WhenIdle(u64::try_from(within).map_or(resync, Duration::from_millis).min(resync)))
-        }
+        crate::grant::Outcome::Settled(after) => ("ok", Outcome::Again(after.map_or(resync, within))),
+        crate::grant::Outcome::WhenIdle(after) => ("ok", Outcome::WhenIdle(within(after))),
         // The queue's first wait is short, and whoever meets another again and again should back off.
         crate::grant::Outcome::Again => ("ok", Outcome::Failed),
         crate::grant::Outcome::Failed(why) => {

@@ -104,10 +104,7 @@ async fn alone(cli: &Cli) -> Result<Alone> {
     let pods = Pods::follow(plane.client(), TcpListener::bind("0.0.0.0:0").await?);
     let began = Instant::now();
     create_all(cli, &plane, None).await?;
-    while pods.count(Step::Running) < cli.storages * cli.replicas {
-        ensure!(began.elapsed().as_secs() < cli.deadline, "{} pods run in time", pods.count(Step::Running));
-        sleep(Duration::from_millis(100)).await;
-    }
+    reach(cli, &pods, Step::Running, began).await?;
     let last = pods.last(Step::Running).context("no pod runs")?;
     let cost = Cost::read(&server_metrics(&plane).await?)?;
     Ok(Alone { seconds: last.duration_since(began).as_secs_f64(), cost })
@@ -145,13 +142,14 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
     let settled = settle(cli, &storages, &pods, began).await;
     write_logs(cli, &controller, &admission)?;
     let settled = settled?;
-    let cost = Cost::read(&server_metrics(&plane).await?)?.since(&before);
+    let server = server_metrics(&plane).await?;
+    let cost = Cost::read(&server)?.since(&before);
     let (by_controller, by_webhook) = (processor(controller.id())?, processor(admission.id())?);
     let open = cli.storages * cli.replicas - pods.count(Step::Closed);
-    close(cli, &pods, began).await?;
+    // Taken back when nobody waits for a writer.
+    reach(cli, &pods, Step::Closed, began).await?;
 
     let webhook = Histogram::read(&admission.get("/metrics").await?.1, "walstorage_operator_webhook_seconds", "");
-    let server = server_metrics(&plane).await?;
     let called = "apiserver_admission_webhook_admission_duration_seconds";
     let called = Histogram::read(&server, called, "name=\"pods.walstorage.dev\"");
     let (_, counted) = controller.get("/metrics").await?;
@@ -207,10 +205,10 @@ async fn settle(cli: &Cli, storages: &Storages, pods: &Pods, began: Instant) -> 
     }
 }
 
-/// Waits until no grant lets a directory begin any more, which is taken back when nobody waits for a writer.
-async fn close(cli: &Cli, pods: &Pods, began: Instant) -> Result<()> {
-    while pods.count(Step::Closed) < cli.storages * cli.replicas {
-        ensure!(began.elapsed().as_secs() < cli.deadline, "{} grants are closed in time", pods.count(Step::Closed));
+/// Waits until all pods have made a step.
+async fn reach(cli: &Cli, pods: &Pods, step: Step, began: Instant) -> Result<()> {
+    while pods.count(step) < cli.storages * cli.replicas {
+        ensure!(began.elapsed().as_secs() < cli.deadline, "{} pods are {step:?} in time", pods.count(step));
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())

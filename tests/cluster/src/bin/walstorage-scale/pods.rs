@@ -133,7 +133,7 @@ async fn watch(client: Client, known: Arc<Mutex<Known>>, placed: mpsc::Unbounded
 
 async fn run(client: Client, placed: mpsc::UnboundedReceiver<(Pod, IpAddr)>) {
     let placed = futures_util::stream::unfold(placed, |mut placed| async { Some((placed.recv().await?, placed)) });
-    let run = |(pod, address): (Pod, IpAddr)| {
+    let run = |(mut pod, address): (Pod, IpAddr)| {
         let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
         async move {
             let name = pod.name_any();
@@ -141,7 +141,6 @@ async fn run(client: Client, placed: mpsc::UnboundedReceiver<(Pod, IpAddr)>) {
             running["status"]["podIP"] = json!(address);
             running["status"]["podIPs"] = json!([{"ip": address}]);
             // Mostly nobody has written the pod since, and the API server need not merge anything.
-            let mut pod = pod;
             pod.metadata.managed_fields = None;
             pod.status = serde_json::from_value(running["status"].clone()).ok();
             if pods.replace_status(&name, &PostParams::default(), &pod).await.is_ok() {
