@@ -152,7 +152,7 @@ impl WebhookMetrics {
         let metrics = Self { requests: Family::default(), seconds: Histogram::new(buckets) };
         let Self { requests, seconds } = metrics.clone();
         registry.register("webhook_requests", "Admission requests, by result", requests);
-        registry.register("webhook_seconds", "Time to answer an admission request", seconds);
+        registry.register("webhook_seconds", "Time to answer an admission request that was received", seconds);
         Arc::new(metrics)
     }
 }

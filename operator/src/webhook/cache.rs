@@ -1,6 +1,7 @@
 //! What a watch says, by namespace: a decision reads one namespace and pays for no other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::sync::Arc;
 
 use kube_runtime::watcher::Event;
@@ -30,6 +31,7 @@ impl<T> Default for Cache<T> {
 }
 
 /// What is kept of an object, and under which namespace and name.
+#[derive(Debug)]
 pub struct Kept<T> {
     /// Its namespace.
     pub namespace: String,
@@ -39,28 +41,38 @@ pub struct Kept<T> {
     pub value: T,
 }
 
+/// The same event of what is kept of its object; nothing where nothing is.
+pub fn kept<K, T>(event: Event<K>, keep: impl FnOnce(K) -> Option<Kept<T>>) -> Option<Event<Kept<T>>> {
+    Some(match event {
+        Event::Apply(object) => Event::Apply(keep(object)?),
+        Event::Delete(object) => Event::Delete(keep(object)?),
+        Event::InitApply(object) => Event::InitApply(keep(object)?),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    })
+}
+
 impl<T> Cache<T> {
     /// Takes what the watch says; returns whether a whole list has been read by now.
-    pub fn take<K>(&self, event: Event<K>, keep: impl FnOnce(K) -> Option<Kept<T>>) -> bool {
+    pub fn take(&self, event: Event<Kept<T>>) -> bool {
+        // What is replaced goes when the lock is free again: answers wait for it.
+        let (_objects, _object);
         let held = &mut *self.held.write();
-        let insert = |all: &mut HashMap<String, Named<T>>, kept: Option<Kept<T>>| {
-            if let Some(Kept { namespace, name, value }) = kept {
-                all.entry(namespace).or_default().insert(name, Arc::new(value));
-            }
+        let insert = |all: &mut HashMap<String, Named<T>>, kept: Kept<T>| {
+            all.entry(kept.namespace).or_default().insert(kept.name, Arc::new(kept.value))
         };
         match event {
-            Event::Init => held.next = Some(HashMap::new()),
-            Event::InitApply(object) => insert(held.next.get_or_insert_default(), keep(object)),
+            Event::Init => _objects = held.next.replace(HashMap::new()),
+            Event::InitApply(kept) => _object = insert(held.next.get_or_insert_default(), kept),
             Event::InitDone => {
-                held.current = held.next.take().unwrap_or_default();
+                let list = held.next.take().unwrap_or_default();
+                _objects = Some(mem::replace(&mut held.current, list));
                 held.synced = true;
             }
-            Event::Apply(object) => insert(&mut held.current, keep(object)),
-            Event::Delete(object) => {
-                if let Some(kept) = keep(object)
-                    && let Some(all) = held.current.get_mut(&kept.namespace)
-                {
-                    all.remove(&kept.name);
+            Event::Apply(kept) => _object = insert(&mut held.current, kept),
+            Event::Delete(kept) => {
+                if let Some(all) = held.current.get_mut(&kept.namespace) {
+                    _object = all.remove(&kept.name);
                     if all.is_empty() {
                         held.current.remove(&kept.namespace);
                     }
@@ -85,30 +97,29 @@ impl<T> Cache<T> {
 mod tests {
     use super::*;
 
-    fn keep(object: (&'static str, &'static str, u8)) -> Option<Kept<u8>> {
-        let (namespace, name, value) = object;
-        Some(Kept { namespace: namespace.to_owned(), name: name.to_owned(), value })
+    fn one(namespace: &str, name: &str, value: u8) -> Kept<u8> {
+        Kept { namespace: namespace.to_owned(), name: name.to_owned(), value }
     }
 
     #[test]
     fn a_list_replaces_what_was_known_only_when_it_is_whole() {
         let cache = Cache::default();
         let all = |namespace: &str| cache.all(namespace).iter().map(|value| **value).collect::<Vec<_>>();
-        assert!(!cache.take(Event::Init, keep));
-        assert!(!cache.take(Event::InitApply(("a", "x", 1)), keep));
+        assert!(!cache.take(Event::Init));
+        assert!(!cache.take(Event::InitApply(one("a", "x", 1))));
         assert_eq!(all("a"), Vec::<u8>::new());
-        assert!(cache.take(Event::InitDone, keep));
-        cache.take(Event::Apply(("a", "y", 2)), keep);
-        cache.take(Event::Apply(("b", "x", 3)), keep);
+        assert!(cache.take(Event::InitDone));
+        cache.take(Event::Apply(one("a", "y", 2)));
+        cache.take(Event::Apply(one("b", "x", 3)));
         assert_eq!((all("a"), all("b")), (vec![1, 2], vec![3]));
 
         // The watch began anew; "x" of "a" was deleted meanwhile.
-        cache.take(Event::Init, keep);
-        cache.take(Event::InitApply(("a", "y", 4)), keep);
+        cache.take(Event::Init);
+        cache.take(Event::InitApply(one("a", "y", 4)));
         assert_eq!(all("a"), [1, 2]);
-        assert!(cache.take(Event::InitDone, keep));
+        assert!(cache.take(Event::InitDone));
         assert_eq!((all("a"), all("b")), (vec![4], vec![]));
-        cache.take(Event::Delete(("a", "y", 4)), keep);
+        cache.take(Event::Delete(one("a", "y", 4)));
         assert_eq!(cache.get("a", "y"), None);
     }
 }

@@ -1,17 +1,18 @@
 //! The cluster as the webhook sees it: three watches, and three kinds of questions to the API server.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectMeta};
 use kube::{Api, Client, Error};
 use kube_runtime::WatchStreamExt as _;
-use kube_runtime::watcher::{self, watcher};
+use kube_runtime::watcher::{self, Event, watcher};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use walstorage_crds::names::LABEL_STORAGE;
@@ -19,7 +20,7 @@ use walstorage_crds::walstorage::WalStorage;
 use walstorage_crds::walwriter::WalWriter;
 
 use super::admission::Cluster;
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, Kept, kept};
 use crate::identity::{Lookup, PodFacts};
 use crate::process::health::{Gate, Health};
 
@@ -60,13 +61,15 @@ impl Live {
         let all = watcher::Config::default();
         let gate = |name| health.gate(name, "not listed yet");
         let storages: Api<WalStorage> = Api::all(self.client.clone());
-        tasks.spawn(follow(storages, all.clone(), Arc::clone(&self.storages), gate("walstorages"), stop.clone(), keep));
+        let storages = watcher(storages, all.clone()).default_backoff();
+        tasks.spawn(follow(storages, Arc::clone(&self.storages), gate("walstorages"), stop.clone(), keep));
         let writers: Api<WalWriter> = Api::all(self.client.clone());
-        tasks.spawn(follow(writers, all.clone(), Arc::clone(&self.writers), gate("walwriters"), stop.clone(), keep));
+        let writers = watcher(writers, all.clone()).default_backoff();
+        tasks.spawn(follow(writers, Arc::clone(&self.writers), gate("walwriters"), stop.clone(), keep));
         // Raw, so that what a newer API server adds to pods is in nobody's way.
         let pods: Api<DynamicObject> = Api::all_with(self.client.clone(), &pod());
-        let labelled = all.labels(LABEL_STORAGE);
-        tasks.spawn(follow(pods, labelled, Arc::clone(&self.pods), gate("pods"), stop.clone(), facts));
+        let pods = watcher(pods, all.labels(LABEL_STORAGE)).default_backoff();
+        tasks.spawn(follow(pods, Arc::clone(&self.pods), gate("pods"), stop.clone(), facts));
         tasks
     }
 
@@ -86,18 +89,16 @@ fn pod() -> ApiResource {
     resource("", "v1", "Pod", "pods")
 }
 
-/// Keeps a cache as the API server has it.
+/// Keeps a cache as the API server has it. The events of a burst are there at once, and each takes a while to decode: what
+/// else runs on the same threads, the answers before all, has its turn after each of them.
 async fn follow<K, T>(
-    api: Api<K>,
-    config: watcher::Config,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
     cache: Arc<Cache<T>>,
     gate: Gate,
     stop: CancellationToken,
     keep: fn(K) -> Option<Kept<T>>,
-) where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+) {
+    let mut events = pin!(events);
     let mut synced = false;
     loop {
         let event = tokio::select! {
@@ -108,7 +109,7 @@ async fn follow<K, T>(
             // A watcher has no end.
             None => return,
             Some(Ok(event)) => {
-                if cache.take(event, keep) && !synced {
+                if kept(event, keep).is_some_and(|event| cache.take(event)) && !synced {
                     synced = true;
                     gate.open();
                 }
@@ -121,6 +122,7 @@ async fn follow<K, T>(
                 tracing::warn!(%error, "a watch broke");
             }
         }
+        yield_now().await;
     }
 }
 
@@ -182,5 +184,29 @@ impl Cluster for Live {
         let labelled = ListParams::default().labels(&format!("{LABEL_STORAGE}={storage}"));
         let pods = self.ask(api.list(&labelled)).await?;
         Ok(pods.into_iter().filter_map(facts).map(|kept| kept.value).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_has_its_turn_after_each_event_of_a_burst() {
+        const BURST: usize = 100;
+        let cache = Arc::new(Cache::default());
+        let events = (0..BURST).map(|number| Ok(Event::Apply(number)));
+        let keep = |number: usize| Some(Kept { namespace: String::new(), name: number.to_string(), value: number });
+        let gate = Health::new().gate("numbers", "not listed yet");
+        let following =
+            tokio::spawn(follow(stream::iter(events), Arc::clone(&cache), gate, CancellationToken::new(), keep));
+        let mut seen = Vec::new();
+        while !following.is_finished() {
+            seen.push(cache.all("").len());
+            yield_now().await;
+        }
+        assert_eq!(seen, (0..=BURST).collect::<Vec<_>>());
     }
 }
