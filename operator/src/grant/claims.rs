@@ -306,7 +306,7 @@ pub(super) async fn grow(cx: &Cx, ledger: &mut Ledger) -> Flow<()> {
             Ok(_) => {
                 volume.size = Some(disk.size.clone());
                 grown = true;
-                cx.note(NoteReason::ClaimGrown, format!("claim {name} asks for {}", disk.size));
+                cx.note_storage(NoteReason::ClaimGrown, format!("claim {name} asks for {}", disk.size));
             }
             // It is asked for again with the next run; pods go on with what there is.
             Err(Failure::Refused(why)) => refused = Some(("ClassCannotExpand", format!("claim {name}: {why}"))),

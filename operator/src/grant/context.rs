@@ -111,6 +111,10 @@ impl Cx {
         self.seam.note(Note { about: About::Writer, reason, message: message.into() });
     }
 
+    pub(super) fn note_storage(&self, reason: NoteReason, message: impl Into<String>) {
+        self.seam.note(Note { about: About::Storage, reason, message: message.into() });
+    }
+
     pub(super) fn note_pod(&self, pod: &PodFacts, reason: NoteReason, message: impl Into<String>) {
         let about = About::Pod { name: pod.name.clone(), uid: pod.uid.clone() };
         self.seam.note(Note { about, reason, message: message.into() });

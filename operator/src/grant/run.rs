@@ -75,6 +75,8 @@ pub enum About {
     },
     /// The run's WalWriter.
     Writer,
+    /// Its WalStorage.
+    Storage,
     /// A workload.
     Workload(Workload),
 }
@@ -112,7 +114,7 @@ pub enum NoteReason {
     Stuck,
     /// Writer: no node can have its pod.
     Unplaceable,
-    /// Storage, by way of the writer: a claim was grown.
+    /// Storage: a claim was grown.
     ClaimGrown,
     /// Workload: a pod starts with an empty log while others have entries.
     FreshWriterWhileOthersHoldData,

@@ -15,7 +15,7 @@ pub(super) async fn notes(shared: &Shared, key: &Key, calls: &Calls, notes: Vec<
         if !is_told(&mut shared.memory.lock(), &note) {
             continue;
         }
-        let object = regarding(key, calls, &note.about).await;
+        let object = regarding(shared, key, calls, &note.about).await;
         let (reason, action) = (note.reason.as_str(), action(note.reason));
         let event = if note.reason.is_warning() {
             events::Note::warning(reason, action, note.message)
@@ -42,7 +42,7 @@ fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
     let result = |result| metrics.grants.get_or_create(&OfResult { result }).inc();
     let workload = match &note.about {
         About::Pod { name, .. } => calls.workloads.get(name).map(String::as_str).unwrap_or_default(),
-        About::Writer | About::Workload(_) => "",
+        About::Writer | About::Storage | About::Workload(_) => "",
     };
     let workload = format!("{}/{workload}", key.namespace);
     match note.reason {
@@ -75,16 +75,21 @@ fn count(shared: &Shared, key: &Key, calls: &Calls, note: &Note) {
     }
 }
 
-async fn regarding(key: &Key, calls: &Calls, about: &About) -> ObjectReference {
+/// What an Event is about. Its uid as well: `kubectl describe` shows the events of this uid only.
+async fn regarding(shared: &Shared, key: &Key, calls: &Calls, about: &About) -> ObjectReference {
     let (api_version, kind, name, uid) = match about {
         About::Pod { name, uid } => ("v1".to_owned(), "Pod".to_owned(), name.clone(), Some(uid.clone())),
         About::Writer => {
             let uid = calls.writer.as_ref().and_then(|writer| writer.metadata.uid.clone());
             (names::API_VERSION.to_owned(), "WalWriter".to_owned(), key.name(), uid)
         }
+        About::Storage => {
+            let storage = shared.caches.storage(&key.namespace, &key.storage);
+            let uid = storage.and_then(|storage| storage.metadata.uid.clone());
+            (names::API_VERSION.to_owned(), "WalStorage".to_owned(), key.storage.clone(), uid)
+        }
         About::Workload(workload) => {
             let version = if workload.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", workload.group) };
-            // `kubectl describe` shows events of this uid only.
             let uid = calls.uid_of(workload).await;
             (version, workload.kind.clone(), workload.name.clone(), uid)
         }

@@ -213,7 +213,7 @@ async fn a_disk_grows_under_a_running_pod() {
     let bytes = |it: &Value| it["capacityBytes"].as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let small = story.directory("app-0", "file:///wal/data", "measured", |it| bytes(it) > 0).await.unwrap();
     story.apply(&[log(&[disk("data", "600Mi")], &json!({}))]).unwrap();
-    let grown = story.event("WalWriter", "log.app-0", "ClaimGrown").await.unwrap();
+    let grown = story.event("WalStorage", "log", "ClaimGrown").await.unwrap();
     assert_eq!(grown, "claim wal-log--data-app-0 asks for 600Mi");
     let more = |it: &Value| bytes(it) > bytes(&small) + (250 << 20);
     story.directory("app-0", "file:///wal/data", "larger", more).await.unwrap();

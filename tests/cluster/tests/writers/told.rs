@@ -145,7 +145,7 @@ pub(crate) async fn an_edit_grows_claims_and_names_the_pods_that_it_makes_outdat
     shop.active(1).await;
     let pod = shop.pods().get("db-0").await.unwrap().metadata.uid.unwrap();
     shop.storage(json!({"walUrls": [sized("a", "2Gi"), sized("b", "1Gi")]})).await;
-    assert_eq!(shop.event("ClaimGrown", "orders.db-0").await, "claim wal-orders--a-db-0 asks for 2Gi");
+    assert_eq!(shop.event("ClaimGrown", "orders").await, "claim wal-orders--a-db-0 asks for 2Gi");
     eventually("the claim has what it asks for", || async {
         let capacity = shop.claims().get("wal-orders--a-db-0").await?.status.and_then(|status| status.capacity);
         let has = capacity.as_ref().and_then(|capacity| capacity.get("storage")).map(|size| size.0.as_str());
