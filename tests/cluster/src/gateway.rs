@@ -1,4 +1,5 @@
-//! A door in front of the API server: it writes down what is written, and can stop a process in the middle of a step.
+//! A door in front of the API server: it writes down what is written, can stop a process in the middle of a step, and can keep
+//! what is read back, so that a cache does not hear of something.
 //!
 //! A program that is started behind it ([`crate::operator::Operator::behind`]) speaks HTTP to it, and it speaks for the
 //! administrator to the API server; who the program is stands in its impersonation headers.
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -98,10 +99,32 @@ struct Trap {
     caught: oneshot::Sender<()>,
 }
 
+/// Which reads are held back.
+type Reads = Box<dyn Fn(&Uri) -> bool + Send>;
+
+/// Reads that are held back until it is dropped.
+#[derive(Debug)]
+pub struct Hold(watch::Sender<()>);
+
+impl Hold {
+    /// Whether one waits.
+    #[must_use]
+    pub fn has_caught(&self) -> bool {
+        // The door itself has one.
+        self.0.receiver_count() > 1
+    }
+}
+
+/// Whether a read is a watch, of whatever.
+#[must_use]
+pub fn is_watch(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"))
+}
+
 #[derive(Default)]
 struct Shared {
     trap: Mutex<Option<Trap>>,
-    held: Mutex<Option<(String, watch::Receiver<()>)>>,
+    held: Mutex<Vec<(Reads, watch::Receiver<()>)>>,
 }
 
 /// The door. Closed on drop.
@@ -166,15 +189,15 @@ impl Gateway {
         hears
     }
 
-    /// Reads of this path wait until what is returned is dropped.
+    /// From now on such reads wait until what is returned is dropped.
     ///
     /// # Panics
     /// When somebody panicked while holding some.
     #[must_use]
-    pub fn hold(&self, path: &str) -> watch::Sender<()> {
+    pub fn hold(&self, reads: impl Fn(&Uri) -> bool + Send + 'static) -> Hold {
         let (held, until) = watch::channel(());
-        *self.shared.held.lock().expect("no holder panics") = Some((path.to_owned(), until));
-        held
+        self.shared.held.lock().expect("no holder panics").push((Box::new(reads), until));
+        Hold(held)
     }
 }
 
@@ -205,7 +228,7 @@ impl Door {
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let body = body.collect().await.context("the request is cut off")?.to_bytes();
         if method == Method::GET {
-            self.wait(&path).await;
+            self.wait(&head.uri).await;
             let (mut head, answer) = self.client.send(Request::from_parts(head, Body::from(body))).await?.into_parts();
             unframed(&mut head);
             return Ok(Response::from_parts(head, answer));
@@ -223,10 +246,13 @@ impl Door {
         Ok(Response::from_parts(head, Body::from(answer)))
     }
 
-    /// Returns when reads of this path may go on.
-    async fn wait(&self, path: &str) {
-        let held = self.shared.held.lock().expect("no holder panics").clone();
-        if let Some((_, mut until)) = held.filter(|(held, _)| held == path) {
+    /// Returns when nobody holds this read back.
+    async fn wait(&self, uri: &Uri) {
+        let held: Vec<_> = {
+            let held = self.shared.held.lock().expect("no holder panics");
+            held.iter().filter(|(reads, _)| reads(uri)).map(|(_, until)| until.clone()).collect()
+        };
+        for mut until in held {
             // An error says that whoever holds it has let go.
             while until.changed().await.is_ok() {}
         }

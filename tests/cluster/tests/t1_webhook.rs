@@ -6,6 +6,8 @@
 
 #[path = "webhook/certificates.rs"]
 mod certificates;
+#[path = "webhook/lag.rs"]
+mod lag;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -115,11 +117,9 @@ impl Rig {
     }
 
     async fn storage(&self, namespace: &str) {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("walstorage.dev", "v1alpha1", "WalStorage"));
-        let storages: Api<DynamicObject> = Api::namespaced_with(self.plane.client(), namespace, &kind);
         let spec = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}]});
-        let storage = DynamicObject::new("orders", &kind).data(json!({"spec": spec}));
-        storages.create(&PostParams::default(), &storage).await.unwrap();
+        let storage = json!({"metadata": {"name": "orders"}, "spec": spec});
+        self.create(namespace, "walstorage.dev/v1alpha1", "WalStorage", storage).await;
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -127,13 +127,17 @@ impl Rig {
     }
 
     async fn create(&self, namespace: &str, version: &str, kind: &str, object: Value) {
-        let (group, version) = version.split_once('/').unwrap();
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.plane.client(), namespace, &kind);
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let object = DynamicObject::new(&name, &kind).data(object);
-        api.create(&PostParams::default(), &object).await.unwrap();
+        create(&self.plane, namespace, version, kind, object).await;
     }
+}
+
+async fn create(plane: &ControlPlane, namespace: &str, version: &str, kind: &str, object: Value) {
+    let (group, version) = version.split_once('/').unwrap();
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(plane.client(), namespace, &kind);
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    let object = DynamicObject::new(&name, &kind).data(object);
+    api.create(&PostParams::default(), &object).await.unwrap();
 }
 
 /// The webhook as in the chart, at a URL.
@@ -231,7 +235,7 @@ async fn a_webhook_is_not_ready_before_it_has_seen_every_pod_and_is_trusted() {
     let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
     Api::<Namespace>::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
     let door = Gateway::open(&plane, &Log::default()).await.unwrap();
-    let held = door.hold("/api/v1/pods");
+    let held = door.hold(|uri| uri.path() == "/api/v1/pods");
     let address = free_address();
     let args = ["--listen", &address.to_string(), "--sidecar-image", "registry.example.com/walstorage:1"];
     let mut webhook = Operator::behind(&door, "webhook", &plane, HOME, None, &args).expect("a webhook");

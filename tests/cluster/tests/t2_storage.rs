@@ -6,6 +6,8 @@
 
 #[path = "storage/events.rs"]
 mod events;
+#[path = "storage/lag.rs"]
+mod lag;
 #[path = "storage/leader.rs"]
 mod leader;
 
@@ -85,15 +87,20 @@ async fn controller() -> (&'static ControlPlane, &'static Operator) {
 }
 
 /// A test's namespace, and what it does there.
-struct Shop {
-    plane: &'static ControlPlane,
+struct Shop<'a> {
+    plane: &'a ControlPlane,
     client: Client,
     namespace: String,
 }
 
-impl Shop {
-    async fn open(name: &str) -> Self {
+impl<'a> Shop<'a> {
+    /// On the shared plane, with its controller.
+    async fn open(name: &str) -> Shop<'static> {
         let (plane, _) = controller().await;
+        Shop::on(plane, name).await
+    }
+
+    async fn on(plane: &'a ControlPlane, name: &str) -> Self {
         Self { plane, client: plane.client(), namespace: plane.namespace(name).await }
     }
 
@@ -194,6 +201,23 @@ const TWO: &str = r#"{"walUrls": [{"name": "a", "url": "file:///wal/a"}, {"name"
 
 fn two() -> Value {
     serde_json::from_str(TWO).unwrap()
+}
+
+/// The first of them.
+fn one() -> Value {
+    json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}]})
+}
+
+/// Whether the second of two is being drained, as far as sidecars are told.
+fn drains(text: &str) -> Result<()> {
+    ensure!(text.contains("url_options.\"file:///wal/b\"]\ndrain = true"), "{text}");
+    Ok(())
+}
+
+/// Of a writer that has both, and may have entries in the second.
+fn volumes(empty: &str) -> Value {
+    json!({"phase": "Active", "volumes": [{"name": "a", "url": "file:///wal/a", "claimName": "c", "claimUid": "u"},
+        {"name": "b", "url": "file:///wal/b", "claimName": "d", "claimUid": "v", "empty": empty}]})
 }
 
 #[tokio::test]
@@ -325,19 +349,10 @@ async fn a_removed_url_stays_draining_until_no_writer_may_have_entries_there() {
     class(shop.plane).await;
     shop.apply(&two()).await.unwrap();
     shop.until("ConfigRendered", "True", "Rendered").await;
-    let volumes = |empty: &str| {
-        json!({"phase": "Active", "volumes": [{"name": "a", "url": "file:///wal/a", "claimName": "c", "claimUid": "u"},
-            {"name": "b", "url": "file:///wal/b", "claimName": "d", "claimUid": "v", "empty": empty}]})
-    };
     shop.writer(volumes("Unknown")).await;
-    shop.apply(&json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}]})).await.unwrap();
+    shop.apply(&one()).await.unwrap();
     shop.until("Reconciling", "True", "Draining").await;
-    eventually("the URL drains", || async {
-        let text = shop.text().await?;
-        ensure!(text.contains("url_options.\"file:///wal/b\"]\ndrain = true"), "{text}");
-        Ok(())
-    })
-    .await;
+    eventually("the URL drains", || async { drains(&shop.text().await?) }).await;
     shop.event("UrlDraining").await;
     shop.report(volumes("True")).await;
     shop.until("Reconciling", "False", "Done").await;
