@@ -41,11 +41,10 @@ impl Operator {
         args: &[&str],
     ) -> Result<Self> {
         let speaker = user.map_or(Speaker::Administrator, Speaker::For);
-        Self::launch(command, connection, None, namespace, speaker, false, args)
+        Self::launch(command, connection, None, namespace, speaker, args)
     }
 
-    /// The same, by the token of a service account, as in a pod. `ahead` of others on the same processors it runs as if it had
-    /// one of its own: by the default policy, and with a niceness of -5 where that is allowed.
+    /// The same, by the token of a service account, as in a pod.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -54,10 +53,9 @@ impl Operator {
         connection: &Connection,
         namespace: &str,
         token: &str,
-        ahead: bool,
         args: &[&str],
     ) -> Result<Self> {
-        Self::launch(command, connection, None, namespace, Speaker::Token(token), ahead, args)
+        Self::launch(command, connection, None, namespace, Speaker::Token(token), args)
     }
 
     /// The same, behind a gateway instead of at the API server's own door.
@@ -73,7 +71,7 @@ impl Operator {
         args: &[&str],
     ) -> Result<Self> {
         let speaker = user.map_or(Speaker::Administrator, Speaker::For);
-        Self::launch(command, connection, Some(gateway), namespace, speaker, false, args)
+        Self::launch(command, connection, Some(gateway), namespace, speaker, args)
     }
 
     fn launch(
@@ -82,7 +80,6 @@ impl Operator {
         gateway: Option<&Gateway>,
         namespace: &str,
         speaker: Speaker<'_>,
-        ahead: bool,
         args: &[&str],
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -90,11 +87,7 @@ impl Operator {
         speak_as(connection.kubeconfig(), gateway, speaker, &kubeconfig)?;
         let health = free_address()?;
         let log = File::create(folder.path().join("log"))?;
-        let program = program("walstorage-operator");
-        let mut operator = process::tied(if ahead { Path::new("chrt") } else { &program });
-        if ahead {
-            operator.args(["--other", "0", "nice", "-n", "-5"]).arg(&program);
-        }
+        let mut operator = process::tied(&program("walstorage-operator"));
         operator
             .arg(command)
             .args(["--namespace", namespace, "--health", &health.to_string(), "--log-format", "text"])

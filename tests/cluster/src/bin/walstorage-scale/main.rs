@@ -8,6 +8,7 @@
 
 mod cost;
 mod figures;
+mod machine;
 mod pods;
 mod report;
 mod storages;
@@ -33,6 +34,7 @@ use walstorage_crds::walstorage::WalStorage;
 
 use self::cost::Cost;
 use self::figures::{Histogram, most_memory, processor, series};
+use self::machine::Machine;
 use self::pods::{Pods, STEPS, Step};
 use self::report::Row;
 use self::storages::Storages;
@@ -73,7 +75,10 @@ async fn main() -> Result<()> {
     let cli = Cli::parse();
     let pods = cli.storages * cli.replicas;
     println!("{pods} pods: {} StatefulSets of {} with a WalStorage each", cli.storages, cli.replicas);
-    let load = report::load()?;
+    let machine = Machine::look()?;
+    for (what, is) in machine.rows() {
+        println!("{what:<58}{is}");
+    }
     let alone = alone(&cli).await?;
     println!("without WalStorage they run after {:.1} s", alone.seconds);
     let (rows, cost) = with_walstorage(&cli, &alone).await?;
@@ -85,7 +90,7 @@ async fn main() -> Result<()> {
     println!("{costs}");
     if let Some(file) = &cli.report {
         let before = std::fs::read_to_string(file).unwrap_or_default();
-        let page = report::page(&cli, &load, &rows)? + &costs + &report::by_people(&before);
+        let page = report::page(&cli, &machine, &rows)? + &costs + &report::by_people(&before);
         std::fs::write(file, page).with_context(|| format!("{} is not written", file.display()))?;
         println!("written to {}", file.display());
     }
@@ -123,11 +128,10 @@ async fn with_walstorage(cli: &Cli, alone: &Alone) -> Result<(Vec<Row>, Cost)> {
     let common = ["--sidecar-image", "localhost/walstorage:scale", "--log", &cli.log];
     let args = [&common[..], &["--tls-name", "127.0.0.1"]].concat();
     let token = account(&client, "controller").await?;
-    let mut controller = Operator::by_token("controller", &plane, HOME, &token, false, &args)?;
+    let mut controller = Operator::by_token("controller", &plane, HOME, &token, &args)?;
     let args = [&common[..], &["--listen", &address]].concat();
-    // What it takes by itself is measured, not how long it waits for a processor.
     let token = account(&client, "webhook").await?;
-    let mut admission = Operator::by_token("webhook", &plane, HOME, &token, true, &args)?;
+    let mut admission = Operator::by_token("webhook", &plane, HOME, &token, &args)?;
     controller.ready().await;
     admission.ready().await;
 
