@@ -176,8 +176,11 @@ impl Log {
     /// The space of `dir` was measured.
     pub(super) fn space_measured(&mut self, dir: DirIx, space: Space, now: Instant) {
         let journal = &mut self.journals[dir];
+        let more = space.free > journal.space.free;
         let again = journal.measured_space(space, now);
         if !again {
+            // Who waits may have been too large for what was left, here or in another directory that is full now.
+            self.freed |= more;
             if journal.full.is_some() && journal.takes_segments() {
                 journal.pressed = true;
                 self.signal_flushers();

@@ -102,6 +102,22 @@ fn the_mark_is_met_between_two_measurements_too() {
 }
 
 #[test]
+fn who_waits_for_room_looks_again_when_any_file_system_has_more_of_it() {
+    let mut rig = Rig::new(Setup { directories: 2, affinity: false, journal_max: 64 * SLOT, ..Setup::default() });
+    measure(&mut rig, 0, 92);
+    measure(&mut rig, 1, 92);
+    while rig.submit(batch("c", &[&[7; 300_000]])).is_ok() {
+        rig.settle();
+    }
+    let full: Vec<_> = (0..2).filter(|dir| rig.log.journals[*dir].full.is_some()).collect();
+    assert_eq!(full.len(), 1, "one has refused, the other has too little");
+    rig.log.take_freed();
+    measure(&mut rig, 1 - full[0], 50);
+    assert!(rig.log.take_freed());
+    assert!(rig.submit(batch("c", &[&[7; 300_000]])).is_ok());
+}
+
+#[test]
 fn what_is_full_leaves_its_collections_to_the_others() {
     let mut rig = rig(2);
     rig.send("c", &[b"1"]);
