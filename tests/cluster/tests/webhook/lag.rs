@@ -9,7 +9,7 @@ use walstorage_cluster_tests::gateway::{Gateway, Log, is_watch};
 use walstorage_cluster_tests::operator::Operator;
 use walstorage_cluster_tests::{ControlPlane, eventually};
 
-use super::{HOME, configure, create, deployment, end, free_address};
+use super::{Balancer, HOME, configure, create, deployment, end, free_address};
 
 /// Its writer, once it was granted.
 fn granted(pod: &Pod) -> Option<&str> {
@@ -35,13 +35,15 @@ async fn a_pod_that_is_replaced_is_seen_to_end_whatever_the_cache_says() {
     let class = serde_json::from_value(class).unwrap();
     Api::<StorageClass>::all(plane.client()).create(&post, &class).await.unwrap();
 
-    let address = free_address();
     let args = ["--tls-name", "127.0.0.1", "--tls-interval", "500ms"];
     let mut controller = Operator::start("controller", &plane, HOME, None, &args).expect("a controller");
+    let image = "registry.example.com/walstorage:1";
+    let address = free_address();
     let listen = address.to_string();
-    let args = ["--listen", &listen, "--sidecar-image", "registry.example.com/walstorage:1", "--drain", "500ms"];
+    let args = ["--listen", &listen, "--sidecar-image", image, "--drain", "500ms"];
     let mut webhook = Operator::start("webhook", &plane, HOME, None, &args).expect("a webhook");
-    configure(&plane, &listen).await;
+    let balancer = Balancer::start(vec![address]).await;
+    configure(&plane, &balancer.address.to_string()).await;
     controller.ready().await;
     webhook.ready().await;
 
@@ -65,8 +67,12 @@ async fn a_pod_that_is_replaced_is_seen_to_end_whatever_the_cache_says() {
     assert_eq!(end(webhook).await, 0);
     let door = Gateway::open(&plane, &Log::default()).await.unwrap();
     let _watches = door.hold(|uri| uri.path() == "/api/v1/pods" && is_watch(uri));
+    let address = free_address();
+    let listen = address.to_string();
+    let args = ["--listen", &listen, "--sidecar-image", image];
     let mut webhook = Operator::behind(&door, "webhook", &plane, HOME, None, &args).expect("a webhook");
     webhook.ready().await;
+    balancer.route(vec![address]);
     let name = first.metadata.name.clone().unwrap();
     let stays = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/stays"]}}));
     pods.patch(&name, &PatchParams::default(), &stays).await.unwrap();
