@@ -42,9 +42,7 @@ impl Rig {
     async fn start() -> Self {
         let plane = ControlPlane::builder().controllers().start().await.expect("a control plane");
         plane.install_types().await;
-        let namespaces: Api<Namespace> = Api::all(plane.client());
-        let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-        namespaces.create(&PostParams::default(), &home).await.unwrap();
+        home(&plane).await;
 
         let mut webhooks = Vec::new();
         for _ in 0..2 {
@@ -117,9 +115,7 @@ impl Rig {
     }
 
     async fn storage(&self, namespace: &str) {
-        let spec = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}]});
-        let storage = json!({"metadata": {"name": "orders"}, "spec": spec});
-        self.create(namespace, "walstorage.dev/v1alpha1", "WalStorage", storage).await;
+        storage(&self.plane, namespace).await;
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -129,6 +125,18 @@ impl Rig {
     async fn create(&self, namespace: &str, version: &str, kind: &str, object: Value) {
         create(&self.plane, namespace, version, kind, object).await;
     }
+}
+
+/// Makes the operator's own namespace.
+async fn home(plane: &ControlPlane) {
+    let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
+    Api::<Namespace>::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
+}
+
+async fn storage(plane: &ControlPlane, namespace: &str) {
+    let spec = json!({"walUrls": [{"name": "a", "url": "file:///wal/a"}]});
+    let storage = json!({"metadata": {"name": "orders"}, "spec": spec});
+    create(plane, namespace, "walstorage.dev/v1alpha1", "WalStorage", storage).await;
 }
 
 async fn create(plane: &ControlPlane, namespace: &str, version: &str, kind: &str, object: Value) {
@@ -232,8 +240,7 @@ async fn says(webhook: &Operator, lines: &[&str]) {
 async fn a_webhook_is_not_ready_before_it_has_seen_every_pod_and_is_trusted() {
     let plane = ControlPlane::start().await.expect("a control plane");
     plane.install_types().await;
-    let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-    Api::<Namespace>::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
+    home(&plane).await;
     let door = Gateway::open(&plane, &Log::default()).await.unwrap();
     let held = door.hold(|uri| uri.path() == "/api/v1/pods");
     let address = free_address();

@@ -52,12 +52,17 @@ async fn plane() -> &'static ControlPlane {
         .get_or_init(|| async {
             let plane = ControlPlane::builder().controllers().start().await.expect("a control plane");
             plane.install_types().await;
-            let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-            Api::all(plane.client()).create(&PostParams::default(), &home).await.expect("a namespace");
+            home(&plane).await;
             roles(&plane).expect("the chart's roles");
             plane
         })
         .await
+}
+
+/// Makes the operator's own namespace.
+async fn home(plane: &ControlPlane) {
+    let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
+    Api::all(plane.client()).create(&PostParams::default(), &home).await.expect("a namespace");
 }
 
 /// The roles of the chart, and nothing else of it.
@@ -442,8 +447,7 @@ async fn a_namespace_with_a_storage_can_be_deleted() {
 #[tokio::test]
 async fn an_operator_that_is_newer_than_the_schemas_waits_and_says_what_to_run() {
     let plane = ControlPlane::start().await.unwrap();
-    let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-    Api::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
+    home(&plane).await;
     let mut operator = Operator::start("controller", &plane, HOME, None, &TIMERS).unwrap();
     let not_ready = eventually("it says that it waits", || async {
         let (status, body) = operator.get("/readyz").await?;

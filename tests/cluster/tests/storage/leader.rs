@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -11,14 +10,13 @@ use walstorage_cluster_tests::operator::Operator;
 use walstorage_cluster_tests::{ControlPlane, eventually};
 use walstorage_crds::walstorage::WalStorage;
 
-use super::{HOME, TIMERS};
+use super::{HOME, TIMERS, home};
 
 /// A plane of its own: the shared one has its leader.
 pub(crate) async fn plane() -> ControlPlane {
     let plane = ControlPlane::start().await.unwrap();
     plane.install_types().await;
-    let home: Namespace = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-    Api::all(plane.client()).create(&PostParams::default(), &home).await.unwrap();
+    home(&plane).await;
     plane
 }
 

@@ -1,7 +1,7 @@
 //! A webhook whose cache has not heard of something.
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -9,7 +9,7 @@ use walstorage_cluster_tests::gateway::{Gateway, Log, is_watch};
 use walstorage_cluster_tests::operator::Operator;
 use walstorage_cluster_tests::{ControlPlane, eventually};
 
-use super::{Balancer, HOME, configure, create, deployment, end, free_address};
+use super::{Balancer, HOME, configure, create, deployment, end, free_address, home, storage};
 
 /// Its writer, once it was granted.
 fn granted(pod: &Pod) -> Option<&str> {
@@ -26,14 +26,12 @@ fn writer(pod: &Pod) -> Option<&str> {
 async fn a_pod_that_is_replaced_is_seen_to_end_whatever_the_cache_says() {
     let plane = ControlPlane::builder().controllers().start().await.expect("a control plane");
     plane.install_types().await;
-    let post = PostParams::default();
-    let home = serde_json::from_value(json!({"metadata": {"name": HOME}})).unwrap();
-    Api::<Namespace>::all(plane.client()).create(&post, &home).await.unwrap();
+    home(&plane).await;
     let class = json!({"metadata": {"name": "paper",
         "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         "provisioner": "example.com/none", "volumeBindingMode": "WaitForFirstConsumer"});
     let class = serde_json::from_value(class).unwrap();
-    Api::<StorageClass>::all(plane.client()).create(&post, &class).await.unwrap();
+    Api::<StorageClass>::all(plane.client()).create(&PostParams::default(), &class).await.unwrap();
 
     let args = ["--tls-name", "127.0.0.1", "--tls-interval", "500ms"];
     let mut controller = Operator::start("controller", &plane, HOME, None, &args).expect("a controller");
@@ -49,9 +47,7 @@ async fn a_pod_that_is_replaced_is_seen_to_end_whatever_the_cache_says() {
 
     let namespace = plane.namespace("lag").await;
     plane.accounts(&namespace).await;
-    let storage = json!({"metadata": {"name": "orders"},
-        "spec": {"walUrls": [{"name": "a", "url": "file:///wal/a"}]}});
-    create(&plane, &namespace, "walstorage.dev/v1alpha1", "WalStorage", storage).await;
+    storage(&plane, &namespace).await;
     let one_for_one = json!({"maxSurge": 0, "maxUnavailable": 1});
     create(&plane, &namespace, "apps/v1", "Deployment", deployment("web", 1, &one_for_one)).await;
     let pods: Api<Pod> = Api::namespaced(plane.client(), &namespace);
